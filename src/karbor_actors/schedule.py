@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from karbor_actors.model import HOOKS, HookName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 PREPARE_BEGIN: Final = 0
 PREPARE_FINISH: Final = 1
@@ -170,26 +170,27 @@ class HookSchedule:
         self.active += len(ready)
         return ready
 
-    def fail(self, hook: int) -> None:
-        """Record that *hook* failed: closes the schedule, or drops what depends on the hook."""
+    def fail(self, hook: int) -> list[int]:
+        """Record that *hook* failed: closes the schedule, or drops what depends on the hook.
+
+        Returns the resources that have lost a hook by it, this one's own first.
+        """
         if self._state[hook] not in (READY, BEGUN):
-            return
+            return []
         self.active -= 1
         self.unfinished -= 1
         self._state[hook] = FAILED
-        if self._isolate:
-            self._drop_downstream(hook)
-        else:
+        if not self._isolate:
             self.is_closed = True
+            return [hook // HOOKS_PER_RESOURCE]
+        return self._drop_downstream(hook)
 
     def withdraw(self, hook: int) -> None:
-        """Take back a READY hook whose body never began; it will never run."""
+        """Take back a READY or BEGUN hook whose body never ran; only when closed."""
         if self._state[hook] in (READY, BEGUN):
             self.active -= 1
             self.unfinished -= 1
             self._state[hook] = DROPPED
-            if self._isolate and not self.is_closed:
-                self._drop_downstream(hook)
 
     def close(self) -> None:
         """Start nothing new from now on."""
@@ -200,14 +201,41 @@ class HookSchedule:
         return {state: self._state.count(bytes((state,))) for state in HookState}
 
     def is_complete(self, resource: int) -> bool:
-        """Return whether every hook of *resource* ended well."""
-        return self._state[resource * HOOKS_PER_RESOURCE + COMPLETE] == DONE
+        """Return whether every implemented hook of *resource* ended well."""
+        first = resource * HOOKS_PER_RESOURCE
+        return all(
+            self._state[hook] == DONE or not self._implemented[hook]
+            for hook in range(first, first + HOOKS_PER_RESOURCE)
+        )
 
-    def incomplete(self) -> Iterator[int]:
-        """Yield the resources whose last hook has not ended well."""
-        for resource in range(len(self._state) // HOOKS_PER_RESOURCE):
-            if self._state[resource * HOOKS_PER_RESOURCE + COMPLETE] != DONE:
-                yield resource
+    def is_active(self, resource: int) -> bool:
+        """Return whether a hook of *resource* runs, or still will."""
+        return self._is_active(resource * HOOKS_PER_RESOURCE, HOOKS_PER_RESOURCE)
+
+    def has_begun(self, resource: int) -> bool:
+        """Return whether the body of any hook of *resource* has begun."""
+        first = resource * HOOKS_PER_RESOURCE
+        return any(
+            self._state[hook] in (BEGUN, FAILED)
+            or (self._state[hook] == DONE and self._implemented[hook])
+            for hook in range(first, first + HOOKS_PER_RESOURCE)
+        )
+
+    def is_preparing(self, resource: int) -> bool:
+        """Return whether a prepare hook of *resource* runs, or still will."""
+        return self._is_active(resource * HOOKS_PER_RESOURCE, MAIN)
+
+    def children(self, resource: int) -> Sequence[int]:
+        """Return the numbers of *resource*'s children."""
+        return self._child_targets[
+            self._child_offsets[resource] : self._child_offsets[resource + 1]
+        ]
+
+    def parents(self, resource: int) -> Sequence[int]:
+        """Return the numbers of *resource*'s parents."""
+        return self._parent_targets[
+            self._parent_offsets[resource] : self._parent_offsets[resource + 1]
+        ]
 
     def downstream(self, hook: int) -> Iterator[int]:
         """Yield the hooks that wait for *hook*."""
@@ -236,6 +264,10 @@ class HookSchedule:
             offsets, targets = self._child_offsets, self._child_targets
         for index in range(offsets[resource], offsets[resource + 1]):
             yield targets[index] * HOOKS_PER_RESOURCE + kind
+
+    def _is_active(self, first: int, count: int) -> bool:
+        states = self._state[first : first + count]
+        return BEGUN in states or not self.is_closed and (WAITING in states or READY in states)
 
     def _finish(self, hook: int) -> None:
         self._state[hook] = DONE
@@ -280,15 +312,18 @@ class HookSchedule:
                         self._finish(following)
                         ended.append(following)
 
-    def _drop_downstream(self, hook: int) -> None:
-        """Drop every hook that depends on *hook*, however far away."""
+    def _drop_downstream(self, hook: int) -> list[int]:
+        """Drop every hook that depends on *hook*; return the resources that are touched."""
+        touched = {hook // HOOKS_PER_RESOURCE: None}
         lost = [hook]
         while lost:
             for following in self.downstream(lost.pop()):
                 if self._state[following] == WAITING:
                     self._state[following] = DROPPED
                     self.unfinished -= 1
+                    touched[following // HOOKS_PER_RESOURCE] = None
                     lost.append(following)
+        return list(touched)
 
 
 def _upstream_counts(child_offsets: Sequence[int], parent_offsets: Sequence[int]) -> array[int]:
@@ -302,125 +337,3 @@ def _upstream_counts(child_offsets: Sequence[int], parent_offsets: Sequence[int]
         counts[first + MAIN] = 1
         counts[first + COMPLETE] = 1 + children
     return counts
-
-
-class AbortSchedule:
-    """Which resources may be aborted now, children first.
-
-    A resource that needs an abort is handed out once its own hook has ended and each of
-    its children is *settled*: has no prepare hook running, needs no abort or has had it,
-    and its own children are settled. :meth:`release` lets the rest go without waiting
-    longer for descendants. A child's failed abort counts as had.
-
-    Args:
-        child_offsets: As for :class:`HookSchedule`, and so the other three.
-        needed: The resources to abort.
-        running: The hooks that still run; prepare hooks hold their ancestors up, others
-            only their own resource.
-    """
-
-    def __init__(
-        self,
-        child_offsets: Sequence[int],
-        child_targets: Sequence[int],
-        parent_offsets: Sequence[int],
-        parent_targets: Sequence[int],
-        needed: Iterable[int],
-        running: Iterable[int],
-    ) -> None:
-        self._child_offsets, self._child_targets = child_offsets, child_targets
-        self._parent_offsets, self._parent_targets = parent_offsets, parent_targets
-        self._pending = set(needed)
-        self._handed_out: set[int] = set()
-        self._busy: dict[int, bool] = {}
-        for hook in running:
-            self._busy[hook // HOOKS_PER_RESOURCE] = hook % HOOKS_PER_RESOURCE < MAIN
-        self._waiting: dict[int, int] = {}
-        self._released = False
-        self._count_waiting()
-
-    @property
-    def unfinished(self) -> int:
-        """Resources whose abort has not been had."""
-        return len(self._pending) + len(self._handed_out)
-
-    def start(self) -> list[int]:
-        """Return the resources that may be aborted at once."""
-        return self._hand_out(sorted(self._pending))
-
-    def hook_ended(self, hook: int) -> list[int]:
-        """Record that a running hook has ended; return what may now be aborted."""
-        resource = hook // HOOKS_PER_RESOURCE
-        held_ancestors = self._busy.pop(resource, None)
-        if held_ancestors is None:
-            return []
-        candidates = [resource]
-        if self._is_settled(resource):
-            candidates += self._settle(resource)
-        return self._hand_out(candidates)
-
-    def aborted(self, resource: int) -> list[int]:
-        """Record that *resource*'s abort ended, well or not; return what may now be aborted."""
-        if resource not in self._handed_out:
-            return []
-        self._handed_out.discard(resource)
-        return self._hand_out(self._settle(resource)) if self._is_settled(resource) else []
-
-    def release(self) -> list[int]:
-        """Stop waiting for descendants; return what may now be aborted."""
-        self._released = True
-        return self._hand_out(sorted(self._pending))
-
-    def _count_waiting(self) -> None:
-        """Note, for every ancestor of an unsettled resource, how many children are unsettled."""
-        unsettled = [
-            *self._pending,
-            *(r for r, holds in self._busy.items() if holds and r not in self._pending),
-        ]
-        seen = set(unsettled)
-        while unsettled:
-            for parent in self._parents(unsettled.pop()):
-                self._waiting[parent] = self._waiting.get(parent, 0) + 1
-                if parent not in seen:
-                    seen.add(parent)
-                    unsettled.append(parent)
-
-    def _parents(self, resource: int) -> Sequence[int]:
-        return self._parent_targets[
-            self._parent_offsets[resource] : self._parent_offsets[resource + 1]
-        ]
-
-    def _is_settled(self, resource: int) -> bool:
-        return (
-            resource not in self._pending
-            and resource not in self._handed_out
-            and not self._busy.get(resource, False)
-            and self._waiting.get(resource, 0) == 0
-        )
-
-    def _settle(self, resource: int) -> list[int]:
-        """Tell the ancestors of a newly settled *resource*; return those to look at."""
-        candidates = []
-        settled = [resource]
-        while settled:
-            for parent in self._parents(settled.pop()):
-                self._waiting[parent] -= 1
-                if self._waiting[parent]:
-                    continue
-                if parent in self._pending:
-                    candidates.append(parent)
-                elif self._is_settled(parent):
-                    settled.append(parent)
-        return candidates
-
-    def _hand_out(self, candidates: Iterable[int]) -> list[int]:
-        free = [
-            resource
-            for resource in candidates
-            if resource in self._pending
-            and resource not in self._busy
-            and (self._released or not self._waiting.get(resource, 0))
-        ]
-        self._pending.difference_update(free)
-        self._handed_out.update(free)
-        return free
