@@ -1,0 +1,1 @@
+"""Protects SQLite databases while they are in use."""
