@@ -11,6 +11,8 @@ The tree (a leaf also inherits the builtin that a caller would catch)::
     |   +-- CycleError                  ValueError     the graph's resources in order
     |   +-- MissingPluginError          LookupError    every type without a protection plugin
     |   +-- ListingError                               a protectable plugin's look-up failed
+    |   +-- ProtectableNotFoundError    LookupError    no protectable plugin finds that type
+    |   +-- ResourceNotFoundError       LookupError    a resource that is not in the graph
     +-- BankError
     |   +-- BankClosedError                            you closed it
     |   +-- BankBrokenError                            it broke: its writer died
@@ -38,11 +40,13 @@ The tree (a leaf also inherits the builtin that a caller would catch)::
     +-- CannotResumeError                              raised by a plugin's on_resume
     +-- BlockingCallError               RuntimeError   a blocking call on the engine's event loop
     +-- ServiceClosedError              RuntimeError
+    +-- DispatcherClosedError           RuntimeError
     +-- ActorCrashedError                              an actor of this operation died
 """
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,6 +61,16 @@ def describe_key(key: ResourceKey) -> str:
     """Return *key* as people read it: ``type#id``, with odd characters escaped."""
     text = f"{key[0]}#{key[1]}"
     return text if text.isprintable() else ascii(text)[1:-1]
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxlevel = 2
+
+
+def describe_value(value: object) -> str:
+    """Return *value* as errors show it: in one line, and only its ends if it is long."""
+    return " ".join(_SHORT.repr(value).split())
 
 
 def describe_cause(error: BaseException) -> str:
@@ -159,15 +173,45 @@ class MissingPluginError(GraphError, LookupError):
 
 
 class ListingError(GraphError):
-    """A protectable plugin failed to list a resource's dependents; ``__cause__`` says why."""
+    """A protectable plugin's look-up failed; ``__cause__`` says why.
 
-    def __init__(self, resource: ResourceKey, plugin: str, reason: str = "") -> None:
+    Attributes:
+        resource: Whose dependents were asked for, or None if it was any other look-up.
+    """
+
+    def __init__(self, resource: ResourceKey | None, plugin: str, reason: str = "") -> None:
         super().__init__(resource, plugin, reason)
         self.resource, self.plugin, self.reason = resource, plugin, reason
 
     def __str__(self) -> str:
-        text = f"{self.plugin} could not list the dependents of {describe_key(self.resource)}"
+        what = "resources"
+        if self.resource is not None:
+            what = f"the dependents of {describe_key(self.resource)}"
+        text = f"{self.plugin} could not list {what}"
         return f"{text}: {self.reason}" if self.reason else text
+
+
+class ProtectableNotFoundError(GraphError, LookupError):
+    """No protectable plugin finds resources of a type."""
+
+    def __init__(self, resource_type: str, known: Sequence[str] = ()) -> None:
+        super().__init__(resource_type, tuple(known))
+        self.resource_type, self.known = resource_type, tuple(known)
+
+    def __str__(self) -> str:
+        known = ", ".join(self.known) or "none"
+        return f"no protectable plugin finds the type {self.resource_type!r} (known: {known})"
+
+
+class ResourceNotFoundError(GraphError, LookupError):
+    """A resource is not in the graph."""
+
+    def __init__(self, resource: ResourceKey) -> None:
+        super().__init__(resource)
+        self.resource = resource
+
+    def __str__(self) -> str:
+        return f"{describe_key(self.resource)} is not in the resource graph"
 
 
 class BankError(KarborError):
@@ -358,6 +402,8 @@ class HookFailedError(KarborError):
     def __init__(self, resource: ResourceKey, hook: str, attempt: int, reason: str) -> None:
         super().__init__(resource, hook, attempt, reason)
         self.resource, self.hook, self.attempt, self.reason = resource, hook, attempt, reason
+        self.trace = ""
+        """The traceback of what the hook raised, as text; it goes to the operation's log."""
 
     def __str__(self) -> str:
         attempt = f" (attempt {self.attempt})" if self.attempt > 1 else ""
@@ -391,6 +437,13 @@ class ServiceClosedError(KarborError, RuntimeError):
 
     def __str__(self) -> str:
         return super().__str__() or "the service is closed"
+
+
+class DispatcherClosedError(KarborError, RuntimeError):
+    """The dispatcher was closed (or stayed behind in a parent process); make another."""
+
+    def __str__(self) -> str:
+        return super().__str__() or "the dispatcher is closed; start actors on another one"
 
 
 class ActorCrashedError(KarborError):

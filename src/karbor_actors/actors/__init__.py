@@ -1,0 +1,27 @@
+"""The actor runtime: Pykka actors without threads of their own, and what runs them."""
+
+from karbor_actors.actors.dispatcher import Dispatcher, current_dispatcher
+from karbor_actors.actors.messages import Message, ask
+from karbor_actors.actors.pooled import (
+    LightActor,
+    PooledActor,
+    default_dispatcher,
+    set_default_dispatcher,
+)
+from karbor_actors.actors.simulated import SimulatedDispatcher
+from karbor_actors.actors.threads import ThreadDispatcher
+from karbor_actors.actors.timers import Timer
+
+__all__ = [
+    "Dispatcher",
+    "LightActor",
+    "Message",
+    "PooledActor",
+    "SimulatedDispatcher",
+    "ThreadDispatcher",
+    "Timer",
+    "ask",
+    "current_dispatcher",
+    "default_dispatcher",
+    "set_default_dispatcher",
+]

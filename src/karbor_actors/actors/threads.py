@@ -1,0 +1,276 @@
+"""The dispatcher of real programs: a few threads that sleep whenever there is nothing to do."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.actors.dispatcher import (
+    Dispatcher,
+    current_dispatcher,
+    logger,
+    set_current_dispatcher,
+)
+from karbor_actors.actors.timers import TimerQueue
+from karbor_actors.errors import DispatcherClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from karbor_actors.actors.dispatcher import Runnable
+    from karbor_actors.actors.mailbox import PooledFuture
+    from karbor_actors.actors.timers import Timer
+
+    Waiter = threading.Lock  # held while its worker sleeps; a release wakes it
+
+_SHOWN = 3
+_dispatchers: weakref.WeakSet[ThreadDispatcher] = weakref.WeakSet()
+
+
+class ThreadDispatcher(Dispatcher):
+    """Runs actors on up to *threads* daemon threads, started when there is work for them.
+
+    How workers sleep, without a lock on the way of a tell. A worker with nothing to do puts
+    its own lock on a stack of waiters, *then* looks at the ready queue again, then blocks on
+    the lock. A scheduler puts its runnable on the ready queue, *then* looks at the waiters.
+    Whatever the interleaving, one of them sees the other. One sleeper, the keeper, sits at
+    the bottom of the stack and sleeps no longer than the first timer allows; it is woken
+    for work only when nobody else sleeps. Workers that are busy look at the timers after
+    each turn.
+
+    Args:
+        threads: how many actors may run at the same time; at least 1.
+        name: what the threads are called, with a number added.
+        spare: how many more threads may stand in for workers that are blocked in an ask.
+            Without them a blocking ask on a worker can deadlock, as in any pool.
+    """
+
+    def __init__(self, *, threads: int = 1, name: str = "karbor-control", spare: int = 0) -> None:
+        if threads < 1 or spare < 0:
+            msg = f"a dispatcher needs at least 1 thread and 0 spare, not {threads} and {spare}"
+            raise ValueError(msg)
+        super().__init__()
+        self.name = name
+        self._limit = threads
+        self._spare = spare
+        self._ready: deque[Runnable] = deque()
+        self._waiters: deque[Waiter] = deque()
+        self._keeper: Waiter | None = None
+        self._timers = TimerQueue()
+        self._threads: set[threading.Thread] = set()
+        self._started = 0
+        self._blocked = 0
+        self._may_grow = True
+        self._closed = False
+        _dispatchers.add(self)
+
+    def __repr__(self) -> str:
+        return f"<ThreadDispatcher {self.name!r}: {len(self._threads)} of {self._limit} threads>"
+
+    def schedule(self, runnable: Runnable) -> None:
+        """Have a worker call ``runnable.run()`` once; after `close()` this does nothing.
+
+        Raises:
+            RuntimeError: when the system refuses the very first thread.
+        """
+        self._ready.append(runnable)
+        if self._waiters:
+            self._wake()
+        elif self._may_grow:
+            self._grow()
+
+    def call_later(self, delay: float, fn: Callable[[], None]) -> Timer:
+        """See `Dispatcher.call_later`. A timer wakes a sleeping worker exactly when it is due."""
+        if self._closed:
+            raise DispatcherClosedError
+        when = time.monotonic() + (delay if delay > 0 else 0.0)
+        timer, is_first = self._timers.add(when, fn)
+        if is_first:
+            if self._waiters:
+                self._wake_keeper()
+            elif self._may_grow:
+                self._grow()
+        return timer
+
+    def now(self) -> float:
+        """Return `time.monotonic()`."""
+        return time.monotonic()
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """See `Dispatcher.close`. Its threads have ended when this returns."""
+        if current_dispatcher() is self:
+            msg = (
+                f"close() of dispatcher {self.name!r} waits for the thread that calls it; "
+                "call it from a thread that is not the dispatcher's"
+            )
+            raise RuntimeError(msg)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._begin_closing()
+        self._all_stopped.wait(_remaining(deadline))
+        left = self._abandon_all()
+        with self._lock:
+            self._closed = True
+            self._may_grow = False
+            threads = list(self._threads)
+        self._timers.clear()
+        while self._waiters:
+            self._wake()
+        for thread in threads:
+            thread.join(_remaining(deadline))
+        if left or any(thread.is_alive() for thread in threads):
+            shown = ", ".join(map(str, left[:_SHOWN]))
+            msg = f"dispatcher {self.name!r} gave up {len(left)} actors at its deadline: {shown}"
+            raise TimeoutError(msg)
+
+    def await_reply(self, future: PooledFuture[Any], timeout: float | None) -> Any:
+        """Wait for *future*; a spare thread takes over from a worker that waits."""
+        if not self._spare or current_dispatcher() is not self:
+            return future.wait_result(timeout)
+        self._count_blocked(1)
+        try:
+            return future.wait_result(timeout)
+        finally:
+            self._count_blocked(-1)
+
+    def _count_blocked(self, change: int) -> None:
+        with self._lock:
+            self._blocked += change
+            self._update_may_grow()
+        self._rouse()
+
+    def _update_may_grow(self) -> None:
+        wanted = self._limit + min(self._blocked, self._spare)
+        self._may_grow = not self._closed and len(self._threads) < wanted
+
+    def _rouse(self) -> None:
+        """Find a worker for what is ready or timed: the last one may just have become busy."""
+        if self._ready or self._timers.heap:
+            if self._waiters:
+                self._wake()
+            elif self._may_grow:
+                self._grow()
+
+    def _wake(self) -> None:
+        try:
+            waiter = self._waiters.pop()
+        except IndexError:
+            return  # another thread woke it first; it looks at all that is ready
+        waiter.release()
+
+    def _wake_keeper(self) -> None:
+        try:
+            waiter = self._waiters.popleft()
+        except IndexError:
+            return  # every worker is busy and looks at the timers before it sleeps
+        waiter.release()
+
+    def _grow(self) -> None:
+        with self._lock:
+            self._update_may_grow()
+            if not self._may_grow:
+                return
+            self._started += 1
+            name = f"{self.name}-{self._started}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._threads.add(thread)
+            self._update_may_grow()
+            try:
+                thread.start()
+            except RuntimeError:
+                self._threads.discard(thread)
+                if not self._threads:
+                    self._may_grow = True
+                    raise
+                # The workers there are do the work, more slowly.
+                self._may_grow = False
+                logger.warning("Dispatcher %r cannot start thread %s", self.name, name)
+
+    def _work(self) -> None:
+        """Run what is ready, over and over; the body of each thread."""
+        set_current_dispatcher(self)
+        ready, timers = self._ready, self._timers.heap
+        waiter = threading.Lock()
+        waiter.acquire()
+        while True:
+            if timers:
+                self._run_due()
+            try:
+                runnable = ready.popleft()
+            except IndexError:
+                if not self._sleep(waiter):
+                    return
+                continue
+            try:
+                runnable.run()
+            except BaseException:  # a bug in a runnable must not cost a worker
+                logger.exception("A worker of dispatcher %r ran into an error", self.name)
+            # An ended actor must not live on in a sleeping worker's frame.
+            del runnable
+
+    def _run_due(self) -> None:
+        """Run the timers due now, not those that they add: turns come in between."""
+        now = time.monotonic()
+        while (timer := self._timers.pop_due(now)) is not None:
+            timer.run()
+
+    def _sleep(self, waiter: Waiter) -> bool:
+        """Block until there may be something to do; return False when the thread must end."""
+        with self._lock:
+            surplus = len(self._threads) > self._limit + self._blocked
+            if (self._closed and not self._ready) or surplus:
+                self._threads.discard(threading.current_thread())
+                self._update_may_grow()
+                is_ending = True
+            else:
+                is_ending = False
+                is_keeper = self._keeper not in self._waiters
+                if is_keeper:
+                    self._keeper = waiter
+                    self._waiters.appendleft(waiter)
+                else:
+                    self._waiters.append(waiter)
+        if is_ending:
+            self._rouse()
+            return False
+        due = self._timers.next_due() if is_keeper else None
+        timeout = (
+            -1.0 if due is None else min(max(due - time.monotonic(), 0), threading.TIMEOUT_MAX)
+        )
+        if self._ready or not waiter.acquire(timeout=timeout):
+            try:
+                self._waiters.remove(waiter)
+            except ValueError:
+                waiter.acquire()  # somebody took it to wake us, and is about to release it
+        if is_keeper and self._timers.heap:
+            self._rouse()  # somebody else must keep the time while this one is busy
+        return True
+
+    def _abandon_after_fork(self) -> None:
+        """Close for good, in a child process: the threads stayed in the parent."""
+        # A lock may have been held by a thread that does not exist here.
+        self._lock = threading.Lock()
+        self._timers = TimerQueue()
+        self._threads = set()
+        self._waiters.clear()
+        self._ready.clear()
+        self._closed = True
+        self._may_grow = False
+        self._stop_order = []
+        self._all_stopped.set()
+        self._abandon_all()
+
+
+def _remaining(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 0)
+
+
+def _after_fork_in_child() -> None:
+    for dispatcher in list(_dispatchers):
+        dispatcher._abandon_after_fork()  # noqa: SLF001
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
