@@ -5,18 +5,17 @@ Frozen values, safe from any thread.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from karbor_actors.errors import Fault, PlanError, ResourceKey, describe_key
+from karbor_actors.errors import Fault, PlanError, describe_key, describe_value
+from karbor_actors.plain import checked_parameters, copy_plain, text_fault, type_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-_FORBIDDEN_IN_TYPE = re.compile(r"[#/\x00]")
+    from karbor_actors.errors import ResourceKey
 
 
 class HookName(StrEnum):
@@ -134,13 +133,7 @@ class AbortReason:
     hook: HookName | None = None
 
 
-def type_fault(resource_type: object) -> str | None:
-    """Return what is wrong with *resource_type* as a resource type, or None."""
-    if not isinstance(resource_type, str) or not resource_type:
-        return "a resource type is a non-empty string"
-    if _FORBIDDEN_IN_TYPE.search(resource_type):
-        return f"the resource type {resource_type!r} holds '#', '/' or NUL"
-    return None
+_RESOURCE_FIELDS = ("type", "id", "name", "extra_info")
 
 
 class Resource:
@@ -153,10 +146,10 @@ class Resource:
         type: The resource type, such as ``OS::Nova::Server``; no ``#``, ``/`` or NUL.
         id: Anything that names it within its type; need not be UTF-8 (surrogateescape).
         name: For people.
-        extra_info: Plain data (what msgpack can hold) that a plugin wants to keep.
+        extra_info: Plain data (what msgpack can hold) that a plugin wants to keep; copied.
 
     Raises:
-        PlanError: A type or an id that cannot be one.
+        PlanError: A field that cannot be one; every fault at once.
     """
 
     __slots__ = ("extra_info", "id", "key", "name", "type")
@@ -167,12 +160,26 @@ class Resource:
     extra_info: Any
     key: ResourceKey
 
-    def __init__(self, type: str, id: str, name: str = "", extra_info: Any = None) -> None:  # noqa: A002 - Karbor's names
-        fault = type_fault(type)
-        if fault is None and (not isinstance(id, str) or not id):
-            fault = f"the id of a {type} is {id!r}, not a non-empty string"
-        if fault is not None:
-            raise PlanError([Fault("resource", fault)])
+    def __init__(
+        self,
+        type: str,  # noqa: A002 - Karbor's names
+        id: str,  # noqa: A002
+        name: str | None = "",
+        extra_info: Any = None,
+    ) -> None:
+        faults = []
+        if (fault := type_fault(type)) is not None:
+            faults.append(Fault("resource.type", fault))
+        if (fault := text_fault(id)) is not None:
+            faults.append(Fault("resource.id", fault))
+        if name is None or name == "":
+            name = ""  # what has no name often has None for it
+        elif (fault := text_fault(name)) is not None:
+            faults.append(Fault("resource.name", fault))
+        if extra_info is not None:
+            extra_info = copy_plain(extra_info, "resource.extra_info", faults)
+        if faults:
+            raise PlanError(faults)
         assign = object.__setattr__
         assign(self, "type", type)
         assign(self, "id", id)
@@ -211,12 +218,30 @@ class Resource:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the resource that :meth:`to_dict` described."""
-        return cls(fields["type"], fields["id"], fields.get("name", ""), fields.get("extra_info"))
+        """Return the resource that :meth:`to_dict` described.
 
-
-Parameters = dict[str, dict[str, Any]]
-"""Parameters by resource type, or by ``type#id``."""
+        Raises:
+            PlanError: A missing, unknown or malformed field; every fault at once.
+        """
+        if not isinstance(fields, Mapping):
+            raise PlanError([Fault("resource", "must be a table with type and id")])
+        faults = [
+            Fault(f"resource.{key}", "is not a field of a resource")
+            for key in fields
+            if key not in _RESOURCE_FIELDS
+        ]
+        try:
+            resource = cls(
+                fields.get("type", ""),
+                fields.get("id", ""),
+                fields.get("name", ""),
+                fields.get("extra_info"),
+            )
+        except PlanError as error:
+            faults.extend(error.faults)
+        if faults:
+            raise PlanError(faults)
+        return resource
 
 
 @dataclass(frozen=True)
@@ -244,31 +269,35 @@ class Plan:
         parameters: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         faults = [
-            Fault(label, f"must be a non-empty string, not {value!r}")
+            Fault(label, fault)
             for label, value in (("name", name), ("provider", provider))
-            if not isinstance(value, str) or not value
+            if (fault := text_fault(value)) is not None
         ]
         listed = _listed_resources(resources, faults)
-        kept = _checked_parameters(parameters, faults)
+        kept = checked_parameters(parameters, faults)
         if faults:
             raise PlanError(faults)
         assign = object.__setattr__
         assign(self, "name", name)
         assign(self, "provider", provider)
         assign(self, "resources", listed)
-        assign(self, "parameters", MappingProxyType(kept))
+        read_only = {key: MappingProxyType(fields) for key, fields in kept.items()}
+        assign(self, "parameters", MappingProxyType(read_only))
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.provider, self.resources))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parameters = {key: dict(value) for key, value in self.parameters.items()}
+        parameters = {key: dict(fields) for key, fields in self.parameters.items()}
         return (Plan, (self.name, self.provider, self.resources, parameters))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as plain data, as a TOML file holds it."""
+        """Return the plan as plain data of its own, as a TOML file holds it."""
         return {
             "name": self.name,
             "provider": self.provider,
             "resources": [resource.to_dict() for resource in self.resources],
-            "parameters": {key: dict(value) for key, value in self.parameters.items()},
+            "parameters": copy_plain(self.parameters, "parameters", []),
         }
 
     @classmethod
@@ -278,81 +307,62 @@ class Plan:
         Raises:
             PlanError: Anything malformed, unknown fields included; every fault at once.
         """
-        known = {"name", "provider", "resources", "parameters"}
-        faults = [Fault(str(key), "is not a field of a plan") for key in data if key not in known]
-        resources = []
-        listed = data.get("resources", [])
-        if not isinstance(listed, (list, tuple)):
-            faults.append(Fault("resources", "must be a list of tables"))
-            listed = []
-        for number, fields in enumerate(listed):
-            where = f"resources[{number}]"
-            if not isinstance(fields, dict):
-                faults.append(Fault(where, "must be a table with type and id"))
-                continue
-            unknown = sorted(map(str, fields.keys() - {"type", "id", "name", "extra_info"}))
-            faults.extend(
-                Fault(f"{where}.{key}", "is not a field of a resource") for key in unknown
-            )
-            missing = [key for key in ("type", "id") if key not in fields]
-            faults.extend(Fault(f"{where}.{key}", "is missing") for key in missing)
-            if not missing:
-                try:
-                    resources.append(Resource.from_dict(fields))
-                except PlanError as error:
-                    faults.extend(Fault(where, fault.message) for fault in error.faults)
+        if not isinstance(data, Mapping):
+            raise PlanError([Fault("plan", f"must be a table, not {describe_value(data)}")])
+        faults = [Fault(str(key), "is not a field of a plan") for key in data if key not in _FIELDS]
+        resources = _described_resources(data.get("resources", ()), faults)
         try:
             plan = cls(
                 data.get("name", ""), data.get("provider", ""), resources, data.get("parameters")
             )
         except PlanError as error:
-            if not (faults and not resources):
-                faults.extend(error.faults)
-            else:
-                faults.extend(fault for fault in error.faults if fault.where != "resources")
+            # A list whose every entry is malformed is reported as that, not as empty.
+            empty = not resources and bool(data.get("resources"))
+            faults.extend(f for f in error.faults if not (empty and f.where == "resources"))
         if faults:
             raise PlanError(faults)
         return plan
 
 
+_FIELDS = frozenset({"name", "provider", "resources", "parameters"})
+
+
+def _described_resources(described: object, faults: list[Fault]) -> list[Resource]:
+    """Return the resources that a list of tables describes, reporting what is malformed."""
+    if not isinstance(described, (list, tuple)):
+        faults.append(Fault("resources", "must be a list of tables"))
+        return []
+    resources = []
+    for number, fields in enumerate(described):
+        try:
+            resources.append(Resource.from_dict(fields))
+        except PlanError as error:
+            where = f"resources[{number}]"
+            faults.extend(
+                Fault(where + fault.where.removeprefix("resource"), fault.message)
+                for fault in error.faults
+            )
+    return resources
+
+
 def _listed_resources(resources: object, faults: list[Fault]) -> tuple[Resource, ...]:
     """Return *resources* as a tuple, reporting what is no resource, is listed twice or missing."""
-    try:
-        listed = tuple(resources)  # type: ignore[arg-type]
-    except TypeError:
+    if not isinstance(resources, Iterable) or isinstance(resources, (str, bytes, Mapping)):
         faults.append(Fault("resources", "must be a list of Resource objects"))
         return ()
+    listed = tuple(resources)
     if not listed:
         faults.append(Fault("resources", "names no resource"))
     seen: set[ResourceKey] = set()
     for number, resource in enumerate(listed):
         if not isinstance(resource, Resource):
-            faults.append(Fault(f"resources[{number}]", f"is {resource!r}, not a Resource"))
+            fault = f"is {describe_value(resource)}, not a Resource"
+            faults.append(Fault(f"resources[{number}]", fault))
         elif resource.key in seen:
             faults.append(Fault(f"resources[{number}]", f"{resource} is listed twice"))
         else:
             seen.add(resource.key)
     return listed
-
-
-def _checked_parameters(parameters: object, faults: list[Fault]) -> dict[str, dict[str, Any]]:
-    """Return *parameters* as a dict of dicts, reporting what has another shape."""
-    if parameters is None:
-        return {}
-    try:
-        kept = dict(parameters)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        faults.append(Fault("parameters", "must be a table of tables"))
-        return {}
-    for key, value in kept.items():
-        fault = type_fault(key.partition("#")[0] if isinstance(key, str) else key)
-        if fault is not None:
-            faults.append(Fault(f"parameters[{key!r}]", fault))
-        try:
-            kept[key] = dict(value)
-        except (TypeError, ValueError):
-            faults.append(Fault(f"parameters[{key!r}]", "must be a table of fields"))
-    return kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,8 +381,11 @@ class RetryPolicy:
     """Seconds that no wait exceeds."""
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.backoff < 0 or self.max_backoff < 0:
-            msg = "attempts must be at least 1, backoff and max_backoff not negative"
+        if not isinstance(self.attempts, int) or self.attempts < 1:  # type: ignore[redundant-expr]
+            msg = f"attempts must be an integer of at least 1, not {self.attempts!r}"
+            raise ValueError(msg)
+        if not (self.backoff >= 0 and self.max_backoff >= 0):  # this way NaN is refused too
+            msg = "backoff and max_backoff must be seconds, not negative"
             raise ValueError(msg)
 
     def delay(self, attempt: int) -> float:

@@ -178,12 +178,17 @@ def load_plugin(group: str, name: str) -> Any:
     """Return the plugin class that an installed distribution registers as *name* in *group*.
 
     Raises:
-        PluginError: There is none, or it cannot be imported.
+        PluginError: There is none, there are several, or it cannot be imported.
     """
     found = entry_points(group=group, name=name)
     if not found:
         known = ", ".join(sorted({entry.name for entry in entry_points(group=group)})) or "none"
         msg = f"no installed plugin is named {name!r} in {group} (known: {known})"
+        raise PluginError(msg)
+    if len(targets := {entry.value for entry in found}) > 1:
+        msg = (
+            f"several installed plugins are named {name!r} in {group}: {', '.join(sorted(targets))}"
+        )
         raise PluginError(msg)
     try:
         return next(iter(found)).load()
