@@ -1,0 +1,1 @@
+"""The bank: checkpoints, their sections, and the journal, in LMDB."""

@@ -1,0 +1,66 @@
+"""A gate that many readers pass at once, and one thread has alone now and then."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Gate:
+    """Keeps the memory map in place while anyone reads from it. Any thread may call it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._inside = 0
+        self._is_alone = False
+        self._mine = threading.local()
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the calling thread is reading."""
+        return getattr(self._mine, "depth", 0) > 0
+
+    def enter(self) -> None:
+        """Begin to read; wait while a thread has the gate alone. A thread may nest its reads."""
+        depth = getattr(self._mine, "depth", 0)
+        if depth == 0:  # one that is inside already must not wait for who waits for it to leave
+            with self._changed:
+                while self._is_alone:
+                    self._changed.wait()
+                self._inside += 1
+        self._mine.depth = depth + 1
+
+    def leave(self) -> None:
+        """End what :meth:`enter` began, on the same thread."""
+        self._mine.depth -= 1
+        if self._mine.depth == 0:
+            with self._changed:
+                self._inside -= 1
+                if not self._inside:
+                    self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep new readers out, and wait until those inside have left.
+
+        Raises:
+            RuntimeError: The calling thread is reading, and would wait for itself.
+        """
+        if self.is_inside:
+            raise RuntimeError("a thread that reads from the bank cannot wait for all readers")
+        with self._changed:
+            while self._is_alone:
+                self._changed.wait()
+            self._is_alone = True
+            while self._inside:
+                self._changed.wait()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_alone = False
+                self._changed.notify_all()
