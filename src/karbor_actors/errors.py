@@ -21,6 +21,8 @@ The tree (a leaf also inherits the builtin that a caller would catch)::
     |   +-- BankReadonlyError           PermissionError
     |   +-- BankFullError               OSError        the disk (or a quota) is full
     |   +-- BankLeaseError                             another process owns the bank
+    |   +-- BankKeyError                ValueError     a key that can name nothing
+    |   +-- BankValueError              ValueError     a value that no record can hold
     |   +-- RecordTooLargeError         ValueError
     |   +-- ObjectNotFoundError         LookupError    no such key in a section
     |   +-- CheckpointNotFoundError     LookupError
@@ -266,6 +268,14 @@ class BankLeaseError(BankError):
             f"the bank {self.directory} is in use by {self.owner}; "
             "stop it first, or open the bank with readonly=True"
         )
+
+
+class BankKeyError(BankError, ValueError):
+    """A key that can name no object, stream or sub-section."""
+
+
+class BankValueError(BankError, ValueError):
+    """A value that no record can hold; records hold plain values."""
 
 
 class RecordTooLargeError(BankError, ValueError):
