@@ -24,8 +24,8 @@ THREADS_VARIABLE = "KARBOR_PYKKA_SUITE_THREADS"
 MINIMUM = 50
 """Fewer tests than this on the pooled runtime mean that the suite did not take it up."""
 
-ANCHOR = "\n@pytest.fixture(scope=\"session\", params=RUNTIMES.values())\n"
-RUNTIME = f'''
+ANCHOR = '\n@pytest.fixture(scope="session", params=RUNTIMES.values())\n'
+RUNTIME = f"""
 import os
 
 from karbor_actors.actors import PooledActor, ThreadDispatcher, set_default_dispatcher
@@ -44,7 +44,7 @@ RUNTIMES["pooled"] = pytest.param(
     ),
     id="pooled",
 )
-'''
+"""
 
 
 class SuiteError(Exception):
@@ -86,6 +86,24 @@ def run_suite(root: Path, threads: int, arguments: list[str]) -> int:
     return sum("[pooled" in case.get("name", "") for case in cases if not len(case))
 
 
+def run_all(counts: list[int], arguments: list[str]) -> None:
+    """Fetch the suite and run it on each number of workers in *counts*."""
+    with tempfile.TemporaryDirectory(prefix="pykka-suite-") as directory:
+        root = fetch_suite(Path(directory))
+        add_runtime(root)
+        for threads in counts:
+            ran = run_suite(root, threads, arguments)
+            if ran < MINIMUM:
+                raise SuiteError(f"only {ran} tests passed on the pooled runtime")
+            say(f"{threads} workers: {ran} tests passed on PooledActor")
+
+
+def say(line: str) -> None:
+    """Write *line* among the output of the runs."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Run the suite as the command line says; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -93,18 +111,11 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=1, help="how often to run each")
     options, arguments = parser.parse_known_args()
     counts = [int(count) for count in options.threads.split(",")] * options.repeat
-    with tempfile.TemporaryDirectory(prefix="pykka-suite-") as directory:
-        try:
-            root = fetch_suite(Path(directory))
-            add_runtime(root)
-            for threads in counts:
-                ran = run_suite(root, threads, arguments)
-                if ran < MINIMUM:
-                    raise SuiteError(f"only {ran} tests passed on the pooled runtime")
-                print(f"{threads} workers: {ran} tests passed on PooledActor", flush=True)
-        except (SuiteError, subprocess.CalledProcessError) as error:
-            print(f"the Pykka suite failed: {error}", file=sys.stderr)
-            return 1
+    try:
+        run_all(counts, arguments)
+    except (SuiteError, subprocess.CalledProcessError) as error:
+        say(f"the Pykka suite failed: {error}")
+        return 1
     return 0
 
 

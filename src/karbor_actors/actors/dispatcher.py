@@ -60,7 +60,8 @@ class Dispatcher(abc.ABC):
     """How many messages an actor may handle before the next actor has its turn."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant: the collector may run a __del__ that tells or cancels, anywhere.
+        self._lock = threading.RLock()
         self._held: dict[Resident, None] = {}
         self._stop_order: list[Resident] | None = None
         self._asked: Resident | None = None

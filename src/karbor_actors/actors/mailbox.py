@@ -35,7 +35,7 @@ A = TypeVar("A", bound=pykka.Actor)
 T = TypeVar("T")
 
 _PYKKA_MESSAGES = frozenset({_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr})
-_making = threading.Lock()  # guards what is made lazily, by all mailboxes: it is rare and quick
+_making = threading.RLock()  # guards what is made lazily, by all mailboxes: it is rare and quick
 
 
 class PooledFuture(ThreadingFuture[T]):

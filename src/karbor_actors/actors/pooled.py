@@ -100,6 +100,7 @@ class PooledActor(pykka.Actor):
 
         Raises:
             DispatcherClosedError: when the dispatcher is closed.
+            RuntimeError: when the system refuses the dispatcher its first thread.
             TypeError: when the class's ``__init__`` does not call its superclass's.
         """
         actor = cls(*args, **kwargs)
@@ -112,14 +113,16 @@ class PooledActor(pykka.Actor):
         mailbox.actor = actor
         try:
             dispatcher.adopt(mailbox)
-        except Exception:
+            if cls.registered:
+                ActorRegistry.register(actor._actor_ref)
+                logger.debug("Starting %s", actor)
+            actor._start_actor_loop()
+        except BaseException:
+            actor._leave()
             mailbox.abandon()
             mailbox.actor = None
+            dispatcher.forget(mailbox)
             raise
-        if cls.registered:
-            ActorRegistry.register(actor._actor_ref)
-            logger.debug("Starting %s", actor)
-        actor._start_actor_loop()
         return actor._actor_ref
 
     @staticmethod

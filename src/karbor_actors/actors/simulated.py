@@ -55,9 +55,9 @@ class SimulatedDispatcher(Dispatcher):
 
     def schedule(self, runnable: Runnable) -> None:
         """See `Dispatcher.schedule`."""
-        self._check_thread()
         if not self._closed:
             self._ready.append(runnable)
+        self._check_thread()  # last: the message is in the mailbox, its actor must not be stuck
 
     def call_later(self, delay: float, fn: Callable[[], None]) -> Timer:
         """See `Dispatcher.call_later`; *delay* is in virtual seconds."""

@@ -252,7 +252,7 @@ class ThreadDispatcher(Dispatcher):
     def _abandon_after_fork(self) -> None:
         """Close for good, in a child process: the threads stayed in the parent."""
         # A lock may have been held by a thread that does not exist here.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._timers = TimerQueue()
         self._threads = set()
         self._waiters.clear()

@@ -66,7 +66,7 @@ class TimerQueue:
         """For a cheap look at whether there are timers at all; otherwise private."""
         self._cancelled = 0
         self._numbers = itertools.count()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may run a __del__ that cancels
 
     def add(self, when: float, fn: Callable[[], None]) -> tuple[Timer, bool]:
         """Add a timer; return it, and whether it is now the first one due."""
