@@ -29,8 +29,8 @@ LAYERS = (
     "schedule",
     "abort_schedule",
     "protectables",
-    "operations",
     "provider",
+    "operations",
     "service",
     "__init__",
     "testing",
@@ -53,6 +53,7 @@ class Import:
     module: str
     names: tuple[str, ...]
     line: int
+    is_for_types: bool
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,22 @@ class Module:
     @cached_property
     def imports(self) -> tuple[Import, ...]:
         """Every import, also those inside of functions and for type checkers only."""
+        for_types = {
+            inner
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            for statement in node.body
+            for inner in ast.walk(statement)
+        }
         found = []
         for node in ast.walk(self.tree):
+            types = node in for_types
             if isinstance(node, ast.Import):
-                found.extend(Import(alias.name, (), node.lineno) for alias in node.names)
+                found += [Import(alias.name, (), node.lineno, types) for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{self.where(node)} imports relatively"
                 names = tuple(alias.name for alias in node.names)
-                found.append(Import(node.module or "", names, node.lineno))
+                found.append(Import(node.module or "", names, node.lineno, types))
         return tuple(found)
 
     def where(self, node: ast.AST | int) -> str:
@@ -110,10 +119,15 @@ PLUGINS = load(ROOT / "plugins")
 NAMES = {module.name for module in ENGINE + PLUGINS}
 
 
-def imported_modules(module: Module) -> list[tuple[str, int]]:
-    """Return the project's modules that *module* imports; a name may be a submodule."""
+def imported_modules(module: Module, *, for_types: bool = True) -> list[tuple[str, int]]:
+    """Return the project's modules that *module* imports; a name may be a submodule.
+
+    Without *for_types*, what only a type checker imports is left out.
+    """
     found = []
     for imported in module.imports:
+        if imported.is_for_types and not for_types:
+            continue
         inner = [f"{imported.module}.{name}" for name in imported.names]
         submodules = [name for name in inner if name in NAMES]
         if imported.module in NAMES and len(submodules) < max(1, len(inner)):
@@ -145,10 +159,11 @@ def test_modules_import_only_from_the_layers_below_them():
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    # A package's __init__ gathers its modules, so it is no part of their order.
+    # A package's __init__ gathers its modules, so it is no part of their order; and two parts of
+    # one package may speak of each other in their types.
     packages = {module.name for module in ENGINE + PLUGINS if module.path.stem == "__init__"}
     order = {
-        module.name: {name for name, _ in imported_modules(module)} - packages
+        module.name: {name for name, _ in imported_modules(module, for_types=False)} - packages
         for module in ENGINE + PLUGINS
         if module.name not in packages
     }
