@@ -1,0 +1,28 @@
+"""What everything that reads and writes one open bank needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from karbor_actors.bank.environment import Environment
+    from karbor_actors.bank.writer import Writer
+    from karbor_actors.store.objects import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class BankParts:
+    """The parts of one open bank. Safe from any thread until the bank is closed."""
+
+    environment: Environment
+    """For reading."""
+    writer: Writer
+    """For writing; refuses it where the bank is read-only."""
+    store: ObjectStore
+    """Where bulk data is."""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the bank was opened for writing."""
+        return not self.environment.readonly

@@ -1,0 +1,309 @@
+"""Bank sections: where one resource of a checkpoint keeps its objects and streams."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self
+
+from karbor_actors.bank.keys import (
+    check_name,
+    decode_name,
+    encode_name,
+    named_row,
+    pack_u64,
+    scan_start,
+    section_prefix,
+    split_row,
+)
+from karbor_actors.bank.records import pack_record, unpack_record
+from karbor_actors.bank.streams import SectionStreams
+from karbor_actors.bank.transactions import Table
+from karbor_actors.errors import (
+    BankKeyError,
+    BankReadonlyError,
+    CheckpointNotFoundError,
+    ObjectNotFoundError,
+    describe_value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from karbor_actors.bank.parts import BankParts
+    from karbor_actors.bank.streams import Readable, StreamInfo, StreamReader, StreamWriter
+    from karbor_actors.bank.transactions import Reader, Transaction
+
+_COPY_ROWS = 1000
+_COPY_BYTES = 4 << 20
+
+
+class BankSection:
+    """A resource's place in a checkpoint: objects (records) and streams (bulk data), by key.
+
+    A key is a non-empty string of parts between slashes: nearly any file name will do. A write
+    is durable when it returns. Any thread may call it; on an event loop await the twins, whose
+    names begin with ``a``.
+
+    Args:
+        parts: The open bank.
+        checkpoint: The checkpoint's number in the bank.
+        resource: The resource's number in the checkpoint's graph.
+        name: What errors call the section.
+        is_writable: Whether it may be written.
+        prefix: Of all keys, for a sub-section: empty, or ending in a slash.
+        guard: Called before each write; what it raises refuses it.
+    """
+
+    def __init__(
+        self,
+        parts: BankParts,
+        checkpoint: int,
+        resource: int,
+        *,
+        name: str,
+        is_writable: bool,
+        prefix: str = "",
+        guard: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        """What errors call it: the checkpoint, the resource, and the path below."""
+        self.is_writable = is_writable and parts.is_writable
+        """Whether it may be written."""
+        self._parts = parts
+        self._checkpoint, self._resource = checkpoint, resource
+        self._rows = section_prefix(checkpoint, resource)
+        self._prefix = prefix
+        self._raw_prefix = encode_name(prefix) if prefix else b""
+        self._guard = guard
+        self._streams = SectionStreams(
+            parts, checkpoint, resource, name=name, prefix=prefix, check=self._check_writable
+        )
+
+    def __repr__(self) -> str:
+        return f"<BankSection {self.name}{'' if self.is_writable else ', read-only'}>"
+
+    def get_sub_section(self, section: str, is_writable: bool = True) -> Self:
+        """Return the section of the keys below ``section/``.
+
+        Raises:
+            BankReadonlyError: *is_writable*, and this section is read-only.
+            BankKeyError: *section* cannot be part of a key.
+        """
+        check_name(section, "sub-section")
+        if is_writable and not self.is_writable:
+            raise BankReadonlyError(
+                f"section {self.name} is read-only; ask for {describe_value(section)} "
+                "with is_writable=False"
+            )
+        return type(self)(
+            self._parts,
+            self._checkpoint,
+            self._resource,
+            name=f"{self.name}/{section}",
+            is_writable=is_writable,
+            prefix=f"{self._prefix}{section}/",
+            guard=self._guard,
+        )
+
+    def update_object(self, key: str, value: Any) -> None:
+        """Set the object *key* to *value*, a plain value: what msgpack holds, with str as keys.
+
+        Raises:
+            BankKeyError: *key* can name nothing.
+            BankValueError: *value* is not plain.
+            RecordTooLargeError: It has more than 16 MiB; write it as a stream.
+            BankReadonlyError: The section is read-only.
+            FencedError: The engine gave the calling hook up.
+            BankError: The bank cannot write.
+        """
+        self.update_objects({key: value})
+
+    def update_objects(self, objects: Mapping[str, Any]) -> None:
+        """Set several objects at once: all of them, or none. Raises as :meth:`update_object`."""
+        rows = [self._packed_row(key, value) for key, value in objects.items()]
+        self._put(sorted(rows))
+
+    def get_object(self, key: str) -> Any:
+        """Return the object *key*; changing it changes nothing in the bank.
+
+        Raises:
+            ObjectNotFoundError: There is none.
+            BankFormatError: It is damaged.
+        """
+        row, _ = self._row(key)
+        with self._parts.environment.snapshot() as snapshot:
+            value = snapshot.get(Table.OBJECTS, row)
+        if value is None:
+            raise ObjectNotFoundError(key, self.name)
+        _, packed = split_row(self._rows, row, value)
+        return unpack_record(packed, f"object {describe_value(key)} of {self.name}")
+
+    def delete_object(self, key: str) -> None:
+        """Remove the object *key*. Raises as :meth:`get_object` and :meth:`update_object`."""
+        row, _ = self._row(key)
+        self._check_writable()
+
+        def change(transaction: Transaction) -> bool:
+            return transaction.delete(Table.OBJECTS, row)
+
+        if not self._parts.writer.write(change):
+            raise ObjectNotFoundError(key, self.name)
+
+    def list_objects(
+        self, prefix: str = "", *, limit: int | None = None, marker: str | None = None
+    ) -> list[str]:
+        """Return the keys, sorted, of the objects here and in the sub-sections.
+
+        Args:
+            prefix: What they begin with; need not be whole parts.
+            limit: How many at most.
+            marker: Return only what comes after this key.
+        """
+        if not isinstance(prefix, str) or (limit is not None and limit < 0):
+            raise BankKeyError("a listing takes a string as prefix, and a limit of at least 0")
+        with self._parts.environment.snapshot() as snapshot:
+            raws = [raw for raw, _ in self._scan(snapshot, prefix)]
+        skipped = len(self._raw_prefix)
+        keys = sorted(decode_name(raw[skipped:]) for raw in raws)
+        if marker is not None:
+            keys = [key for key in keys if key > marker]
+        return keys[:limit]
+
+    def write_stream(
+        self,
+        key: str,
+        readable: Readable,
+        *,
+        base: StreamInfo | StreamReader | None = None,
+        size: int | None = None,
+    ) -> StreamInfo:
+        """Store what *readable* gives as the stream *key*; durable and visible on return.
+
+        Args:
+            key: As for objects, but a name of its own: an object may have the same.
+            readable: Has ``read(n)``; or with *base*, the extents that differ from it.
+            base: A stream of this bank that the new one is a changed copy of.
+            size: The new stream's size in bytes, with *base*.
+
+        Raises:
+            BankError: As for :meth:`update_object`, and what the object store reports.
+        """
+        return self._streams.write(key, readable, base=base, size=size)
+
+    def stream_writer(self) -> AbstractContextManager[StreamWriter]:
+        """Return a context manager that stores many streams, small ones packed together.
+
+        All become durable and visible together when the block ends well; else none does.
+        """
+        return self._streams.writer()
+
+    def open_stream(self, key: str) -> StreamReader:
+        """Return the stream *key* as a file for reading; its blocks are verified as they are read.
+
+        Raises:
+            ObjectNotFoundError: There is none.
+        """
+        return self._streams.open(key)
+
+    def list_streams(self, prefix: str = "") -> list[StreamInfo]:
+        """Return the streams whose keys begin with *prefix*, sorted by key."""
+        return self._streams.list(prefix)
+
+    def delete_stream(self, key: str) -> None:
+        """Remove the stream *key*; its blocks go when nothing else names them.
+
+        Raises:
+            ObjectNotFoundError: There is none.
+        """
+        self._streams.delete(key)
+
+    def reuse_stream(self, stream: StreamInfo | StreamReader, key: str | None = None) -> StreamInfo:
+        """Add *stream*, of this bank, as *key* (its own without one), without reading it."""
+        return self._streams.reuse(stream, key)
+
+    def copy_to(self, other: BankSection) -> None:
+        """Copy all objects and streams to *other*, which may be in another bank.
+
+        In pieces: what a failure interrupts is partly there, and may be done again.
+        """
+        other._check_writable()  # noqa: SLF001 - the same class
+        following: bytes | None = b""
+        while following is not None:
+            rows, following = self._copy_rows(other, following)
+            other._put(rows)  # noqa: SLF001
+        self._streams.copy_to(other._streams)  # noqa: SLF001
+
+    async def aupdate_object(self, key: str, value: Any) -> None:
+        """Do :meth:`update_object` without blocking the event loop."""
+        await asyncio.to_thread(self.update_object, key, value)
+
+    async def aget_object(self, key: str) -> Any:
+        """Do :meth:`get_object` without blocking the event loop."""
+        return await asyncio.to_thread(self.get_object, key)
+
+    async def adelete_object(self, key: str) -> None:
+        """Do :meth:`delete_object` without blocking the event loop."""
+        await asyncio.to_thread(self.delete_object, key)
+
+    async def alist_objects(self, prefix: str = "") -> list[str]:
+        """Do :meth:`list_objects` without blocking the event loop."""
+        return await asyncio.to_thread(self.list_objects, prefix)
+
+    async def awrite_stream(self, key: str, readable: Readable) -> StreamInfo:
+        """Do :meth:`write_stream` without blocking the event loop."""
+        return await asyncio.to_thread(self.write_stream, key, readable)
+
+    def _check_writable(self) -> None:
+        if not self.is_writable:
+            raise BankReadonlyError(f"section {self.name} is read-only")
+        if self._guard is not None:
+            self._guard()
+
+    def _row(self, key: str) -> tuple[bytes, bytes]:
+        raw = self._raw_prefix + encode_name(check_name(key))
+        return named_row(self._rows, raw)
+
+    def _packed_row(self, key: str, value: Any) -> tuple[bytes, bytes]:
+        row, head = self._row(key)
+        return row, head + pack_record(value, f"object {describe_value(key)} of {self.name}")
+
+    def _put(self, rows: list[tuple[bytes, bytes]]) -> None:
+        """Set whole rows of this section, unless its checkpoint is gone."""
+        self._check_writable()
+        if not rows:
+            return
+        home, name = pack_u64(self._checkpoint) + b"\x00", self.name
+
+        def change(transaction: Transaction) -> None:
+            if transaction.get(Table.CHECKPOINTS, home) is None:
+                raise CheckpointNotFoundError(name.partition("/")[0])
+            transaction.put_many(Table.OBJECTS, rows)
+
+        self._parts.writer.write(change)
+
+    def _scan(self, reader: Reader, prefix: str) -> Iterator[tuple[bytes, memoryview]]:
+        """Yield names in bytes (with the sub-section's), and values, in the rows' order."""
+        wanted = self._raw_prefix + (encode_name(prefix) if prefix else b"")
+        for key, value in reader.scan(Table.OBJECTS, self._rows + scan_start(wanted)):
+            raw, packed = split_row(self._rows, key, value)
+            if raw.startswith(wanted):
+                yield raw, packed
+
+    def _copy_rows(
+        self, other: BankSection, following: bytes
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """Return some rows, as *other* names them, and where to go on."""
+        rows, size = [], 0
+        with self._parts.environment.snapshot() as snapshot:
+            prefix = self._rows + scan_start(self._raw_prefix)
+            for key, value in snapshot.scan(Table.OBJECTS, prefix, following):
+                if size >= _COPY_BYTES or len(rows) >= _COPY_ROWS:
+                    return sorted(rows), key
+                raw, packed = split_row(self._rows, key, value)
+                if raw.startswith(self._raw_prefix):
+                    name = other._raw_prefix + raw[len(self._raw_prefix) :]  # noqa: SLF001
+                    row, head = named_row(other._rows, name)  # noqa: SLF001
+                    rows.append((row, head + bytes(packed)))
+                    size += len(value)
+        return sorted(rows), None
