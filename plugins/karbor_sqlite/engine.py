@@ -102,11 +102,10 @@ def copy_database(source: str, target: str, busy_timeout: float, report: Report)
     waiting = _Waiting(source, busy_timeout)
     try:
         with connect(source, mode=mode) as origin, _open_scratch(target) as copy:
-            is_wal = waiting.retry(lambda: _journal_mode(origin), report) == "wal"
-            step = waiting.retry(lambda: _pages_per_step(origin), report)
-            if is_wal or not _copied_between_commits(origin, copy, step, report, waiting):
+            is_wal = waiting.retry(lambda: _pragma(origin, "journal_mode"), report) == "wal"
+            if is_wal or not _copied_between_commits(origin, copy, report, waiting):
                 waiting.retry(lambda: _hold_snapshot(origin), report)
-                origin.backup(copy, pages=step, progress=waiting.watch(report), sleep=_RETRY_DELAY)
+                _backup(origin, copy, waiting.watch(report))
     except sqlite3.Error as error:
         raise _explain(error, source, target) from error
     if identity(os.stat(source, follow_symlinks=False)) != before:
@@ -127,11 +126,7 @@ class _RestartedError(Exception):
 
 
 def _copied_between_commits(
-    origin: sqlite3.Connection,
-    copy: sqlite3.Connection,
-    step: int,
-    report: Report,
-    waiting: _Waiting,
+    origin: sqlite3.Connection, copy: sqlite3.Connection, report: Report, waiting: _Waiting
 ) -> bool:
     """Copy while others may commit between steps; False if they commit too often."""
     watch = waiting.watch(report)
@@ -140,19 +135,30 @@ def _copied_between_commits(
     def progress(status: int, remaining: int, total: int) -> None:
         nonlocal last_done, restarts
         watch(status, remaining, total)
+        if status in _BUSY:
+            return
         done = total - remaining
-        if status == sqlite3.SQLITE_OK and done <= last_done:
-            restarts += 1
-            if restarts > _MAX_RESTARTS:
-                raise _RestartedError
-        if status == sqlite3.SQLITE_OK:
-            last_done = done
+        restarts += done <= last_done
+        last_done = done
+        if restarts > _MAX_RESTARTS:
+            raise _RestartedError
 
     try:
-        origin.backup(copy, pages=step, progress=progress, sleep=_RETRY_DELAY)
+        waiting.retry(lambda: _backup(origin, copy, progress), report)
     except _RestartedError:
         return False
     return True
+
+
+def _backup(
+    origin: sqlite3.Connection, copy: sqlite3.Connection, progress: Callable[[int, int, int], None]
+) -> None:
+    page_size = int(_pragma(origin, "page_size"))
+    # The backup counts the copy's schema version up by one, from where it stood before.
+    copy.execute(f"PRAGMA page_size = {page_size}")
+    copy.execute(f"PRAGMA schema_version = {int(_pragma(origin, 'schema_version')) - 1}")
+    pages = max(1, _STEP_BYTES // page_size)
+    origin.backup(copy, pages=pages, progress=progress, sleep=_RETRY_DELAY)
 
 
 def _hold_snapshot(origin: sqlite3.Connection) -> None:
@@ -162,13 +168,8 @@ def _hold_snapshot(origin: sqlite3.Connection) -> None:
     origin.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
 
 
-def _journal_mode(connection: sqlite3.Connection) -> str:
-    return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
-
-
-def _pages_per_step(connection: sqlite3.Connection) -> int:
-    page_size = int(connection.execute("PRAGMA page_size").fetchone()[0])
-    return max(1, _STEP_BYTES // page_size)
+def _pragma(connection: sqlite3.Connection, name: str) -> Any:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
 
 class _Waiting:
@@ -273,8 +274,7 @@ def describe(path: str, label: str) -> dict[str, Any]:
     names = ("page_count", "page_size", "schema_version", "user_version", "application_id")
     try:
         with connect(path, mode="ro", immutable=1) as connection:
-            facts = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
-            facts["encoding"] = connection.execute("PRAGMA encoding").fetchone()[0]
+            facts = {name: _pragma(connection, name) for name in (*names, "encoding")}
     except sqlite3.Error as error:
         raise DatabaseWrongError(label, [str(error)]) from error
     with open(path, "rb") as file:

@@ -156,11 +156,11 @@ class ProtectDatabase(Operation):
                     context.progress(done, total, "pages")
 
                 copy_database(path, copy, parameters["busy_timeout"], report)
-            except FileNotFoundError as error:
-                raise DatabaseMissingError(path, "it is gone") from error
             except OSError as error:
                 if isinstance(error, KarborError):
                     raise
+                if isinstance(error, FileNotFoundError):
+                    raise DatabaseMissingError(path, "it is gone") from error
                 raise DatabaseUnreadableError(path, reason_of(error)) from error
             self._check(copy, path, parameters["check"], context)
             facts = describe(copy, path)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from databases import make_database, open_writer
+from helpers import DEADLINE
+from karbor_actors import Resource
+from karbor_sqlite import DatabaseProtectable, DatabaseUnreadableError
+
+
+def find(directory):
+    parent = Resource("FileSystem::Directory", os.fspath(directory))
+    return DatabaseProtectable().get_dependent_resources(None, parent)
+
+
+def test_databases_are_found_by_their_header_at_any_depth(data):
+    deep = data / "b" / "c"
+    deep.mkdir(parents=True)
+    make_database(data / "z.db")
+    make_database(deep / "no-extension")
+    (data / "fake.db").write_text("SQLite is only mentioned here" * 100)
+    (data / "empty.db").touch()
+    (data / "short.db").write_bytes(b"SQLite format 3\x00")
+
+    found = find(data)
+
+    assert [resource.key for resource in found] == [
+        ("SQLite::Database", str(deep / "no-extension")),
+        ("SQLite::Database", str(data / "z.db")),
+    ]
+    assert [resource.name for resource in found] == ["b/c/no-extension", "z.db"]
+    assert found[0].extra_info == {"directory": str(data), "path": "b/c/no-extension"}
+
+
+def test_links_are_not_followed(data, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    make_database(elsewhere / "real.db")
+    (data / "link.db").symlink_to(elsewhere / "real.db")
+    (data / "linked").symlink_to(elsewhere)
+    os.mkfifo(data / "pipe.db")
+
+    assert find(data) == []
+
+
+def test_the_directory_itself_may_not_be_a_link(data, tmp_path):
+    make_database(data / "app.db")
+    (tmp_path / "link").symlink_to(data)
+
+    with pytest.raises(DatabaseUnreadableError, match=r"Not a directory|symbolic links"):
+        find(tmp_path / "link")
+
+
+def test_names_need_not_be_utf_8_nor_fit_a_line(data):
+    odd = os.fsencode(data) + b"/caf\xe9\n?%.db"
+    with closing(sqlite3.connect(odd)) as connection:
+        connection.execute("CREATE TABLE t (a)")
+
+    (found,) = find(data)
+
+    assert os.fsencode(found.id) == odd
+    assert DatabaseProtectable().show_resource(None, found.id) == found
+
+
+def test_a_path_that_sqlite_cannot_open_stays_with_its_directory(data):
+    make_database(data / "short.db")
+    long = data / ("d" * 250) / ("e" * 250)
+    long.mkdir(parents=True)
+    (long / "far.db").write_bytes((data / "short.db").read_bytes())
+
+    assert [resource.name for resource in find(data)] == ["short.db"]
+    with pytest.raises(sqlite3.OperationalError):
+        sqlite3.connect(long / "far.db")
+
+
+def test_looking_for_databases_keeps_the_locks_of_the_hosts_own_connections(data):
+    path = make_database(data / "app.db")
+    locked = (
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    )
+    with closing(open_writer(path)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+
+        found = find(data)
+
+        other = subprocess.run(
+            [sys.executable, "-c", locked, path], capture_output=True, check=False, timeout=DEADLINE
+        )
+        writer.execute("ROLLBACK")
+    assert [resource.id for resource in found] == [path]
+    assert b"database is locked" in other.stderr
+
+
+def test_an_open_file_that_is_no_database_is_none(data):
+    path = data / "log.txt"
+    path.write_text("line\n" * 1000)
+    with path.open("a"):
+        assert find(data) == []
+
+
+def test_a_locked_database_that_the_host_has_open_is_found(data):
+    path = make_database(data / "app.db")
+    with closing(open_writer(path)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+
+        assert [resource.id for resource in find(data)] == [path]
+
+
+def test_looking_leaves_access_times_alone(data):
+    path = make_database(data / "app.db")
+    os.utime(path, ns=(10**18, 2 * 10**18))
+
+    find(data)
+
+    assert os.stat(path).st_atime_ns == 10**18
+
+
+@pytest.mark.parametrize("name", ["missing.db", "link.db", "text.db", "folder", "none/app.db"])
+def test_showing_what_is_no_database_gives_none(data, name):
+    make_database(data / "app.db")
+    (data / "link.db").symlink_to("app.db")
+    (data / "text.db").write_text("text" * 1000)
+    (data / "folder").mkdir()
+
+    assert DatabaseProtectable().show_resource(None, str(data / name)) is None
+    assert DatabaseProtectable().show_resource(None, "relative.db") is None
+
+
+def as_nobody(call):
+    """Run *call* in a thread that may not read everything, even where tests run as root."""
+    caught = []
+
+    def run():
+        # The file-system user id belongs to a thread, and takes root's rights on files along.
+        ctypes.CDLL(None).setfsuid(65534)
+        try:
+            call()
+        except DatabaseUnreadableError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(DEADLINE)
+    return caught
+
+
+@pytest.mark.parametrize("secret", ["secret.db", "folder"])
+def test_what_cannot_be_read_is_an_error_and_not_an_empty_listing(secret):
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
+        make_database(directory / "secret.db")
+        (directory / "folder").mkdir()
+        (directory / secret).chmod(0)
+
+        (error,) = as_nobody(lambda: find(directory))
+
+    assert error.path == str(directory / secret)
+    assert str(error) == f"cannot read {directory / secret}: Permission denied"
