@@ -123,5 +123,7 @@ def checked_parameters(parameters: object, faults: list[Fault]) -> Parameters:
         elif isinstance(fields, Mapping):
             kept[key] = copy_plain(fields, key, faults)
         else:
-            faults.append(Fault(key, f"must be a table of fields, not {describe_value(fields)}"))
+            faults.append(
+                Fault(key, f"must be a table of fields, not of type {type(fields).__name__}")
+            )
     return kept

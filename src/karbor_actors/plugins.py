@@ -22,7 +22,10 @@ PROTECTABLE_GROUP = "karbor_actors.protectables"
 """The entry-point group of protectable plugins."""
 
 Schema = dict[str, Any]
-"""A Cerberus schema: field name -> rules; or one in Karbor's JSON Schema form."""
+"""A Cerberus schema: field name -> rules; or one in Karbor's JSON Schema form.
+
+None, which no schema is, means that any parameters are taken; an empty one takes none.
+"""
 
 
 class Operation:
