@@ -5,6 +5,7 @@ The tree (a leaf also inherits the builtin that a caller would catch)::
     KarborError
     +-- PlanError                       ValueError     a malformed plan, all its faults at once
     +-- ParametersError                 ValueError     parameters against schemas, all faults at once
+    +-- ConfigurationError              ValueError     a malformed file of providers
     +-- PluginError                     TypeError      an object that cannot serve as a plugin
     +-- ProviderNotFoundError           LookupError
     +-- GraphError
@@ -13,6 +14,7 @@ The tree (a leaf also inherits the builtin that a caller would catch)::
     |   +-- ListingError                               a protectable plugin's look-up failed
     |   +-- ProtectableNotFoundError    LookupError    no protectable plugin finds that type
     |   +-- ResourceNotFoundError       LookupError    a resource that is not in the graph
+    |   +-- ResourceMissingError        LookupError    a resource that does not exist
     +-- BankError
     |   +-- BankClosedError                            you closed it
     |   +-- BankBrokenError                            it broke: its writer died
@@ -127,6 +129,13 @@ class ParametersError(_FaultsError):
         return f"the parameters are not valid: {super().__str__()}"
 
 
+class ConfigurationError(_FaultsError):
+    """A file that describes providers is malformed; nothing ran."""
+
+    def __str__(self) -> str:
+        return f"the configuration is not valid: {super().__str__()}"
+
+
 class PluginError(KarborError, TypeError):
     """An object cannot serve as a plugin, or answered with rubbish."""
 
@@ -214,6 +223,21 @@ class ResourceNotFoundError(GraphError, LookupError):
 
     def __str__(self) -> str:
         return f"{describe_key(self.resource)} is not in the resource graph"
+
+
+class ResourceMissingError(GraphError, LookupError):
+    """Resources that a plan names, and that their protectable plugins cannot find."""
+
+    def __init__(self, resources: Sequence[ResourceKey], advice: str = "") -> None:
+        super().__init__(tuple(resources), advice)
+        self.resources, self.advice = tuple(resources), advice
+
+    def __str__(self) -> str:
+        names = ", ".join(map(describe_key, self.resources[:5]))
+        more = f" and {len(self.resources) - 5} more" if len(self.resources) > 5 else ""  # noqa: PLR2004
+        verb = "does not exist" if len(self.resources) == 1 else "do not exist"
+        text = f"{names}{more} {verb}"
+        return f"{text}: {self.advice}" if self.advice else text
 
 
 class BankError(KarborError):
