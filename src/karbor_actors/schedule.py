@@ -51,9 +51,12 @@ class HookState(IntEnum):
 WAITING, READY, BEGUN, DONE, FAILED, DROPPED = map(int, HookState)
 
 
+_KIND: Final = {hook: kind for kind, hook in enumerate(HOOKS)}
+
+
 def hook_number(resource: int, hook: HookName) -> int:
     """Return the number of *hook* of the resource numbered *resource*."""
-    return resource * HOOKS_PER_RESOURCE + HOOKS.index(hook)
+    return resource * HOOKS_PER_RESOURCE + _KIND[hook]
 
 
 def hook_name(number: int) -> HookName:

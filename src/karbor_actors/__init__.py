@@ -1,0 +1,66 @@
+"""An embeddable engine for application-aware data protection, built on actors."""
+
+from karbor_actors.bank.bank import Bank
+from karbor_actors.bank.checkpoint import Checkpoint
+from karbor_actors.bank.sections import BankSection
+from karbor_actors.errors import KarborError, OperationError
+from karbor_actors.model import (
+    AbortKind,
+    AbortReason,
+    CheckpointStatus,
+    HookName,
+    OnFailure,
+    OperationStatus,
+    OperationType,
+    Plan,
+    Resource,
+    ResourceStatus,
+    RetryPolicy,
+)
+from karbor_actors.operations.context import HookContext
+from karbor_actors.operations.handle import OperationHandle
+from karbor_actors.operations.planning import PlannedOperation
+from karbor_actors.operations.results import (
+    Event,
+    Evidence,
+    Progress,
+    ResourceProgress,
+    RestoreResult,
+    VerifyResult,
+)
+from karbor_actors.plugins import Operation, ProtectablePlugin, ProtectionPlugin
+from karbor_actors.provider import Provider
+from karbor_actors.service import ProtectionService
+
+__all__ = [
+    "AbortKind",
+    "AbortReason",
+    "Bank",
+    "BankSection",
+    "Checkpoint",
+    "CheckpointStatus",
+    "Event",
+    "Evidence",
+    "HookContext",
+    "HookName",
+    "KarborError",
+    "OnFailure",
+    "Operation",
+    "OperationError",
+    "OperationHandle",
+    "OperationStatus",
+    "OperationType",
+    "Plan",
+    "PlannedOperation",
+    "Progress",
+    "ProtectablePlugin",
+    "ProtectionPlugin",
+    "ProtectionService",
+    "Provider",
+    "Resource",
+    "ResourceProgress",
+    "ResourceStatus",
+    "RestoreResult",
+    "RetryPolicy",
+    "VerifyResult",
+]

@@ -1,0 +1,127 @@
+"""One run of one hook's body on a worker: the only place that calls a plugin's hooks."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.errors import HookFailedError, describe_cause
+from karbor_actors.model import HookName
+from karbor_actors.operations.context import HookContext
+from karbor_actors.operations.messages import BodyEnded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from karbor_actors.operations.context import Attempt
+
+
+class HookCall:
+    """Runs one attempt's body once and reports how it ended.
+
+    Args:
+        attempt: Which hook, of which resource, in which run.
+        report: Takes the outcome; called once, on the worker's thread.
+        extra: Keyword arguments beside the verb's own (for ``on_abort``: reason and so on).
+    """
+
+    __slots__ = ("_attempt", "_extra", "_report")
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        report: Callable[[BodyEnded], None],
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        self._attempt, self._report, self._extra = attempt, report, extra
+
+    def run(self) -> None:
+        """Run a plain hook."""
+        if not self._may_begin():
+            return
+        error: BaseException | None = None
+        try:
+            self._engine_part()
+            hook = self._hook()
+            if hook is not None:
+                result = hook(*self._arguments(), **self._keywords())
+                if inspect.isawaitable(result):
+                    asyncio.run(_await(result))
+        except BaseException as raised:  # noqa: BLE001 - plugin code, SystemExit too: reported to the hook's actor
+            error = raised
+        self._end(error)
+
+    async def run_async(self) -> None:
+        """Run an ``async def`` hook."""
+        if not self._may_begin():
+            return
+        error: BaseException | None = None
+        try:
+            if self._has_engine_part():
+                await asyncio.to_thread(self._engine_part)
+            hook = self._hook()
+            if hook is not None:
+                await hook(*self._arguments(), **self._keywords())
+        except BaseException as raised:  # noqa: BLE001 - plugin code: reported to the hook's actor
+            error = raised
+        self._end(error)
+
+    def _may_begin(self) -> bool:
+        attempt = self._attempt
+        if attempt.run.is_cancelled and attempt.hook is not HookName.ON_ABORT:
+            self._report(BodyEnded(attempt, began=False))
+            return False
+        attempt.run.begin_hook(attempt.resource, attempt.hook, attempt.number)
+        return True
+
+    def _end(self, error: BaseException | None) -> None:
+        attempt = self._attempt
+        attempt.run.end_hook(attempt.resource)
+        if error is not None:
+            error = hook_failure(attempt, error)
+        self._report(BodyEnded(attempt, began=True, error=error))
+
+    def _hook(self) -> Callable[..., Any] | None:
+        attempt = self._attempt
+        return getattr(attempt.run.planned.operations[attempt.resource], attempt.hook, None)
+
+    def _has_engine_part(self) -> bool:
+        attempt = self._attempt
+        return attempt.hook is HookName.ON_MAIN and attempt.run.engine_main is not None
+
+    def _engine_part(self) -> None:
+        attempt = self._attempt
+        if attempt.hook is HookName.ON_MAIN and attempt.run.engine_main is not None:
+            attempt.run.engine_main(attempt)
+
+    def _arguments(self) -> tuple[Any, ...]:
+        attempt = self._attempt
+        run = attempt.run
+        return (
+            run.checkpoint,
+            run.planned.graph.nodes[attempt.resource],
+            HookContext(attempt),
+            run.planned.parameters.resolved(attempt.resource),
+        )
+
+    def _keywords(self) -> dict[str, Any]:
+        attempt = self._attempt
+        keywords = attempt.run.hook_arguments(attempt)
+        if self._extra:
+            keywords.update(self._extra)
+        return keywords
+
+
+async def _await(result: Any) -> Any:
+    return await result
+
+
+def hook_failure(attempt: Attempt, error: BaseException) -> HookFailedError:
+    """Return *error*, raised by *attempt*'s body, as the engine's own error with its traceback."""
+    key = attempt.run.planned.graph.nodes[attempt.resource].key
+    failure = HookFailedError(key, str(attempt.hook), attempt.number, describe_cause(error))
+    failure.__cause__ = error
+    failure.trace = "".join(traceback.format_exception(error))
+    return failure

@@ -1,0 +1,78 @@
+"""Which operations may touch what at the same time: a pure table of locks.
+
+An operation asks for all its keys at once and waits until it has them all; first come,
+first served: a later request never overtakes an earlier one that it conflicts with. So
+there is no deadlock and no starvation. Not safe for threads: the control thread owns it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class LockRequest:
+    """What one operation wants to touch."""
+
+    exclusive: frozenset[Hashable] = frozenset()
+    shared: frozenset[Hashable] = frozenset()
+
+    def conflicts_with(self, other: LockRequest) -> bool:
+        """Return whether both cannot be granted at once."""
+        return not (
+            self.exclusive.isdisjoint(other.exclusive)
+            and self.exclusive.isdisjoint(other.shared)
+            and self.shared.isdisjoint(other.exclusive)
+        )
+
+
+class LockTable:
+    """Who has, and who waits for, which keys."""
+
+    def __init__(self) -> None:
+        self._granted: dict[str, LockRequest] = {}
+        self._waiting: OrderedDict[str, LockRequest] = OrderedDict()
+
+    def request(self, owner: str, request: LockRequest) -> bool:
+        """Ask for *request* in the name of *owner*; return whether it is granted at once."""
+        if self._is_free(request, self._waiting.values()):
+            self._granted[owner] = request
+            return True
+        self._waiting[owner] = request
+        return False
+
+    def release(self, owner: str) -> list[str]:
+        """Take back what *owner* has or waits for; return who is granted something by it."""
+        self._granted.pop(owner, None)
+        self._waiting.pop(owner, None)
+        granted = []
+        ahead: list[LockRequest] = []
+        for name, request in list(self._waiting.items()):
+            if self._is_free(request, ahead):
+                self._granted[name] = self._waiting.pop(name)
+                granted.append(name)
+            else:
+                ahead.append(request)
+        return granted
+
+    def add_shared(self, owner: str, key: Hashable) -> bool:
+        """Let *owner*, which has been granted something, share *key* too, if nobody minds."""
+        wanted = LockRequest(shared=frozenset({key}))
+        others = [request for name, request in self._granted.items() if name != owner]
+        if any(wanted.conflicts_with(other) for other in others):
+            return False
+        has = self._granted.get(owner, LockRequest())
+        self._granted[owner] = LockRequest(has.exclusive, has.shared | {key})
+        return True
+
+    def _is_free(self, request: LockRequest, ahead: Iterable[LockRequest]) -> bool:
+        return not any(
+            request.conflicts_with(other)
+            for others in (self._granted.values(), ahead)
+            for other in others
+        )

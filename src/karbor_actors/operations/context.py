@@ -1,0 +1,177 @@
+"""What a hook is given as its ``context``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.errors import FencedError, HookCancelledError, PluginError
+from karbor_actors.operations.memory import (
+    Artifact,
+    Changes,
+    FrozenState,
+    HookState,
+    NewResources,
+)
+
+if TYPE_CHECKING:
+    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.errors import ResourceKey
+    from karbor_actors.model import HookName
+    from karbor_actors.operations.memory import ArtifactRecord
+    from karbor_actors.operations.run import OperationRun
+
+_LOG = logging.getLogger("karbor_actors.hooks")
+
+
+class Attempt:
+    """One run of one hook of one resource: what it may write, and whether it still may."""
+
+    __slots__ = ("changes", "hook", "is_fenced", "number", "resource", "run")
+
+    def __init__(self, run: OperationRun, resource: int, hook: HookName, number: int) -> None:
+        self.run, self.resource, self.hook, self.number = run, resource, hook, number
+        self.changes = Changes()
+        self.is_fenced = False
+
+    def check(self) -> None:
+        """Refuse what a given-up hook still writes."""
+        if self.is_fenced:
+            raise FencedError
+
+    def flush(self) -> None:
+        """Make the changes so far durable, and visible to all. Blocks."""
+        if self.changes:
+            self.run.flush(self.resource, self.changes)
+            self.changes.state.clear()
+            self.changes.new_resources.clear()
+
+
+class HookContext:
+    """What a hook knows of its operation, beside the caller's own values.
+
+    Attributes that are not named here come from what the caller gave as ``context=``, an
+    object or a mapping. One hook's context belongs to that hook's thread (or task); only
+    :attr:`cancelled` may be read from anywhere.
+    """
+
+    __slots__ = ("_attempt", "_state")
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._state: HookState | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        given = self._attempt.run.caller_context
+        if isinstance(given, Mapping):
+            if name in given:
+                return given[name]
+        elif given is not None:
+            return getattr(given, name)
+        msg = f"the context has no {name!r}; pass it with context=... to the verb"
+        raise AttributeError(msg)
+
+    @property
+    def state(self) -> HookState:
+        """This resource's state in this operation: a mapping of plain values, durable with
+        the hook's completion, or at once with ``flush()``."""
+        if self._state is None:
+            attempt = self._attempt
+            self._state = HookState(
+                attempt.run.memory, attempt.resource, attempt.changes, attempt.flush, attempt.check
+            )
+        return self._state
+
+    def state_of(self, key: ResourceKey) -> Mapping[str, Any]:
+        """Return another resource's durable state, for reading; *key* is (type, id).
+
+        Raises:
+            LookupError: The graph has no such resource.
+        """
+        run = self._attempt.run
+        return FrozenState(run.memory, run.planned.graph.number(key))
+
+    def artifact(self, kind: str, name: str) -> Artifact:
+        """Record an external thing before it is made; durable on return. Blocks.
+
+        Args:
+            kind: What it is, such as ``"snapshot"``.
+            name: A name that finds it again, chosen before it exists.
+        """
+        attempt = self._attempt
+        attempt.check()
+        if not (isinstance(kind, str) and kind and isinstance(name, str) and name):
+            msg = f"an artifact has a kind and a name, not {kind!r} and {name!r}"
+            raise PluginError(msg)
+        record = attempt.run.memory.add_artifact(attempt.resource, kind, name)
+
+        def save(changed: ArtifactRecord) -> None:
+            attempt.check()
+            attempt.run.save_artifact(changed)
+
+        save(record)
+        return Artifact(record, save)
+
+    async def aartifact(self, kind: str, name: str) -> Artifact:
+        """Do :meth:`artifact` without blocking the event loop."""
+        return await asyncio.to_thread(self.artifact, kind, name)
+
+    @property
+    def previous(self) -> Checkpoint | None:
+        """The newest available checkpoint that holds this resource, kept until the operation
+        ends; None if there is none. Blocks on the bank."""
+        attempt = self._attempt
+        return attempt.run.previous(attempt.resource)
+
+    def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
+        """Say how far this hook is, in *unit*s; also tells the engine that it is alive."""
+        attempt = self._attempt
+        attempt.run.report_progress(attempt.resource, done, total, unit)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the hook should stop early; may be read from any thread."""
+        attempt = self._attempt
+        return attempt.is_fenced or (attempt.run.is_cancelled and attempt.hook != "on_abort")
+
+    def check_cancelled(self) -> None:
+        """Leave the hook if it should stop early.
+
+        Raises:
+            HookCancelledError: The operation is being cancelled; let it pass.
+        """
+        if self.cancelled:
+            raise HookCancelledError
+
+    @property
+    def attempt(self) -> int:
+        """1, or more when the hook runs again; may skip numbers."""
+        return self._attempt.number
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key that is the same on each attempt of this hook of this resource."""
+        attempt = self._attempt
+        return f"{attempt.run.id}-{attempt.resource}-{attempt.hook}"
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that knows the operation, the resource and the hook."""
+        attempt = self._attempt
+        key = attempt.run.planned.graph.nodes[attempt.resource].key
+        extra = {"operation": attempt.run.id, "resource": key, "hook": str(attempt.hook)}
+        return _Adapter(_LOG, extra)
+
+
+def new_resources_of(attempt: Attempt) -> NewResources:
+    """Return the mapping that restore and verify hooks get as ``new_resources``."""
+    key = attempt.run.planned.graph.nodes[attempt.resource].key
+    return NewResources(attempt.run.memory, key, attempt.changes, attempt.flush, attempt.check)
+
+
+class _Adapter(logging.LoggerAdapter[logging.Logger]):
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        return msg, kwargs

@@ -1,0 +1,321 @@
+"""The hooks of one running operation, and what its actors do to them.
+
+Confined to the control thread: the supervisor, the hook actors and the abort actors of an
+operation all run on one dispatcher thread and share this object instead of telling each
+other what the next line can read. What comes from other threads comes as messages.
+
+Decisions are the schedules'; here their answers become actors, journal records and calls.
+What one turn of the control thread produces is gathered and handed on together by
+:meth:`OperationControl.flush`: one journal record, one batch of calls per lane.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.errors import BankError, HookFailedError, describe_cause
+from karbor_actors.model import AbortKind, AbortReason, HookName, OnFailure, RetryPolicy
+from karbor_actors.operations.call import HookCall
+from karbor_actors.operations.context import Attempt
+from karbor_actors.operations.hook import HookActor
+from karbor_actors.operations.hooks import ASYNC
+from karbor_actors.operations.ledger import Ledger, hook_of
+from karbor_actors.operations.messages import (
+    BodyEnded,
+    BodyFailed,
+    CompletionDurable,
+    IntentDurable,
+    JournalWritten,
+    NotBegun,
+    RunHook,
+    Withdraw,
+)
+from karbor_actors.operations.runner import Lane
+from karbor_actors.operations.undo import Undo
+from karbor_actors.schedule import HOOKS_PER_RESOURCE, MAIN, hook_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pykka import ActorRef
+
+    from karbor_actors.actors import Dispatcher
+    from karbor_actors.operations.outbox import Outbox
+    from karbor_actors.operations.run import OperationRun
+    from karbor_actors.operations.runner import Runners
+
+WINDOW = 1024
+"""Plain hooks of one operation that are admitted at once when none has an abort."""
+
+
+class OperationControl:
+    """One operation's hooks while they run. The control thread only.
+
+    Args:
+        run: The operation.
+        dispatcher: Where hook and abort actors run: the supervisor's own, with one thread.
+        runners: Where bodies run.
+        outbox: Takes what workers and the bank's writer report.
+        request_flush: Sees to it that :meth:`flush` is called at the end of this turn.
+        emit: Takes an event's kind, resource, hook and details.
+        retry: The policy for each hook number.
+        workers: Threads per lane, for the admission window.
+    """
+
+    def __init__(
+        self,
+        run: OperationRun,
+        dispatcher: Dispatcher,
+        runners: Runners,
+        outbox: Outbox[BodyEnded | JournalWritten],
+        *,
+        request_flush: Callable[[], None],
+        emit: Callable[..., None],
+        retry: Callable[[int], RetryPolicy],
+        workers: int,
+    ) -> None:
+        self.run, self.dispatcher, self.retry = run, dispatcher, retry
+        self.schedule = run.planned.schedule()
+        self.undo = Undo(self)
+        self.failures: list[BaseException] = []
+        self.reason: AbortReason | None = None
+        """Why everything is undone, if it is."""
+        self._runners, self._outbox = runners, outbox
+        self._request_flush, self._emit = request_flush, emit
+        self._ledger = Ledger(run, outbox)
+        self._window = 2 * workers if any(run.planned.abort_kinds) else WINDOW
+        self._admitted = 0
+        self._ready: deque[int] = deque()
+        self._refs: dict[int, ActorRef[HookActor]] = {}
+        self._calls: dict[Lane, list[HookCall]] = {lane: [] for lane in Lane}
+        self._async_calls: list[HookCall] = []
+        self._decision_pending = False
+
+    # -- what the supervisor asks
+
+    def start(self) -> None:
+        """Let the first hooks run."""
+        self._ready.extend(self.schedule.start())
+        self._request_flush()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing runs, nothing will, and everything is recorded."""
+        return (
+            self.schedule.is_over
+            and not self.undo.unfinished
+            and not self._decision_pending
+            and self._ledger.is_clear
+        )
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether hooks wait although nothing at all is under way: a lost message, or a bug."""
+        return (
+            self.schedule.is_stalled
+            and not self._refs
+            and not self._ready
+            and not self.undo.unfinished
+            and self._ledger.is_clear
+        )
+
+    def take_reports(self) -> None:
+        """Deal with what workers and the writer have reported."""
+        for report in self._outbox.take():
+            if isinstance(report, JournalWritten):
+                self._journal_written(report)
+            elif report.attempt.hook is HookName.ON_ABORT:
+                self.undo.body_ended(report)
+            else:
+                self._body_ended(report)
+        self._request_flush()
+
+    def flush(self) -> None:
+        """Admit hooks; hand this turn's journal record and calls on."""
+        while self._ready and self._admitted < self._window:
+            self._admit(self._ready.popleft())
+        self._ledger.flush()
+        for lane, calls in self._calls.items():
+            if calls:
+                self._calls[lane] = []
+                self._runners.submit(lane, calls)
+        if self._async_calls:
+            calls, self._async_calls = self._async_calls, []
+            self._runners.submit_async(calls)
+
+    def abort(self, reason: AbortReason) -> None:
+        """Start nothing new, and undo what began. A second reason changes nothing."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        self.schedule.close()
+        self.run.is_cancelled = True
+        while self._ready:
+            self.schedule.withdraw(self._ready.popleft())
+        for ref in self._refs.values():
+            ref.tell(Withdraw())
+        self._ledger.add_record(JournalRecord.of_abort_decision(reason))
+        self._decision_pending = True
+        self._request_flush()
+
+    # -- what hook actors ask
+
+    def needs_intent(self, hook: int) -> bool:
+        """Return whether *hook*'s intent must be durable before its body runs."""
+        return bool(self.run.planned.abort_kinds[hook // HOOKS_PER_RESOURCE])
+
+    def record_intent(self, hook: int) -> None:
+        """Have *hook*'s intent recorded; its actor is told when it is durable."""
+        self._ledger.add_intent(hook)
+        self._request_flush()
+
+    def dispatch(self, hook: int, number: int) -> bool:
+        """Have attempt *number* of *hook* run; False if nothing starts any more."""
+        if self.schedule.is_closed:
+            return False
+        resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
+        call = HookCall(Attempt(self.run, resource, name, number), self._outbox.put)
+        if self.run.planned.hook_kinds[hook] == ASYNC:
+            self._async_calls.append(call)
+        else:
+            lane = Lane.PREPARE if hook % HOOKS_PER_RESOURCE < MAIN else Lane.MAIN
+            self._calls[lane].append(call)
+        self._emit("hook_started", resource, name, attempt=number)
+        self._request_flush()
+        return True
+
+    def hook_completed(self, hook: int) -> None:
+        """Let *hook*'s downstream hooks run."""
+        self._retire(hook)
+        self._ready.extend(self.schedule.complete(hook))
+        resource = hook // HOOKS_PER_RESOURCE
+        self.undo.hooks_changed([resource])
+        self._emit("hook_completed", resource, hook_name(hook))
+        self._request_flush()
+
+    def hook_withdrawn(self, hook: int) -> None:
+        """Give up *hook*, whose body did not run."""
+        self._retire(hook)
+        self.schedule.withdraw(hook)
+        self.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])
+        self._request_flush()
+
+    def hook_failed(self, hook: int, error: BaseException) -> None:
+        """Deal with the last failure of *hook*."""
+        self._retire(hook)
+        resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
+        touched = self.schedule.fail(hook)
+        self.failures.append(error)
+        self._emit("hook_failed", resource, name, error=describe_cause(error))
+        key = self.run.planned.graph.nodes[resource].key
+        reason = AbortReason(AbortKind.FAILURE, describe_cause(error), key, name)
+        if self.run.planned.on_failure is OnFailure.ABORT:
+            self.abort(reason)
+        self.undo.hooks_changed(touched)
+        if self.reason is None:
+            doomed = [lost for lost in touched if not self.schedule.is_complete(lost)]
+            self.undo.add(doomed, reason)
+        self._request_flush()
+
+    # -- what abort actors ask
+
+    def dispatch_abort(self, resource: int, number: int) -> None:
+        """Have attempt *number* of *resource*'s ``on_abort`` run."""
+        attempt = Attempt(self.run, resource, HookName.ON_ABORT, number)
+        call = HookCall(attempt, self._outbox.put, self.undo.arguments(resource))
+        if self.run.planned.abort_kinds[resource] == ASYNC:
+            self._async_calls.append(call)
+        else:
+            self._calls[Lane.ABORT].append(call)
+        self._request_flush()
+
+    def abort_ended(self, resource: int, error: BaseException | None) -> None:
+        """Deal with the end of *resource*'s abort."""
+        if not self.undo.ended(resource, error):
+            return
+        self._ledger.add_record(JournalRecord.of_abort(resource, ok=error is None))
+        detail = {} if error is None else {"error": describe_cause(error)}
+        self._emit("abort_failed" if error else "aborted", resource, HookName.ON_ABORT, **detail)
+        self._request_flush()
+
+    def hook_actor_died(self, hook: int, error: BaseException) -> None:
+        """Deal with the death of *hook*'s actor."""
+        if hook in self._refs:
+            self.hook_failed(hook, error)
+
+    # -- the rest
+
+    def _admit(self, hook: int) -> None:
+        if not self.schedule.begin(hook):
+            self.schedule.withdraw(hook)
+            return
+        if self.run.planned.hook_kinds[hook] != ASYNC:
+            self._admitted += 1
+        ref = self._refs[hook] = HookActor.start_on(self.dispatcher, self, hook)
+        ref.tell(RunHook())
+
+    def _retire(self, hook: int) -> None:
+        ref = self._refs.pop(hook, None)
+        if ref is not None and self.run.planned.hook_kinds[hook] != ASYNC:
+            self._admitted -= 1
+
+    def _tell(self, hook: int, message: Any) -> None:
+        """Tell *hook*'s actor; one that died has failed its hook already."""
+        ref = self._refs.get(hook)
+        if ref is not None:
+            ref.tell(message)
+
+    def _body_ended(self, report: BodyEnded) -> None:
+        hook = hook_of(report)
+        error = report.error or self._left_behind(hook, report)
+        if not report.began:
+            self._tell(hook, NotBegun())
+        elif error is not None:
+            self._tell(hook, BodyFailed(error))
+        elif hook in self._refs:
+            self._ledger.add_completion(report)
+
+    def _left_behind(self, hook: int, report: BodyEnded) -> BaseException | None:
+        """Return an error if *hook* was its resource's last and an artifact is outstanding."""
+        resource = hook // HOOKS_PER_RESOURCE
+        last = (resource + 1) * HOOKS_PER_RESOURCE
+        if not report.began or any(self.run.planned.hook_kinds[hook + 1 : last]):
+            return None
+        left = self.run.memory.outstanding(resource)
+        if not left:
+            return None
+        names = ", ".join(f"{artifact.kind} {artifact.name!r}" for artifact in left)
+        key = self.run.planned.graph.nodes[resource].key
+        why = f"it left {names} outstanding: release() what is gone, keep() what is for delete"
+        return HookFailedError(key, str(report.attempt.hook), report.attempt.number, why)
+
+    def _journal_written(self, report: JournalWritten) -> None:
+        self._ledger.written()
+        if report.error is not None:
+            self._journal_failed(report, report.error)
+        else:
+            for completion in report.completions:
+                attempt = completion.attempt
+                if attempt.changes:
+                    self.run.memory.apply(attempt.resource, attempt.changes)
+                self._tell(hook_of(completion), CompletionDurable())
+            for hook in report.intents:
+                self._tell(hook, IntentDurable())
+        if self._decision_pending and self.reason is not None and self._ledger.is_clear:
+            self._decision_pending = False
+            self.undo.add_begun(self.reason)
+
+    def _journal_failed(self, report: JournalWritten, error: BaseException) -> None:
+        """Give up what could not be recorded: nothing that is not durable counts as done."""
+        if not any(isinstance(failure, BankError) for failure in self.failures):
+            self.failures.append(error)
+        self.abort(AbortReason(AbortKind.FAILURE, describe_cause(error)))
+        for hook in (*report.intents, *map(hook_of, report.completions)):
+            ref = self._refs.get(hook)
+            if ref is not None:
+                ref.stop(block=False)
+                self._retire(hook)
+                self.schedule.fail(hook)
+                self.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])

@@ -1,0 +1,144 @@
+"""What all operations of a service share: threads, locks, policies."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.actors import ThreadDispatcher
+from karbor_actors.model import RetryPolicy
+from karbor_actors.operations.conflicts import LockRequest, LockTable
+from karbor_actors.operations.handle import OperationHandle
+from karbor_actors.operations.messages import Begin, LocksGranted
+from karbor_actors.operations.runner import Runners
+from karbor_actors.operations.supervisor import SupervisorActor
+from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    from pykka import ActorRef
+
+    from karbor_actors.actors import Dispatcher
+    from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.operations.verbs.verb import Verb
+
+_LOG = logging.getLogger("karbor_actors.operations")
+ABORT_GRACE = 30.0
+"""Seconds that an abort waits for its descendants at most."""
+
+
+class Engine:
+    """Runs operations: one control thread, workers by lane, one event loop.
+
+    Args:
+        workers: Threads in each lane.
+        abort_grace: Seconds that an abort waits for its descendants at most.
+        dispatcher: Where the actors run; one control thread by default.
+        runners: Where bodies run; threads by default.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        *,
+        abort_grace: float = ABORT_GRACE,
+        dispatcher: Dispatcher | None = None,
+        runners: Runners | None = None,
+    ) -> None:
+        self.workers, self.abort_grace = workers, abort_grace
+        self.dispatcher: Dispatcher = dispatcher or ThreadDispatcher(name="karbor-control")
+        self.runners = runners or Runners(workers)
+        self._events = ThreadDispatcher(name="karbor-events")
+        self._locks = LockTable()
+        self._waiting: dict[str, ActorRef[Any]] = {}
+        self._lock = threading.Lock()
+        self._handles: dict[str, OperationHandle] = {}
+        self._idle = threading.Condition(self._lock)
+
+    def start(self, operation_id: str, verb: Verb) -> OperationHandle:
+        """Begin an operation; any thread."""
+        handle = OperationHandle(operation_id, verb.type, self._defer)
+        handle.set_checkpoint_id(verb.checkpoint_id)
+        with self._lock:
+            self._handles[operation_id] = handle
+        ref = SupervisorActor.start_on(self.dispatcher, self, verb, handle)
+        handle.attach(ref)
+        ref.tell(Begin())
+        return handle
+
+    def handles(self) -> list[OperationHandle]:
+        """Return the operations that have not ended; any thread."""
+        with self._lock:
+            return list(self._handles.values())
+
+    def operation_ended(self, operation_id: str) -> None:
+        """Forget an operation that has ended."""
+        with self._lock:
+            self._handles.pop(operation_id, None)
+            if not self._handles:
+                self._idle.notify_all()
+
+    def wait_idle(self, timeout: float | None = None) -> bool:
+        """Wait until no operation is left; return whether that is so."""
+        with self._lock:
+            return self._idle.wait_for(lambda: not self._handles, timeout)
+
+    def close(self) -> None:
+        """End every thread; all operations have ended."""
+        self.runners.close()
+        self.dispatcher.close()
+        self._events.close()
+
+    @staticmethod
+    def retry_policy(
+        planned: PlannedOperation, policies: Mapping[Any, RetryPolicy]
+    ) -> Callable[[int], RetryPolicy]:
+        """Return what gives the policy of each hook number of *planned*."""
+        default = RetryPolicy()
+
+        def policy(hook: int) -> RetryPolicy:
+            resource_type = planned.graph.nodes[hook // HOOKS_PER_RESOURCE].type
+            name = hook_name(hook)
+            for key in ((resource_type, name), resource_type, name, "*"):
+                if key in policies:
+                    return policies[key]
+            return default
+
+        return policy
+
+    # -- locks
+
+    def acquire(self, operation_id: str, request: LockRequest, ref: ActorRef[Any]) -> None:
+        """Tell *ref* :class:`LocksGranted` once *request* is granted."""
+        with self._lock:
+            granted = self._locks.request(operation_id, request)
+            if not granted:
+                self._waiting[operation_id] = ref
+        if granted:
+            ref.tell(LocksGranted(waited=False))
+
+    def pin(self, operation_id: str, key: Hashable) -> bool:
+        """Let a running operation share *key* until it ends; False if somebody has it alone."""
+        with self._lock:
+            return self._locks.add_shared(operation_id, key)
+
+    def release(self, operation_id: str) -> None:
+        """Take an operation's locks back and tell those that waited for them."""
+        with self._lock:
+            self._waiting.pop(operation_id, None)
+            granted = [self._waiting.pop(name) for name in self._locks.release(operation_id)]
+        for ref in granted:
+            ref.tell(LocksGranted(waited=True))
+
+    def _defer(self, fn: Callable[..., object], *args: Any) -> None:
+        """Call *fn* on the event thread; what it raises is logged."""
+
+        def call() -> None:
+            try:
+                fn(*args)
+            except Exception:  # the host's code: reported to its log, the engine goes on
+                _LOG.exception("a done callback of the host failed")
+
+        self._events.call_later(0, call)

@@ -1,0 +1,226 @@
+"""What a caller holds of an operation."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any, cast
+
+import pykka
+
+from karbor_actors.model import AbortKind, AbortReason, OperationStatus
+from karbor_actors.operations.messages import Cancel, GetProgress
+from karbor_actors.operations.results import Event, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from pykka import ActorRef
+
+    from karbor_actors.model import OperationType
+
+_ASK_TIMEOUT = 10.0
+_QUEUED_EVENTS = 10_000
+
+
+class EventStream:
+    """A bounded queue of events for one listener; says what it had to drop."""
+
+    def __init__(self, limit: int = _QUEUED_EVENTS) -> None:
+        self._queue: queue.Queue[Event | None] = queue.Queue()
+        self._limit = limit
+        self._dropped = 0
+
+    def put(self, event: Event) -> None:
+        """Add *event*, or count it as dropped when the listener is too slow."""
+        if self._queue.qsize() >= self._limit:
+            self._dropped += 1
+            return
+        if self._dropped:
+            lost, self._dropped = self._dropped, 0
+            self._queue.put(Event("dropped", time.time(), detail={"count": lost}))
+        self._queue.put(event)
+
+    def close(self) -> None:
+        """End the listener's iteration."""
+        if self._dropped:
+            self._queue.put(Event("dropped", time.time(), detail={"count": self._dropped}))
+        self._queue.put(None)
+
+    def __iter__(self) -> Iterator[Event]:
+        while (event := self._queue.get()) is not None:
+            yield event
+
+
+class OperationHandle:
+    """An operation, to wait for, look at and cancel. Safe from any thread.
+
+    ``await handle`` gives the result in any event loop; cancelling the waiter does not
+    cancel the operation.
+    """
+
+    def __init__(
+        self, operation_id: str, operation_type: OperationType, defer: Callable[..., None]
+    ) -> None:
+        self._id, self._type = operation_id, operation_type
+        self._defer = defer
+        """Calls a function on the engine's event thread."""
+        self._future: Future[Any] = Future()
+        self._future.set_running_or_notify_cancel()
+        self._status = OperationStatus.QUEUED
+        self._checkpoint_id: str | None = None
+        self._supervisor: ActorRef[Any] | None = None
+        self._progress = Progress(OperationStatus.QUEUED)
+        self._lock = threading.Lock()
+        self._streams: list[EventStream] = []
+
+    def __repr__(self) -> str:
+        return f"<OperationHandle {self._type} {self._id} {self._status}>"
+
+    @property
+    def id(self) -> str:
+        """The operation's id."""
+        return self._id
+
+    @property
+    def type(self) -> OperationType:
+        """The verb."""
+        return self._type
+
+    @property
+    def status(self) -> OperationStatus:
+        """Where the operation stands."""
+        return self._status
+
+    @property
+    def checkpoint_id(self) -> str | None:
+        """The checkpoint that is made or used; None until it is known."""
+        return self._checkpoint_id
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait at most *timeout* seconds; return whether the operation has ended."""
+        try:
+            self._future.exception(timeout)
+        except FutureTimeoutError:
+            return self._future.done()
+        return True
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait at most *timeout* seconds for the result and return it.
+
+        Raises:
+            OperationError: The operation did not succeed; see its kinds.
+            KarborError: It was refused before anything ran (graph, cycle, parameters).
+            TimeoutError: It goes on.
+        """
+        try:
+            return self._future.result(timeout)
+        except FutureTimeoutError:
+            if self._future.done():
+                raise
+            msg = f"the {self._type} {self._id} is still {self._status} after {timeout} seconds"
+            raise TimeoutError(msg) from None
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait as :meth:`result` does; return what it would raise, or None."""
+        return self._future.exception(timeout)
+
+    def cancel(self) -> bool:
+        """Ask the operation to stop and undo what it began; return whether it was still going.
+
+        It closes admission at once; :meth:`wait` for its end.
+        """
+        return self.cancel_for(AbortReason(AbortKind.CANCEL))
+
+    def cancel_for(self, reason: AbortReason) -> bool:
+        """Do what :meth:`cancel` does, with a *reason* that ``on_abort`` is told."""
+        supervisor = self._supervisor
+        if self._future.done() or supervisor is None:
+            return False
+        try:
+            supervisor.tell(Cancel(reason))
+        except pykka.ActorDeadError:
+            return False
+        return True
+
+    def progress(self) -> Progress:
+        """Return how far the operation is."""
+        supervisor = self._supervisor
+        if supervisor is None or self._future.done():
+            return self._progress
+        try:
+            return cast(
+                "Progress", supervisor.ask(GetProgress(), block=True, timeout=_ASK_TIMEOUT)
+            )
+        except (pykka.ActorDeadError, pykka.Timeout):
+            return self._progress
+
+    def events(self) -> EventStream:
+        """Return an iterator over what happens from now on; it ends with the operation."""
+        stream = EventStream()
+        with self._lock:
+            if not self._future.done():
+                self._streams.append(stream)
+                return stream
+        stream.close()
+        return stream
+
+    def add_done_callback(self, fn: Callable[[OperationHandle], object]) -> None:
+        """Call *fn* with this handle, on the engine's event thread, once the operation ends."""
+        self._future.add_done_callback(lambda _: self._defer(fn, self))
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
+
+    # -- for the supervisor
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether events are wanted."""
+        return bool(self._streams)
+
+    def attach(self, supervisor: ActorRef[Any]) -> None:
+        """Say which actor runs the operation."""
+        self._supervisor = supervisor
+
+    def emit(self, event: Event) -> None:
+        """Give *event* to every listener."""
+        for stream in tuple(self._streams):
+            stream.put(event)
+
+    def set_status(self, status: OperationStatus) -> None:
+        """Note where the operation stands."""
+        if status is not self._status:
+            self._status = status
+            if self._streams:
+                self.emit(Event("status", time.time(), detail={"status": status}))
+
+    def set_checkpoint_id(self, checkpoint_id: str | None) -> None:
+        """Note which checkpoint is made or used."""
+        self._checkpoint_id = checkpoint_id
+
+    def settle(
+        self,
+        status: OperationStatus,
+        progress: Progress,
+        result: Any = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """End the operation for every waiter and listener. Only the first call counts."""
+        with self._lock:
+            if self._future.done():
+                return
+            self._status, self._progress = status, progress
+            if error is None:
+                self._future.set_result(result)
+            else:
+                self._future.set_exception(error)
+            streams, self._streams = self._streams, []
+        detail = {"status": status} if error is None else {"status": status, "error": str(error)}
+        for stream in streams:
+            stream.put(Event("ended", time.time(), detail=detail))
+            stream.close()

@@ -1,0 +1,97 @@
+"""The actor of one hook of one resource."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.actors import LightActor
+from karbor_actors.errors import ActorCrashedError, describe_cause
+from karbor_actors.operations.messages import (
+    BodyFailed,
+    CompletionDurable,
+    IntentDurable,
+    NotBegun,
+    RetryDue,
+    RunHook,
+    Withdraw,
+)
+
+if TYPE_CHECKING:
+    from karbor_actors.actors import Timer
+    from karbor_actors.operations.control import OperationControl
+
+
+def _hook_died(actor: Any, error: BaseException) -> None:
+    """Fail the hook whose actor died of *error*: a bug of the engine's, not the plugin's."""
+    crash = ActorCrashedError(f"the actor of a hook died: {describe_cause(error)}")
+    crash.__cause__ = error
+    actor.control.hook_actor_died(actor.hook, crash)
+
+
+class HookActor(LightActor):
+    """Takes one hook from its first attempt to its durable completion, then stops.
+
+    It is made when the last of its upstream hook actors has told its completion; until then
+    the hook is a count in the schedule's arrays. Runs on the operation's control thread.
+    """
+
+    __slots__ = ("_attempt", "_last_error", "_timer", "control", "hook")
+
+    watcher = staticmethod(_hook_died)
+
+    def __init__(self, control: OperationControl, hook: int) -> None:
+        super().__init__()
+        self.control, self.hook = control, hook
+        self._attempt = 1
+        self._timer: Timer | None = None
+        self._last_error: BaseException | None = None
+
+    def on_receive(self, message: Any) -> None:
+        """Take the hook one step further."""
+        match message:
+            case CompletionDurable():
+                self.control.hook_completed(self.hook)
+                self.stop()
+            case RunHook():
+                if self.control.needs_intent(self.hook):
+                    self.control.record_intent(self.hook)
+                else:
+                    self._dispatch()
+            case IntentDurable():
+                self._dispatch()
+            case BodyFailed(error=error):
+                self._failed(error)
+            case RetryDue():
+                self._timer = None
+                self._attempt += 1
+                self._dispatch()
+            case NotBegun():
+                self._give_up()
+            case Withdraw():
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._give_up()
+
+    def _dispatch(self) -> None:
+        if not self.control.dispatch(self.hook, self._attempt):
+            self._give_up()
+
+    def _failed(self, error: BaseException) -> None:
+        policy = self.control.retry(self.hook)
+        if self._attempt >= policy.attempts or self.control.schedule.is_closed:
+            self.control.hook_failed(self.hook, error)
+            self.stop()
+            return
+        self._last_error = error
+        ref = self.actor_ref
+        self._timer = self.control.dispatcher.call_later(
+            policy.delay(self._attempt), lambda: ref.tell(RetryDue())
+        )
+
+    def _give_up(self) -> None:
+        """Leave without another attempt: as failed if one has failed, else as never run."""
+        if self._last_error is not None:
+            self.control.hook_failed(self.hook, self._last_error)
+        else:
+            self.control.hook_withdrawn(self.hook)
+        self.stop()

@@ -1,0 +1,65 @@
+"""Which hooks an Operation object implements, and how they are called.
+
+Any object will do. A hook is implemented when it is there and is not the empty one of
+:class:`karbor_actors.Operation`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Final
+
+from karbor_actors.errors import PluginError
+from karbor_actors.model import HookName
+from karbor_actors.plugins import Operation
+
+ABSENT: Final = 0
+SYNC: Final = 1
+ASYNC: Final = 2
+
+_EMPTY = {name: getattr(Operation, name) for name in HookName}
+
+
+class HookTable:
+    """Looks at Operation objects; remembers what it learned of a class."""
+
+    def __init__(self) -> None:
+        self._by_class: dict[type, tuple[bytes, bool]] = {}
+
+    def kinds(self, operation: object | None) -> bytes:
+        """Return one byte for each of the four hooks and for ``on_abort``.
+
+        Raises:
+            PluginError: A hook is there and cannot be called.
+        """
+        if operation is None:
+            return b"\0\0\0\0\0"
+        known = self._by_class.get(type(operation))
+        if known is None:
+            own = type(operation)
+            kinds = bytes(self._kind(own, name, getattr(own, name, None)) for name in HookName)
+            is_plain = isinstance(operation, Operation) and not hasattr(own, "__getattr__")
+            known = self._by_class[own] = (kinds, is_plain)
+        kinds, is_plain = known
+        attributes = getattr(operation, "__dict__", None)
+        if is_plain and not (attributes and not attributes.keys().isdisjoint(_EMPTY)):
+            return kinds
+        return bytes(
+            self._kind(type(operation), name, getattr(operation, name, None)) for name in HookName
+        )
+
+    @staticmethod
+    def _kind(owner: type, name: HookName, hook: Any) -> int:
+        if hook is None:
+            return ABSENT
+        if not callable(hook):
+            msg = f"{owner.__name__}.{name} is {hook!r}, which cannot be called"
+            raise PluginError(msg)
+        function = inspect.unwrap(getattr(hook, "__func__", hook))
+        if function is _EMPTY[name]:
+            return ABSENT
+        return ASYNC if inspect.iscoroutinefunction(function) else SYNC
+
+
+ABORT: Final = 4
+"""Where ``on_abort`` stands in what :meth:`HookTable.kinds` returns."""

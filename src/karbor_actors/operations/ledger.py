@@ -1,0 +1,78 @@
+"""What one operation is about to write to its journal: one record per turn of the control thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.operations.messages import BodyEnded, JournalWritten
+from karbor_actors.schedule import hook_number
+
+if TYPE_CHECKING:
+    from karbor_actors.operations.outbox import Outbox
+    from karbor_actors.operations.run import OperationRun
+
+
+class Ledger:
+    """Gathers intents, completions and other records; the control thread only.
+
+    Args:
+        run: The operation.
+        outbox: Takes a :class:`JournalWritten` for each record, durable or not.
+    """
+
+    def __init__(self, run: OperationRun, outbox: Outbox[BodyEnded | JournalWritten]) -> None:
+        self._run, self._outbox = run, outbox
+        self._intents: list[int] = []
+        self._completions: list[BodyEnded] = []
+        self._records: list[JournalRecord] = []
+        self._writing = 0
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether everything gathered was written, well or not."""
+        return not (self._writing or self._intents or self._completions or self._records)
+
+    def add_intent(self, hook: int) -> None:
+        """Gather the intent of *hook*."""
+        self._intents.append(hook)
+
+    def add_completion(self, report: BodyEnded) -> None:
+        """Gather the completion of a hook, with what it changed."""
+        self._completions.append(report)
+
+    def add_record(self, record: JournalRecord) -> None:
+        """Gather something else."""
+        self._records.append(record)
+
+    def flush(self) -> None:
+        """Hand what was gathered to the bank's writer, as one record."""
+        if not (self._intents or self._completions or self._records):
+            return
+        intents, completions = tuple(self._intents), tuple(self._completions)
+        records = [JournalRecord.of_hooks(intents, [hook_of(c) for c in completions])]
+        for completion in completions:
+            attempt = completion.attempt
+            if attempt.changes:
+                changes = attempt.changes
+                records.append(
+                    JournalRecord.of_changes(attempt.resource, changes.state, changes.new_resources)
+                )
+        record = JournalRecord.joined(records + self._records)
+        self._intents, self._completions, self._records = [], [], []
+        self._writing += 1
+        journal, number = self._run.bank.journal, self._run.journal_number
+
+        def written(_: Any, error: BaseException | None) -> None:
+            self._outbox.put(JournalWritten(intents, completions, error))
+
+        self._run.bank.writer.submit(lambda txn: journal.append(txn, number, record), written)
+
+    def written(self) -> None:
+        """Note that one record's fate is known."""
+        self._writing -= 1
+
+
+def hook_of(report: BodyEnded) -> int:
+    """Return the number of the hook that *report* is about."""
+    return hook_number(report.attempt.resource, report.attempt.hook)

@@ -1,0 +1,336 @@
+"""What hooks keep while an operation runs: state, new_resources, artifacts.
+
+A hook's changes are visible to its own attempt at once, to others when they are durable:
+with the hook's completion, or earlier by ``flush()``. A failed attempt's unflushed changes
+are dropped. Values are kept packed, so that nobody shares a mutable value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.bank.records import pack_record, unpack_record
+from karbor_actors.errors import PluginError, describe_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from karbor_actors.errors import ResourceKey
+    from karbor_actors.graph import ResourceGraph
+
+_ABSENT = object()
+
+
+def _value(packed: bytes) -> Any:
+    """Return a fresh copy of a value that was kept."""
+    return unpack_record(packed, "what a hook kept")
+
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one attempt of a hook wrote and has not made durable yet."""
+
+    state: dict[str, bytes | None] = field(default_factory=dict)
+    """State by key; None where the key was deleted."""
+    new_resources: dict[ResourceKey, bytes] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.state or self.new_resources)
+
+
+@dataclass(slots=True)
+class ArtifactRecord:
+    """One external thing that a hook made, as the journal knows it."""
+
+    id: int
+    resource: int
+    kind: str
+    name: str
+    status: str = "outstanding"
+    """``outstanding``, ``released`` or ``kept``."""
+    data: bytes = b""
+
+
+class Memory:
+    """The durable part of all hooks' state of one operation. Safe from any thread."""
+
+    def __init__(self, graph: ResourceGraph) -> None:
+        self._graph = graph
+        self._lock = threading.Lock()
+        self._states: dict[int, dict[str, bytes]] = {}
+        self._new_resources: dict[ResourceKey, bytes] = {}
+        self._artifacts: dict[int, ArtifactRecord] = {}
+
+    def apply(self, resource: int, changes: Changes) -> None:
+        """Make *changes* of *resource*'s hook visible to all; they are durable."""
+        with self._lock:
+            if changes.state:
+                state = self._states.setdefault(resource, {})
+                for key, value in changes.state.items():
+                    if value is None:
+                        state.pop(key, None)
+                    else:
+                        state[key] = value
+            self._new_resources.update(changes.new_resources)
+
+    def state_value(self, resource: int, key: str) -> bytes | None:
+        """Return the packed value, or None."""
+        with self._lock:
+            return self._states.get(resource, {}).get(key)
+
+    def state_keys(self, resource: int) -> list[str]:
+        """Return the keys of *resource*'s durable state."""
+        with self._lock:
+            return list(self._states.get(resource, ()))
+
+    def new_resource(self, key: ResourceKey) -> bytes | None:
+        """Return the packed new id, or None."""
+        with self._lock:
+            return self._new_resources.get(key)
+
+    def new_resource_keys(self) -> list[ResourceKey]:
+        """Return the keys for which a new resource is known."""
+        with self._lock:
+            return list(self._new_resources)
+
+    def new_resources(self) -> dict[ResourceKey, Any]:
+        """Return a copy: the new id by the original resource's key."""
+        with self._lock:
+            return {key: _value(value) for key, value in self._new_resources.items()}
+
+    def add_artifact(self, resource: int, kind: str, name: str) -> ArtifactRecord:
+        """Return a new outstanding artifact."""
+        with self._lock:
+            record = ArtifactRecord(len(self._artifacts) + 1, resource, kind, name)
+            self._artifacts[record.id] = record
+            return record
+
+    def outstanding(self, resource: int) -> list[ArtifactRecord]:
+        """Return *resource*'s artifacts that are neither released nor kept."""
+        with self._lock:
+            return [
+                record
+                for record in self._artifacts.values()
+                if record.resource == resource and record.status == "outstanding"
+            ]
+
+    def find_key(self, key: object, writer: ResourceKey | None = None) -> ResourceKey | None:
+        """Return the (type, id) that *key*, a pair or a bare id, means; None if nothing.
+
+        Raises:
+            PluginError: Several types share the id.
+        """
+        if isinstance(key, tuple) and len(key) == 2:  # noqa: PLR2004 - (type, id)
+            return (str(key[0]), str(key[1]))
+        found = self._graph.keys_by_id(str(key))
+        if len(found) == 1:
+            return found[0]
+        if writer is not None and len(found) > 1:
+            for candidate in found:
+                if candidate[0] == writer[0]:
+                    return candidate
+        if not found:
+            return None
+        shared = ", ".join(map(describe_key, found))
+        msg = f"new_resources: the id {key!r} is shared by {shared}; use (type, id)"
+        raise PluginError(msg)
+
+
+class HookState(MutableMapping[str, Any]):
+    """``context.state``: one resource's state, as one attempt of a hook sees and writes it.
+
+    Values are what msgpack can hold; reading gives a copy. Only that hook's thread (or task)
+    may use it.
+    """
+
+    __slots__ = ("_changes", "_check", "_flush", "_memory", "_resource")
+
+    def __init__(
+        self,
+        memory: Memory,
+        resource: int,
+        changes: Changes,
+        flush: Callable[[], None],
+        check: Callable[[], None],
+    ) -> None:
+        self._memory, self._resource, self._changes = memory, resource, changes
+        self._flush, self._check = flush, check
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._changes.state.get(key, _ABSENT)
+        if value is _ABSENT:
+            value = self._memory.state_value(self._resource, key)
+        if not isinstance(value, bytes):
+            raise KeyError(key)
+        return _value(value)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._check()
+        if not isinstance(key, str):
+            msg = f"a key of context.state is a string, not {key!r}"
+            raise PluginError(msg)
+        self._changes.state[key] = pack_record(value, f"context.state[{key!r}]")
+
+    def __delitem__(self, key: str) -> None:
+        self._check()
+        if key not in self:
+            raise KeyError(key)
+        self._changes.state[key] = None
+
+    def __contains__(self, key: object) -> bool:
+        if key in self._changes.state:
+            return self._changes.state[str(key)] is not None
+        return isinstance(key, str) and self._memory.state_value(self._resource, key) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        changed = self._changes.state
+        yield from [k for k in self._memory.state_keys(self._resource) if k not in changed]
+        yield from [k for k, value in list(changed.items()) if value is not None]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def flush(self) -> None:
+        """Make what was set so far durable now; blocks until it is.
+
+        Raises:
+            FencedError: The engine gave this hook up.
+            BankError: The bank cannot write.
+        """
+        self._check()
+        self._flush()
+
+    async def aflush(self) -> None:
+        """Do :meth:`flush` without blocking the event loop."""
+        await asyncio.to_thread(self.flush)
+
+
+class FrozenState(Mapping[str, Any]):
+    """``context.state_of(key)``: another resource's durable state, for reading."""
+
+    __slots__ = ("_memory", "_resource")
+
+    def __init__(self, memory: Memory, resource: int) -> None:
+        self._memory, self._resource = memory, resource
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._memory.state_value(self._resource, key)
+        if value is None:
+            raise KeyError(key)
+        return _value(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._memory.state_keys(self._resource))
+
+    def __len__(self) -> int:
+        return len(self._memory.state_keys(self._resource))
+
+
+class NewResources(MutableMapping[Any, Any]):
+    """``new_resources``: the original resource -> what restore made of it.
+
+    ``m[id]`` and ``m[(type, id)]`` both do; a bare id that several types share means the
+    writer's own type when set, and is refused when read. Nothing can be deleted.
+    """
+
+    __slots__ = ("_changes", "_check", "_flush", "_memory", "_own")
+
+    def __init__(
+        self,
+        memory: Memory,
+        own: ResourceKey,
+        changes: Changes,
+        flush: Callable[[], None],
+        check: Callable[[], None],
+    ) -> None:
+        self._memory, self._own, self._changes = memory, own, changes
+        self._flush, self._check = flush, check
+
+    def __getitem__(self, key: Any) -> Any:
+        found = self._memory.find_key(key)
+        if found is None:
+            raise KeyError(key)
+        value = self._changes.new_resources.get(found) or self._memory.new_resource(found)
+        if value is None:
+            raise KeyError(key)
+        return _value(value)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._check()
+        found = self._memory.find_key(key, self._own)
+        if found is None:
+            msg = f"new_resources: no resource of the operation has the id {key!r}"
+            raise PluginError(msg)
+        self._changes.new_resources[found] = pack_record(value, f"new_resources[{key!r}]")
+
+    def __delitem__(self, key: Any) -> None:
+        msg = f"new_resources[{key!r}] cannot be deleted: what a restore made stays known"
+        raise PluginError(msg)
+
+    def __iter__(self) -> Iterator[ResourceKey]:
+        own = self._changes.new_resources
+        yield from own
+        yield from [key for key in self._memory.new_resource_keys() if key not in own]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def flush(self) -> None:
+        """Make what was set so far durable now; as ``context.state.flush()``."""
+        self._check()
+        self._flush()
+
+    async def aflush(self) -> None:
+        """Do :meth:`flush` without blocking the event loop."""
+        await asyncio.to_thread(self.flush)
+
+
+class Artifact:
+    """An external thing (a snapshot, a temporary volume) that a hook made or is about to make."""
+
+    __slots__ = ("_record", "_save")
+
+    def __init__(self, record: ArtifactRecord, save: Callable[[ArtifactRecord], None]) -> None:
+        self._record, self._save = record, save
+
+    @property
+    def kind(self) -> str:
+        """What sort of thing it is, in the plugin's words."""
+        return self._record.kind
+
+    @property
+    def name(self) -> str:
+        """Its name, chosen before it was made."""
+        return self._record.name
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What :meth:`update` kept."""
+        return dict(_value(self._record.data)) if self._record.data else {}
+
+    def update(self, **data: Any) -> None:
+        """Keep *data* (an id that the outside gave, say) with it; durable on return."""
+        merged = self.data | data
+        self._record.data = pack_record(merged, f"artifact {self._record.name!r}")
+        self._save(self._record)
+
+    def release(self) -> None:
+        """Say that the thing is gone; durable on return."""
+        self._set_status("released")
+
+    def keep(self) -> None:
+        """Say that the thing belongs to the checkpoint and is for delete; durable on return."""
+        self._set_status("kept")
+
+    def _set_status(self, status: str) -> None:
+        before, self._record.status = self._record.status, status
+        try:
+            self._save(self._record)
+        except BaseException:
+            self._record.status = before
+            raise

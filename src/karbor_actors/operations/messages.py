@@ -1,0 +1,124 @@
+"""The messages that the actors of an operation exchange. All immutable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from karbor_actors.model import AbortReason
+    from karbor_actors.operations.context import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """To a supervisor: plan the operation, then run it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocksGranted:
+    """To a supervisor: what the operation touches is its own now."""
+
+    waited: bool
+    """Whether another operation had it first, so that what was planned may be stale."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """To a supervisor: planning, opening or closing ended on its worker."""
+
+    step: str
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtOutbox:
+    """To a supervisor: hook bodies ended, or something became durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """To a supervisor from itself: hand on what this turn has gathered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """To a supervisor: end the operation and undo what began."""
+
+    reason: AbortReason
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseAborts:
+    """To a supervisor: aborts have waited long enough for descendants."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetProgress:
+    """Ask a supervisor how far the operation is; the reply is a Progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunHook:
+    """To a hook actor: every upstream hook actor has told its completion."""
+
+
+@dataclass(frozen=True, slots=True)
+class IntentDurable:
+    """To a hook actor: its intent is recorded; the body may run."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyFailed:
+    """To a hook or abort actor: its body raised."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class NotBegun:
+    """To a hook actor: the operation was closed before its body could begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionDurable:
+    """To a hook actor: its completion is recorded; downstream may be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDue:
+    """To a hook or abort actor from its timer: try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """To a hook actor: the operation starts nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunAbort:
+    """To an abort actor: undo what the resource's hooks began."""
+
+
+@dataclass(frozen=True, slots=True)
+class AbortSucceeded:
+    """To an abort actor: its body returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyEnded:
+    """What a worker reports of one run of a hook's body."""
+
+    attempt: Attempt
+    began: bool
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalWritten:
+    """What the bank's writer reports of one journal record."""
+
+    intents: tuple[int, ...]
+    completions: tuple[BodyEnded, ...]
+    error: BaseException | None = None

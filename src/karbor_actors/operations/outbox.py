@@ -1,0 +1,43 @@
+"""Items from any thread to one actor: many items, one wake-up."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ItemT = TypeVar("ItemT")
+
+
+class Outbox(Generic[ItemT]):
+    """A queue whose reader is told once that there is something, however much it is.
+
+    Args:
+        wake: Tells the reader; called on the writer's thread, must not block.
+    """
+
+    __slots__ = ("_items", "_told", "_wake")
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._items: deque[ItemT] = deque()
+        self._wake = wake
+        self._told = False
+
+    def put(self, item: ItemT) -> None:
+        """Add *item*; any thread."""
+        self._items.append(item)
+        if not self._told:
+            self._told = True
+            self._wake()
+
+    def take(self) -> list[ItemT]:
+        """Return all items there are, oldest first; the reader's thread only."""
+        self._told = False  # before the items are taken: what comes later wakes again
+        items = []
+        while True:
+            try:
+                items.append(self._items.popleft())
+            except IndexError:
+                return items

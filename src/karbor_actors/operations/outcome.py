@@ -1,0 +1,72 @@
+"""How an operation's hooks ended, for the verb that closes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.errors import HookFailedError, describe_cause
+from karbor_actors.model import AbortKind, OperationStatus, ResourceStatus
+from karbor_actors.schedule import HOOKS_PER_RESOURCE
+
+if TYPE_CHECKING:
+    from karbor_actors.model import AbortReason
+    from karbor_actors.operations.control import OperationControl
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What happened, once nothing runs any more."""
+
+    status: OperationStatus = OperationStatus.SUCCEEDED
+    failures: list[BaseException] = field(default_factory=list)
+    """What made the operation fail, first failure first."""
+    abort_failures: list[BaseException] = field(default_factory=list)
+    """Why resources are ``abort_pending``."""
+    resources: dict[int, ResourceStatus] = field(default_factory=dict)
+    """The resources that are not as they should be, by number."""
+    reason: AbortReason | None = None
+    """Why the operation was aborted, if it was."""
+
+    @classmethod
+    def of(cls, control: OperationControl, cancelled: AbortReason | None) -> Outcome:
+        """Return how the hooks of *control*, in which nothing runs any more, ended."""
+        schedule = control.schedule
+        pending = control.undo.failures
+        resources = {}
+        for number in range(len(schedule) // HOOKS_PER_RESOURCE):
+            if number in pending:
+                resources[number] = ResourceStatus.ABORT_PENDING
+            elif number in control.undo.aborted:
+                resources[number] = ResourceStatus.ABORTED
+            elif control.reason is not None or not schedule.is_complete(number):
+                resources[number] = ResourceStatus.ERROR
+        status = OperationStatus.SUCCEEDED
+        if cancelled is not None:
+            is_cancel = cancelled.kind in (AbortKind.CANCEL, AbortKind.SHUTDOWN)
+            status = OperationStatus.CANCELLED if is_cancel else OperationStatus.FAILED
+        elif control.reason is not None:
+            status = OperationStatus.FAILED
+        elif control.failures:
+            whole = len(schedule) // HOOKS_PER_RESOURCE
+            is_partial = len(resources) < whole
+            status = OperationStatus.PARTIAL if is_partial else OperationStatus.FAILED
+        failures = list(control.failures)
+        if status is OperationStatus.FAILED and not failures and cancelled is not None:
+            failures.append(TimeoutError(cancelled.error))
+        return cls(status, failures, list(pending.values()), resources, control.reason)
+
+    def error_info(self) -> list[dict[str, Any]]:
+        """Return the failures as plain data for the operation's record."""
+        return [error_data(error) for error in (*self.failures, *self.abort_failures)]
+
+
+def error_data(error: BaseException) -> dict[str, Any]:
+    """Return *error* as plain data: its class, its sentence, and where it happened."""
+    data: dict[str, Any] = {"type": type(error).__name__, "message": describe_cause(error)}
+    if isinstance(error, HookFailedError):
+        data["resource"] = list(error.resource)
+        data["hook"] = error.hook
+        data["attempt"] = error.attempt
+        data["traceback"] = error.trace
+    return data

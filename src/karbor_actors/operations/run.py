@@ -1,0 +1,124 @@
+"""One operation as its parts share it: who it is, what it keeps, how it reports.
+
+The control thread owns the schedule and the supervisor; what is here is safe from the
+workers' threads too.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.operations.memory import Memory
+from karbor_actors.operations.results import ResourceProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from karbor_actors.bank.bank import Bank
+    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.errors import ResourceKey
+    from karbor_actors.model import HookName, OperationType
+    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.memory import ArtifactRecord, Changes
+    from karbor_actors.operations.planning import PlannedOperation
+
+
+@dataclass(slots=True)
+class Running:
+    """A hook whose body runs now."""
+
+    hook: HookName
+    attempt: int
+    started_at: float
+    done: float = 0
+    total: float | None = None
+    unit: str = ""
+
+
+@dataclass
+class OperationRun:
+    """One operation while it runs."""
+
+    id: str
+    type: OperationType
+    bank: Bank
+    """Where the operation's record and journal are."""
+    planned: PlannedOperation
+    checkpoint: Checkpoint
+    """What the hooks get as ``checkpoint``."""
+    journal_number: int
+    """The operation's number in the journal."""
+    caller_context: Any = None
+    hook_arguments: Callable[[Attempt], dict[str, Any]] = field(default=lambda _: {})
+    """The verb's own keyword arguments for an attempt's hook."""
+    engine_main: Callable[[Attempt], None] | None = None
+    """What the engine itself does in each resource's main hook, before the plugin."""
+    find_previous: Callable[[ResourceKey], Checkpoint | None] = field(default=lambda _: None)
+    is_cancelled: bool = False
+    """Set once, by the supervisor; read by hooks."""
+
+    def __post_init__(self) -> None:
+        self.memory = Memory(self.planned.graph)
+        self.running: dict[int, Running] = {}
+        """By resource; written by workers, read by anyone."""
+        self._prepared_at: datetime | None = None
+
+    def flush(self, resource: int, changes: Changes) -> None:
+        """Make *changes* durable and visible. Blocks; any worker."""
+        self._write(JournalRecord.of_changes(resource, changes.state, changes.new_resources))
+        self.memory.apply(resource, changes)
+
+    def save_artifact(self, artifact: ArtifactRecord) -> None:
+        """Make *artifact* as it is now durable. Blocks; any worker."""
+        self._write(
+            JournalRecord.of_artifact(
+                artifact.resource,
+                artifact.id,
+                artifact.kind,
+                artifact.name,
+                artifact.status,
+                artifact.data,
+            )
+        )
+
+    def report_progress(self, resource: int, done: float, total: float | None, unit: str) -> None:
+        """Note how far *resource*'s hook is."""
+        running = self.running.get(resource)
+        if running is not None:
+            running.done, running.total, running.unit = done, total, unit
+
+    def begin_hook(self, resource: int, hook: HookName, attempt: int) -> None:
+        """Note that a body begins."""
+        self.running[resource] = Running(hook, attempt, time.time())
+
+    def end_hook(self, resource: int) -> None:
+        """Note that a body ended."""
+        running = self.running.pop(resource, None)
+        if running is not None and running.hook.startswith("on_prepare"):
+            self._prepared_at = datetime.now(UTC)
+
+    def progress_of_running(self) -> tuple[ResourceProgress, ...]:
+        """Return how far each running hook is."""
+        nodes = self.planned.graph.nodes
+        return tuple(
+            ResourceProgress(
+                nodes[resource].key, r.hook, r.attempt, r.started_at, r.done, r.total, r.unit
+            )
+            for resource, r in list(self.running.items())
+        )
+
+    def point_in_time(self) -> datetime | None:
+        """Return the moment at which the last prepare hook ended, if one ran."""
+        return self._prepared_at
+
+    def previous(self, resource: int) -> Checkpoint | None:
+        """Return the newest available checkpoint that holds *resource*. Blocks."""
+        return self.find_previous(self.planned.graph.nodes[resource].key)
+
+    def _write(self, record: JournalRecord) -> None:
+        journal, number = self.bank.journal, self.journal_number
+        self.bank.writer.write(lambda transaction: journal.append(transaction, number, record))

@@ -1,0 +1,187 @@
+"""Where hook bodies run: worker threads, or the engine's event loop.
+
+A runner takes calls in batches and runs each once. A call never raises; it reports its
+outcome by itself. Each lane has workers of its own, so that long mains never keep a frozen
+server waiting for a thaw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+
+class Lane(StrEnum):
+    """Which workers a call runs on."""
+
+    PREPARE = "prepare"
+    MAIN = "main"
+    ABORT = "abort"
+    PLAN = "plan"
+    """Planning and closing of operations."""
+
+
+class Call(Protocol):
+    """Something to run once on a worker."""
+
+    def run(self) -> None:
+        """Run; must not raise."""
+
+    def run_async(self) -> Coroutine[Any, Any, None]:
+        """Run on the event loop; must not raise."""
+
+
+class HookRunner(Protocol):
+    """Runs calls somewhere else than on the caller's thread."""
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Queue *calls*, in order; never blocks on them. Any thread."""
+
+    def close(self) -> None:
+        """Run what is queued, then end the workers; blocks until they have ended."""
+
+
+class ThreadRunner:
+    """Runs calls on up to *workers* threads, started when there is work.
+
+    Idle threads sleep without waking. A worker that takes a call while others wait wakes
+    the next worker, so that a burst of short calls does not wake all of them.
+    """
+
+    def __init__(self, workers: int, name: str) -> None:
+        self._workers, self._name = workers, name
+        self._queue: deque[Call] = deque()
+        self._lock = threading.Lock()
+        self._ready = threading.Condition(self._lock)
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._closed = False
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Queue *calls*, in order. Any thread."""
+        with self._lock:
+            self._queue.extend(calls)
+            self._wake_one()
+
+    def close(self) -> None:
+        """Run what is queued, then end the workers; blocks until they have ended."""
+        with self._lock:
+            self._closed = True
+            self._ready.notify_all()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def _wake_one(self) -> None:
+        if self._idle:
+            self._ready.notify()
+        elif len(self._threads) < self._workers:
+            name = f"{self._name}-{len(self._threads) + 1}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                while not self._queue:
+                    if self._closed:
+                        return
+                    self._idle += 1
+                    self._ready.wait()
+                    self._idle -= 1
+                call = self._queue.popleft()
+                if self._queue:
+                    self._wake_one()
+            call.run()
+            del call
+
+
+class LoopRunner:
+    """Runs calls as tasks of one event loop on one thread, thousands at once."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Start *calls* as tasks, in order. Any thread."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._loop,), name=self._name, daemon=True
+                )
+                self._thread.start()
+            self._loop.call_soon_threadsafe(self._start, tuple(calls))
+
+    def close(self) -> None:
+        """Wait for the tasks, then end the loop and its thread."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None:
+            return
+        loop.call_soon_threadsafe(lambda: loop.create_task(self._finish(loop)))
+        thread.join()
+
+    def _start(self, calls: tuple[Call, ...]) -> None:
+        loop = asyncio.get_running_loop()
+        for call in calls:
+            task = loop.create_task(call.run_async())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            loop.close()
+
+    async def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        loop.stop()
+
+
+class Runners:
+    """One runner per lane, and the event loop; what an engine owns.
+
+    Args:
+        workers: Threads at most, in each of the lanes prepare, main and abort.
+        name: What the threads' names begin with.
+    """
+
+    PLANNERS = 4
+
+    def __init__(self, workers: int, name: str = "karbor") -> None:
+        self._lanes: dict[Lane, HookRunner] = {
+            lane: ThreadRunner(self.PLANNERS if lane is Lane.PLAN else workers, f"{name}-{lane}")
+            for lane in Lane
+        }
+        self._loop: HookRunner = LoopRunner(f"{name}-loop")
+
+    def submit(self, lane: Lane, calls: Sequence[Call]) -> None:
+        """Queue *calls* on the workers of *lane*."""
+        self._lanes[lane].submit(calls)
+
+    def submit_async(self, calls: Sequence[Call]) -> None:
+        """Start *calls* on the event loop."""
+        self._loop.submit(calls)
+
+    def close(self) -> None:
+        """Run what is queued, then end every worker."""
+        for runner in (*self._lanes.values(), self._loop):
+            runner.close()

@@ -1,0 +1,315 @@
+"""The actor that takes one operation from its beginning to a terminal status.
+
+Its steps that block (planning, opening, closing) run on a worker and come back as
+:class:`StepDone`. Between opening and closing the operation's hooks run: the supervisor
+hands on what workers and the bank report to :class:`OperationControl`, and starts closing
+once that says that nothing runs any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.actors import PooledActor
+from karbor_actors.errors import (
+    ActorCrashedError,
+    KarborError,
+    OperationCancelledError,
+    OperationError,
+    PartialOperationError,
+    describe_cause,
+)
+from karbor_actors.model import AbortKind, AbortReason, OperationStatus
+from karbor_actors.operations.control import OperationControl
+from karbor_actors.operations.messages import (
+    Begin,
+    Cancel,
+    Flush,
+    GetProgress,
+    LocksGranted,
+    LookAtOutbox,
+    ReleaseAborts,
+    StepDone,
+)
+from karbor_actors.operations.outbox import Outbox
+from karbor_actors.operations.outcome import Outcome
+from karbor_actors.operations.results import Event, Progress
+from karbor_actors.operations.runner import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pykka import ActorRef
+
+    from karbor_actors.actors import Timer
+    from karbor_actors.model import HookName
+    from karbor_actors.operations.engine import Engine
+    from karbor_actors.operations.handle import OperationHandle
+    from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.operations.run import OperationRun
+    from karbor_actors.operations.verbs.verb import Verb
+
+_LOG = logging.getLogger("karbor_actors.operations")
+
+
+class _Step:
+    """A blocking step of a supervisor, as a call for a worker."""
+
+    def __init__(self, ref: ActorRef[Any], name: str, body: Callable[[], Any]) -> None:
+        self._ref, self._name, self._body = ref, name, body
+
+    def run(self) -> None:
+        """Run the step and tell the supervisor how it ended."""
+        try:
+            done = StepDone(self._name, self._body())
+        except BaseException as error:  # noqa: BLE001 - plugin code may be in it: ends the operation
+            done = StepDone(self._name, error=error)
+        self._ref.tell(done)
+
+    async def run_async(self) -> None:
+        """Steps are never asynchronous."""
+        raise NotImplementedError
+
+
+class _Tidying:
+    """Drops what an ended operation leaves, as a call for a worker."""
+
+    def __init__(self, verb: Verb) -> None:
+        self._verb = verb
+
+    def run(self) -> None:
+        """Tidy up; a failure costs space only, and is logged."""
+        try:
+            self._verb.tidy()
+        except KarborError as error:
+            _LOG.warning("the journal of %s stays: %s", self._verb.operation_id, error)
+
+    async def run_async(self) -> None:
+        """Steps are never asynchronous."""
+        raise NotImplementedError
+
+
+class SupervisorActor(PooledActor):
+    """Runs one operation. Lives on the engine's control thread."""
+
+    registered = False
+    watcher = staticmethod(lambda actor, error: actor.died(error))
+
+    def __init__(self, engine: Engine, verb: Verb, handle: OperationHandle) -> None:
+        super().__init__()
+        self._engine, self._verb, self._handle = engine, verb, handle
+        self._planned: PlannedOperation | None = None
+        self._run: OperationRun | None = None
+        self._control: OperationControl | None = None
+        self._outcome: Outcome | None = None
+        self._cancelled: AbortReason | None = None
+        self._step = ""
+        self._flush_requested = False
+        self._timers: list[Timer] = []
+
+    def on_receive(self, message: Any) -> Any:
+        """Take the operation one step further."""
+        match message:
+            case LookAtOutbox():
+                if self._control is not None:
+                    self._control.take_reports()
+            case Flush():
+                self._flush()
+            case StepDone():
+                self._step_done(message)
+            case LocksGranted(waited=waited):
+                self._locks_granted(waited=waited)
+            case Cancel(reason=reason):
+                self._cancel(reason)
+            case ReleaseAborts():
+                if self._control is not None:
+                    self._control.undo.release()
+            case GetProgress():
+                return self._progress()
+            case Begin():
+                self._begin_step("plan", self._verb.plan)
+            case _:
+                return super().on_receive(message)
+        return None
+
+    def died(self, error: BaseException) -> None:
+        """End the operation when its supervisor died of *error*: a bug, reported to the caller."""
+        crash = ActorCrashedError(f"the supervisor died: {describe_cause(error)}")
+        crash.__cause__ = error
+        self._settle(OperationStatus.FAILED, error=self._failure([crash]))
+
+    # -- steps
+
+    def _begin_step(self, name: str, body: Callable[[], Any]) -> None:
+        self._step = name
+        self._engine.runners.submit(Lane.PLAN, [_Step(self.actor_ref, name, body)])
+
+    def _step_done(self, done: StepDone) -> None:
+        self._step = ""
+        if done.step in ("close", "refuse"):
+            self._closed(done)
+        elif done.error is not None:
+            self._refuse(done.error)
+        elif self._cancelled is not None:
+            self._refuse(OperationCancelledError(f"the {self._verb.type} was cancelled"))
+        elif done.step == "plan":
+            self._planned = done.result
+            self._engine.acquire(self._handle.id, self._verb.locks(done.result), self.actor_ref)
+        else:
+            self._opened(done.result)
+
+    def _locks_granted(self, *, waited: bool) -> None:
+        if self._cancelled is not None:
+            self._refuse(OperationCancelledError(f"the {self._verb.type} was cancelled"))
+        elif waited and self._verb.replans:
+            self._engine.release(self._handle.id)
+            self._begin_step("plan", self._verb.plan)
+        else:
+            planned = self._planned
+            if planned is not None:
+                self._begin_step("open", lambda: self._verb.open(planned))
+
+    def _opened(self, run: OperationRun) -> None:
+        self._run = run
+        self._handle.set_checkpoint_id(self._verb.checkpoint_id)
+        self._handle.set_status(OperationStatus.RUNNING)
+        ref = self.actor_ref
+        self._control = OperationControl(
+            run,
+            self._engine.dispatcher,
+            self._engine.runners,
+            Outbox(lambda: ref.tell(LookAtOutbox())),
+            request_flush=self._request_flush,
+            emit=self._emit,
+            retry=self._engine.retry_policy(run.planned, self._verb.provider.retry),
+            workers=self._engine.workers,
+        )
+        self._control.start()
+        if self._verb.timeout is not None:
+            reason = AbortReason(AbortKind.TIMEOUT, f"it took longer than {self._verb.timeout} s")
+            self._call_later(self._verb.timeout, Cancel(reason))
+        if self._cancelled is not None:
+            self._control.abort(self._cancelled)
+
+    def _call_later(self, delay: float, message: object) -> None:
+        ref = self.actor_ref
+        self._timers.append(self._engine.dispatcher.call_later(delay, lambda: ref.tell(message)))
+
+    # -- while hooks run
+
+    def _request_flush(self) -> None:
+        if not self._flush_requested:
+            self._flush_requested = True
+            self.actor_ref.tell(Flush())
+
+    def _flush(self) -> None:
+        self._flush_requested = False
+        control = self._control
+        if control is None or self._outcome is not None:
+            return
+        control.flush()
+        if control.reason is not None and self._handle.status is OperationStatus.RUNNING:
+            self._handle.set_status(OperationStatus.ABORTING)
+            self._call_later(self._engine.abort_grace, ReleaseAborts())
+        if control.is_stalled:
+            message = "hooks wait although nothing runs: a completion was lost"
+            control.failures.append(ActorCrashedError(message))
+            control.abort(AbortReason(AbortKind.FAILURE, message))
+        if control.is_over:
+            self._close(control)
+
+    def _cancel(self, reason: AbortReason) -> None:
+        if self._outcome is not None or self._cancelled is not None:
+            return
+        self._cancelled = reason
+        if self._control is not None:
+            self._control.abort(reason)
+        elif not self._step:  # it waits for its locks
+            self._refuse(OperationCancelledError(f"the {self._verb.type} was cancelled"))
+
+    def _emit(self, kind: str, resource: int, hook: HookName, **detail: Any) -> None:
+        if self._handle.has_listeners and self._planned is not None:
+            key = self._planned.graph.nodes[resource].key
+            self._handle.emit(Event(kind, time.time(), key, hook, detail))
+
+    def _progress(self) -> Progress:
+        control, run = self._control, self._run
+        if control is None or run is None:
+            return Progress(self._handle.status)
+        schedule = control.schedule
+        return Progress(
+            self._handle.status,
+            len(schedule) - schedule.unfinished,
+            len(schedule),
+            run.progress_of_running(),
+            tuple(map(describe_cause, control.failures)),
+        )
+
+    # -- the end
+
+    def _close(self, control: OperationControl) -> None:
+        run = self._run
+        if run is None:
+            return
+        outcome = self._outcome = Outcome.of(control, self._cancelled)
+        self._begin_step("close", lambda: self._verb.close(run, outcome))
+
+    def _refuse(self, error: BaseException) -> None:
+        """End an operation of which no hook ran."""
+        outcome = self._outcome = Outcome(OperationStatus.FAILED, [error])
+        if isinstance(error, OperationCancelledError):
+            outcome.status = OperationStatus.CANCELLED
+        self._begin_step("refuse", lambda: self._verb.refuse(outcome))
+
+    def _closed(self, done: StepDone) -> None:
+        outcome = self._outcome
+        if outcome is None:
+            return
+        if done.error is not None:
+            outcome.failures.append(done.error)
+            outcome.status = OperationStatus.FAILED
+        if outcome.status is OperationStatus.SUCCEEDED:
+            self._settle(outcome.status, done.result)
+        elif done.step == "refuse":
+            first = outcome.failures[0]
+            is_plain = isinstance(first, KarborError) and len(outcome.failures) == 1
+            error = first if is_plain else self._failure(outcome.failures)
+            self._settle(outcome.status, error=error)
+        else:
+            causes = [*outcome.failures, *outcome.abort_failures]
+            error = self._failure(causes, outcome.status, done.result)
+            self._settle(outcome.status, error=error)
+
+    def _failure(
+        self,
+        causes: list[BaseException],
+        status: OperationStatus = OperationStatus.FAILED,
+        result: Any = None,
+    ) -> OperationError:
+        what = f"{self._verb.type} {self._handle.id}"
+        error: OperationError
+        if status is OperationStatus.PARTIAL:
+            error = PartialOperationError(f"{what} succeeded in part", causes, result)
+        elif status is OperationStatus.CANCELLED:
+            error = OperationCancelledError(f"{what} was cancelled", causes)
+        else:
+            error = OperationError(f"{what} failed", causes)
+        if causes:
+            error.__cause__ = causes[0]
+        return error
+
+    def _settle(
+        self, status: OperationStatus, result: Any = None, error: BaseException | None = None
+    ) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._engine.release(self._handle.id)
+        progress = self._progress()
+        final = Progress(status, progress.hooks_done, progress.hooks_total, (), progress.failures)
+        _LOG.info("%s %s: %s", self._verb.type, self._handle.id, status)
+        self._handle.settle(status, final, result, error)
+        self._engine.runners.submit(Lane.PLAN, [_Tidying(self._verb)])
+        self._engine.operation_ended(self._handle.id)
+        self.stop()

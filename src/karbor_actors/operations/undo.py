@@ -1,0 +1,115 @@
+"""The aborts of one operation: which run, how they ended, and what they are told."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.abort_schedule import AbortSchedule
+from karbor_actors.operations.abort import AbortActor
+from karbor_actors.operations.memory import Artifact
+from karbor_actors.operations.messages import AbortSucceeded, BodyFailed, RunAbort
+from karbor_actors.schedule import (
+    BEGUN,
+    DONE,
+    FAILED,
+    HOOKS_PER_RESOURCE,
+    hook_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pykka import ActorRef
+
+    from karbor_actors.model import AbortReason
+    from karbor_actors.operations.control import OperationControl
+    from karbor_actors.operations.messages import BodyEnded
+
+
+class Undo:
+    """Starts abort actors in the order that the abort schedule gives. The control thread only."""
+
+    def __init__(self, control: OperationControl) -> None:
+        self._control = control
+        self._schedule = AbortSchedule(control.schedule)
+        self._refs: dict[int, ActorRef[AbortActor]] = {}
+        self._reasons: dict[int, AbortReason] = {}
+        self.aborted: set[int] = set()
+        """Resources whose ``on_abort`` ended well."""
+        self.failures: dict[int, BaseException] = {}
+        """Why other resources are ``abort_pending``."""
+
+    @property
+    def unfinished(self) -> int:
+        """Resources whose abort is still to be had."""
+        return self._schedule.unfinished
+
+    def add(self, resources: Iterable[int], reason: AbortReason) -> None:
+        """Abort *resources* because of *reason*, as soon as the order allows."""
+        listed = list(resources)
+        for resource in listed:
+            self._reasons.setdefault(resource, reason)
+        self._start(self._schedule.add(listed))
+
+    def add_begun(self, reason: AbortReason) -> None:
+        """Abort every resource whose hooks began, now that nothing more starts."""
+        kinds, hooks = self._control.run.planned.abort_kinds, self._control.schedule
+        self.add([r for r in range(len(kinds)) if kinds[r] and hooks.has_begun(r)], reason)
+
+    def hooks_changed(self, resources: Iterable[int]) -> None:
+        """Look again at resources whose hooks ended or were dropped."""
+        if self._schedule.unfinished:
+            self._start(self._schedule.hooks_changed(resources))
+
+    def release(self) -> None:
+        """Wait no longer for descendants."""
+        self._start(self._schedule.release())
+
+    def body_ended(self, report: BodyEnded) -> None:
+        """Tell the abort's actor how its body ended."""
+        ref = self._refs.get(report.attempt.resource)
+        if ref is not None:
+            ref.tell(AbortSucceeded() if report.error is None else BodyFailed(report.error))
+
+    def ended(self, resource: int, error: BaseException | None) -> bool:
+        """Note the end of an abort; False if it had ended before."""
+        if self._refs.pop(resource, None) is None:
+            return False
+        if error is None:
+            self.aborted.add(resource)
+        else:
+            self.failures[resource] = error
+        self._start(self._schedule.aborted(resource))
+        return True
+
+    def arguments(self, resource: int) -> dict[str, Any]:
+        """Return what ``on_abort`` gets beside the verb's own keyword arguments."""
+        hooks, run = self._control.schedule, self._control.run
+        first = resource * HOOKS_PER_RESOURCE
+        states = {
+            hook_name(hook): hooks.state(hook)
+            for hook in range(first, first + HOOKS_PER_RESOURCE)
+            if run.planned.hook_kinds[hook]
+        }
+        return {
+            "reason": self._reasons[resource],
+            "began": frozenset(n for n, state in states.items() if state in (BEGUN, DONE, FAILED)),
+            "completed": frozenset(name for name, state in states.items() if state == DONE),
+            "artifacts": tuple(
+                Artifact(record, run.save_artifact) for record in run.memory.outstanding(resource)
+            ),
+        }
+
+    def _start(self, resources: Iterable[int]) -> None:
+        """Start the aborts of *resources*; those that began nothing have had theirs."""
+        kinds, hooks = self._control.run.planned.abort_kinds, self._control.schedule
+        todo = deque(resources)
+        while todo:
+            resource = todo.popleft()
+            if kinds[resource] and hooks.has_begun(resource):
+                ref = AbortActor.start_on(self._control.dispatcher, self._control, resource)
+                self._refs[resource] = ref
+                ref.tell(RunAbort())
+            else:
+                todo.extend(self._schedule.aborted(resource))

@@ -1,0 +1,133 @@
+"""copy: a checkpoint again, in another provider's bank."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType, ResourceStatus
+from karbor_actors.operations.verbs.verb import (
+    CallOptions,
+    CheckpointVerb,
+    want_status,
+)
+
+if TYPE_CHECKING:
+    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.outcome import Outcome
+    from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.operations.run import OperationRun
+    from karbor_actors.provider import Provider
+
+
+class Copy(CheckpointVerb):
+    """Copies each resource's section and blocks; a plugin with a copy operation does its own.
+
+    Args:
+        target: The provider into whose bank the copy goes.
+        again: Whether to copy although a finished copy is there.
+    """
+
+    type: ClassVar[OperationType] = OperationType.COPY
+
+    def __init__(
+        self,
+        operation_id: str,
+        provider: Provider,
+        options: CallOptions,
+        checkpoint_id: str,
+        target: Provider,
+        *,
+        again: bool = False,
+        allow_partial: bool = False,
+    ) -> None:
+        super().__init__(operation_id, provider, options, checkpoint_id)
+        self._target, self._again, self._allow_partial = target, again, allow_partial
+        self._copy: Checkpoint | None = None
+        self._finished: Checkpoint | None = None
+        self._copied: set[int] = set()
+
+    def check_status(self, checkpoint: Checkpoint) -> None:
+        """Want an available checkpoint, or a partial one where that is allowed."""
+        wanted = {CheckpointStatus.AVAILABLE}
+        if self._allow_partial:
+            wanted.add(CheckpointStatus.PARTIAL)
+        want_status(checkpoint, wanted, "copy wants an available one")
+
+    def plan(self) -> PlannedOperation:
+        """Return what would run: nothing where a finished copy is there."""
+        planned = super().plan()
+        if not self._again:
+            self._finished = self._find_finished()
+        if self._finished is not None:
+            planned.hook_kinds = bytearray(len(planned.hook_kinds))
+        return planned
+
+    def _find_finished(self) -> Checkpoint | None:
+        wanted = self.checkpoint_id
+        for checkpoint in self._target.bank.checkpoints(status=CheckpointStatus.AVAILABLE):
+            if checkpoint.copied_from == wanted:
+                return checkpoint
+        return None
+
+    def open(self, planned: PlannedOperation) -> OperationRun:
+        """Make the copy's checkpoint, ``copying``, and record the operation."""
+        source = self._reread()
+        if self._finished is None:
+            made = self._target.bank.create_checkpoint(
+                plan=source.plan,
+                provider=self._target.name,
+                graph=source.resource_graph,
+                status=CheckpointStatus.COPYING,
+                copied_from=source.id,
+            )
+            self._copy = made.view(is_writable=True)
+        run = self._begin(planned, source)
+        run.engine_main = self._copy_section
+        return run
+
+    def conclude(self, run: OperationRun, outcome: Outcome) -> None:
+        """Make the copy available, partial or error, in its own bank."""
+        if self._copy is None:
+            return
+        status = {
+            OperationStatus.SUCCEEDED: CheckpointStatus.AVAILABLE,
+            OperationStatus.PARTIAL: CheckpointStatus.PARTIAL,
+        }.get(outcome.status, CheckpointStatus.ERROR)
+        statuses = dict(outcome.resources)
+        for number, known in enumerate(run.checkpoint.resource_statuses().values()):
+            if known is not ResourceStatus.AVAILABLE:
+                statuses.setdefault(number, known)
+            elif number not in self._copied:
+                statuses.setdefault(number, ResourceStatus.EMPTY)
+        self._copy.finish(
+            status,
+            statuses=statuses,
+            error_info=outcome.error_info(),
+            point_in_time=run.checkpoint.point_in_time,
+        )
+
+    def result(self, run: OperationRun, outcome: Outcome) -> Checkpoint:
+        """Return the copy as it is now, for reading."""
+        copy = self._copy or self._finished
+        if copy is None:
+            raise AssertionError
+        return self._target.bank.checkpoint(copy.id)
+
+    def _copy_section(self, attempt: Attempt) -> None:
+        """Copy one resource's section, unless its plugin does."""
+        run, number, copy = attempt.run, attempt.resource, self._copy
+        if copy is None:
+            return
+        resource = run.planned.graph.nodes[number]
+        if run.planned.operations[number] is not None:
+            self._copied.add(number)
+            return
+        section = run.checkpoint.get_resource_bank_section(resource)
+        if not section.list_objects() and not section.list_streams():
+            return
+        section.copy_to(copy.get_resource_bank_section(resource))
+        self._copied.add(number)
+
+    def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
+        return {"checkpoint_copy": self._copy, "operation_log": self._log}

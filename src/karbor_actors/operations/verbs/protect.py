@@ -1,0 +1,124 @@
+"""protect: from live resources to a checkpoint."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from karbor_actors.graph import build_graph
+from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
+from karbor_actors.operations.conflicts import LockRequest
+from karbor_actors.operations.verbs.verb import (
+    CallOptions,
+    Verb,
+    resource_locks,
+)
+from karbor_actors.schema import merge_call_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.writer import Change
+    from karbor_actors.errors import ResourceKey
+    from karbor_actors.model import Plan
+    from karbor_actors.operations.outcome import Outcome
+    from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.operations.run import OperationRun
+    from karbor_actors.provider import Provider
+
+_LOOKUPS_AT_ONCE = 16
+
+
+class ParallelMap:
+    """An executor's ``map``, with the executor made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._executor: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+    def __call__(self, function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
+        """Return the results of *function* for *items*, in their order."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, "karbor-look-up")
+        return self._executor.map(function, items)
+
+
+class Protect(Verb):
+    """Makes a checkpoint of a plan's resources and of all that depends on them.
+
+    Args:
+        plan: What to protect.
+        find_previous: Finds, and pins, the newest good checkpoint that holds a resource.
+    """
+
+    type: ClassVar[OperationType] = OperationType.PROTECT
+    replans: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        operation_id: str,
+        provider: Provider,
+        options: CallOptions,
+        plan: Plan,
+        find_previous: Callable[[ResourceKey], Checkpoint | None],
+    ) -> None:
+        super().__init__(operation_id, provider, options)
+        self._plan, self._find_previous = plan, find_previous
+
+    def plan(self) -> PlannedOperation:
+        """Ask the protectable plugins for the graph, the protection plugins for operations."""
+        context = self.options.context
+        protectables = self.provider.protectables.for_context(context)
+        with ParallelMap() as map_parallel:
+            graph = build_graph(
+                self._plan.resources,
+                lambda resource: protectables.find_children(context, resource),
+                map_parallel=map_parallel,
+            )
+        parameters = merge_call_parameters(self._plan.parameters, self.options.parameters)
+        return self._planned(graph, parameters)
+
+    def locks(self, planned: PlannedOperation) -> LockRequest:
+        """Return the live resources."""
+        return LockRequest(exclusive=resource_locks(planned))
+
+    def open(self, planned: PlannedOperation) -> OperationRun:
+        """Make the checkpoint, ``protecting``, and record the operation."""
+        checkpoint = self.bank.create_checkpoint(
+            plan=self._plan.to_dict(), provider=self.provider.name, graph=planned.graph
+        )
+        run = self._begin(planned, checkpoint.view(is_writable=True))
+        run.find_previous = self._find_previous
+        return run
+
+    def conclude(self, run: OperationRun, outcome: Outcome) -> Change[Any]:
+        """Return what makes the checkpoint available, partial or error."""
+        status = {
+            OperationStatus.SUCCEEDED: CheckpointStatus.AVAILABLE,
+            OperationStatus.PARTIAL: CheckpointStatus.PARTIAL,
+        }.get(outcome.status, CheckpointStatus.ERROR)
+        return run.checkpoint.finish_change(
+            status,
+            expected={CheckpointStatus.PROTECTING},
+            statuses=outcome.resources,
+            error_info=outcome.error_info(),
+            point_in_time=run.point_in_time(),
+        )
+
+    def give_up(self, run: OperationRun, outcome: Outcome) -> Change[Any]:
+        """Return what makes the checkpoint an error."""
+        return self.conclude(run, outcome)
+
+    def result(self, run: OperationRun, outcome: Outcome) -> Checkpoint:
+        """Return the checkpoint as it is now, for reading."""
+        return self.bank.checkpoint(run.checkpoint.id)
+
+    def _plan_name(self) -> str:
+        return self._plan.name

@@ -1,0 +1,92 @@
+"""restore: from a checkpoint to live resources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from karbor_actors.model import CheckpointStatus, OperationType, ResourceStatus
+from karbor_actors.operations.conflicts import LockRequest
+from karbor_actors.operations.context import new_resources_of
+from karbor_actors.operations.results import RestoreResult
+from karbor_actors.operations.verbs.report import ResourceReport
+from karbor_actors.operations.verbs.verb import (
+    CallOptions,
+    CheckpointVerb,
+    resource_locks,
+    want_status,
+)
+
+if TYPE_CHECKING:
+    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.outcome import Outcome
+    from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.operations.run import OperationRun
+    from karbor_actors.provider import Provider
+
+
+class Restore(CheckpointVerb):
+    """Makes a checkpoint's resources again, in place or elsewhere, as the plugins do it."""
+
+    type: ClassVar[OperationType] = OperationType.RESTORE
+
+    def __init__(
+        self,
+        operation_id: str,
+        provider: Provider,
+        options: CallOptions,
+        checkpoint_id: str,
+        *,
+        allow_partial: bool = False,
+    ) -> None:
+        super().__init__(operation_id, provider, options, checkpoint_id)
+        self._allow_partial = allow_partial
+        self._report = ResourceReport(operation_id, checkpoint_id)
+
+    def check_status(self, checkpoint: Checkpoint) -> None:
+        """Want an available checkpoint, or a partial one where that is allowed."""
+        wanted = {CheckpointStatus.AVAILABLE}
+        if self._allow_partial:
+            wanted.add(CheckpointStatus.PARTIAL)
+        advice = "restore wants an available one"
+        if checkpoint.status is CheckpointStatus.PARTIAL:
+            advice = "say allow_partial=True (--allow-partial) to restore what is there"
+        want_status(checkpoint, wanted, advice)
+
+    def _adjust(self, graph: Any, operations: list[Any]) -> None:
+        """Leave out what a partial checkpoint does not hold."""
+        checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
+        for number, status in enumerate(checkpoint.resource_statuses().values()):
+            if status is not ResourceStatus.AVAILABLE:
+                operations[number] = None
+
+    def locks(self, planned: PlannedOperation) -> LockRequest:
+        """Return a share in the checkpoint, and the live resources that may be written."""
+        shared = super().locks(planned).shared
+        return LockRequest(exclusive=resource_locks(planned), shared=shared)
+
+    def open(self, planned: PlannedOperation) -> OperationRun:
+        """Record the operation."""
+        return self._begin(planned, self._reread())
+
+    def conclude(self, run: OperationRun, outcome: Outcome) -> None:
+        """Do nothing: the bank keeps nothing of a restore but its record."""
+
+    def result(self, run: OperationRun, outcome: Outcome) -> RestoreResult:
+        """Return what each resource became."""
+        nodes, found = run.planned.graph.nodes, outcome.resources
+        statuses = {
+            resource.key: found.get(number, ResourceStatus.AVAILABLE)
+            for number, resource in enumerate(nodes)
+        }
+        for number, operation in enumerate(run.planned.operations):
+            if operation is None:
+                statuses[nodes[number].key] = ResourceStatus.EMPTY
+        return RestoreResult(run.checkpoint.id, run.memory.new_resources(), statuses)
+
+    def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
+        return {
+            "restore": self._report,
+            "new_resources": new_resources_of(attempt),
+            "operation_log": self._log,
+        }

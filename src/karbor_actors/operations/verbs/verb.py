@@ -1,0 +1,290 @@
+"""What the five verbs share. Their methods run on a worker and may block."""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from karbor_actors.bank.journal import OperationRecord
+from karbor_actors.errors import CheckpointStateError
+from karbor_actors.model import (
+    CheckpointStatus,
+    OnFailure,
+    OperationStatus,
+    OperationType,
+    ResourceStatus,
+)
+from karbor_actors.operations.conflicts import LockRequest
+from karbor_actors.operations.planning import PlannedOperation, hook_kinds_of, plan_operations
+from karbor_actors.operations.run import OperationRun
+from karbor_actors.schema import validate_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from karbor_actors.bank.bank import Bank
+    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.transactions import Transaction
+    from karbor_actors.bank.writer import Change
+    from karbor_actors.errors import ResourceKey
+    from karbor_actors.graph import ResourceGraph
+    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.outcome import Outcome
+    from karbor_actors.provider import Provider
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOptions:
+    """What every verb takes beside its own arguments."""
+
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    context: Any = None
+    on_failure: OnFailure = OnFailure.ABORT
+    timeout: float | None = None
+    """Seconds that the hooks may take in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationLog:
+    """What a hook gets as ``operation_log``."""
+
+    id: str
+    operation_type: str
+    checkpoint_id: str
+    plan_id: str
+    provider_id: str
+    started_at: float
+    """Seconds since the epoch."""
+
+
+class Verb(abc.ABC):
+    """One operation's plan, beginning and end.
+
+    Args:
+        operation_id: The operation's id.
+        provider: Whose plugins run, and whose bank keeps the operation's record.
+        options: What the caller asked for.
+    """
+
+    type: ClassVar[OperationType]
+    replans: ClassVar[bool] = False
+    """Whether a plan is stale once the operation had to wait for its locks."""
+
+    def __init__(self, operation_id: str, provider: Provider, options: CallOptions) -> None:
+        self.operation_id, self.provider, self.options = operation_id, provider, options
+        self.checkpoint_id: str | None = None
+        self._log: OperationLog | None = None
+        self._number = 0
+        self._is_pending = False
+
+    @property
+    def bank(self) -> Bank:
+        """Where the operation's record is."""
+        return self.provider.bank
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that the hooks may take in all."""
+        return self.options.timeout
+
+    @abc.abstractmethod
+    def plan(self) -> PlannedOperation:
+        """Return what would run; raises what the caller is to see. Changes nothing."""
+
+    @abc.abstractmethod
+    def locks(self, planned: PlannedOperation) -> LockRequest:
+        """Return what the operation must have for itself, or share."""
+
+    @abc.abstractmethod
+    def open(self, planned: PlannedOperation) -> OperationRun:
+        """Record the operation durably and return it, ready to run."""
+
+    @abc.abstractmethod
+    def conclude(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
+        """Make all but the end itself durable; may change *outcome*.
+
+        Returns what is to be recorded in the very transaction that ends the operation.
+        """
+
+    @abc.abstractmethod
+    def result(self, run: OperationRun, outcome: Outcome) -> Any:
+        """Return the verb's result, once the end is durable."""
+
+    def close(self, run: OperationRun, outcome: Outcome) -> Any:
+        """Conclude, record the operation's end whatever happens to that, and return the result."""
+        try:
+            change = self.conclude(run, outcome)
+            self._record_end(outcome, change)
+        except BaseException as error:
+            outcome.failures.append(error)
+            outcome.status = OperationStatus.FAILED
+            self._record_end(outcome, self.give_up(run, outcome))
+            outcome.failures.pop()
+            raise
+        return self.result(run, outcome)
+
+    def give_up(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
+        """Return what is to be recorded when concluding itself failed."""
+        return None
+
+    def refuse(self, outcome: Outcome) -> None:
+        """Record an operation that ended before any hook ran."""
+        journal, record = self.bank.journal, self._record()
+        ended = replace(
+            record,
+            status=outcome.status,
+            ended_at=record.created_at,
+            error_info=outcome.error_info(),
+        )
+        self.bank.writer.write(lambda transaction: journal.create(transaction, ended))
+
+    def tidy(self) -> None:
+        """Drop what nobody needs once the operation has ended."""
+        if self._number and not self._is_pending:
+            self.bank.journal.drop(self._number)
+
+    # -- for the verbs
+
+    def _planned(
+        self, graph: ResourceGraph, parameters: Mapping[str, Mapping[str, Any]]
+    ) -> PlannedOperation:
+        provider = self.provider
+        operations = plan_operations(graph, provider.protection_plugins, self.type, provider.name)
+        self._adjust(graph, operations)
+        kinds, aborts = hook_kinds_of(
+            operations, graph, always_main=self.type in (OperationType.VERIFY, OperationType.COPY)
+        )
+        checked = validate_parameters(
+            graph, parameters, lambda kind: provider.schema(self.type, kind), what=str(self.type)
+        )
+        return PlannedOperation(
+            self.type,
+            provider.name,
+            graph,
+            operations,
+            kinds,
+            aborts,
+            checked,
+            self.options.on_failure,
+        )
+
+    def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
+        """Change the operations that the plugins gave, where the verb has reason to."""
+
+    def _begin(self, planned: PlannedOperation, checkpoint: Checkpoint) -> OperationRun:
+        """Record the operation's beginning."""
+        self.checkpoint_id = checkpoint.id
+        journal, record = self.bank.journal, self._record()
+        number = self.bank.writer.write(lambda transaction: journal.create(transaction, record))
+        self._log = OperationLog(
+            self.operation_id,
+            str(self.type),
+            checkpoint.id,
+            checkpoint.plan_name,
+            self.provider.name,
+            time.time(),
+        )
+        self._number = number
+        return OperationRun(
+            id=self.operation_id,
+            type=self.type,
+            bank=self.bank,
+            planned=planned,
+            checkpoint=checkpoint,
+            journal_number=number,
+            caller_context=self.options.context,
+            hook_arguments=self._hook_arguments,
+        )
+
+    def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
+        return {"operation_log": self._log}
+
+    def _plan_name(self) -> str:
+        return ""
+
+    def _record(self) -> OperationRecord:
+        now = time.time()
+        return OperationRecord(
+            id=self.operation_id,
+            type=self.type,
+            status=OperationStatus.RUNNING,
+            provider=self.provider.name,
+            plan_name=self._plan_name(),
+            checkpoint_id=self.checkpoint_id or "",
+            on_failure=self.options.on_failure,
+            parameters={key: dict(value) for key, value in self.options.parameters.items()},
+            created_at=now,
+            started_at=now,
+        )
+
+    def _record_end(self, outcome: Outcome, change: Change[Any] | None) -> None:
+        """Commit the operation's end, and *change* with it."""
+        journal, number = self.bank.journal, self._number
+        counts = Counter(str(status) for status in outcome.resources.values())
+        pending = counts[ResourceStatus.ABORT_PENDING]
+        ended_at = time.time()
+
+        def end(transaction: Transaction) -> None:
+            if change is not None:
+                change(transaction)
+            journal.update(
+                transaction,
+                number,
+                status=outcome.status,
+                ended_at=ended_at,
+                error_info=outcome.error_info(),
+                resources=dict(counts),
+                abort_pending=pending,
+            )
+
+        self.bank.writer.write(end)
+        self._is_pending = pending > 0
+
+
+class CheckpointVerb(Verb):
+    """A verb on a checkpoint that exists, with the graph that the checkpoint kept."""
+
+    def __init__(
+        self, operation_id: str, provider: Provider, options: CallOptions, checkpoint_id: str
+    ) -> None:
+        super().__init__(operation_id, provider, options)
+        self.checkpoint_id = checkpoint_id
+
+    def plan(self) -> PlannedOperation:
+        """Return what would run over the kept graph."""
+        checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
+        self.check_status(checkpoint)
+        return self._planned(checkpoint.resource_graph, self.options.parameters)
+
+    @abc.abstractmethod
+    def check_status(self, checkpoint: Checkpoint) -> None:
+        """Raise CheckpointStateError if the verb cannot have *checkpoint*."""
+
+    def locks(self, planned: PlannedOperation) -> LockRequest:
+        """Return a share in the checkpoint."""
+        return LockRequest(shared=frozenset({checkpoint_lock(self.bank, self.checkpoint_id)}))
+
+    def _reread(self) -> Checkpoint:
+        """Return the checkpoint as it is now that the locks are had."""
+        checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
+        self.check_status(checkpoint)
+        return checkpoint
+
+
+def checkpoint_lock(bank: Bank, checkpoint_id: str | None) -> tuple[str, str, str]:
+    """Return the lock key of a checkpoint."""
+    return ("checkpoint", str(bank.directory), checkpoint_id or "")
+
+
+def resource_locks(planned: PlannedOperation) -> frozenset[tuple[str, ResourceKey]]:
+    """Return the lock keys of the live resources."""
+    return frozenset(("resource", resource.key) for resource in planned.graph.nodes)
+
+
+def want_status(checkpoint: Checkpoint, wanted: set[CheckpointStatus], advice: str) -> None:
+    """Raise CheckpointStateError unless *checkpoint* has one of the statuses *wanted*."""
+    if checkpoint.status not in wanted:
+        raise CheckpointStateError(checkpoint.id, str(checkpoint.status), advice)

@@ -1,0 +1,125 @@
+"""verify: whether a checkpoint could be restored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from karbor_actors.errors import BankError, describe_cause
+from karbor_actors.model import (
+    CheckpointStatus,
+    OperationStatus,
+    OperationType,
+    ResourceStatus,
+)
+from karbor_actors.operations.context import new_resources_of
+from karbor_actors.operations.results import Evidence, VerifyResult
+from karbor_actors.operations.verbs.report import ResourceReport
+from karbor_actors.operations.verbs.verb import CallOptions, CheckpointVerb, want_status
+from karbor_actors.schedule import HOOKS_PER_RESOURCE
+
+if TYPE_CHECKING:
+    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.outcome import Outcome
+    from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.operations.run import OperationRun
+    from karbor_actors.provider import Provider
+
+_CHUNK = 1 << 20
+
+
+class Verify(CheckpointVerb):
+    """Reads every record and every block of a checkpoint; plugins may look further.
+
+    The engine's own look is part of each resource's main hook, before the plugin's.
+    """
+
+    type: ClassVar[OperationType] = OperationType.VERIFY
+
+    def __init__(
+        self, operation_id: str, provider: Provider, options: CallOptions, checkpoint_id: str
+    ) -> None:
+        super().__init__(operation_id, provider, options, checkpoint_id)
+        self._report = ResourceReport(operation_id, checkpoint_id)
+        self._evidence: dict[int, Evidence] = {}
+        self._looked_at_by_plugin: list[bool] = []
+
+    def check_status(self, checkpoint: Checkpoint) -> None:
+        """Want an available or partial checkpoint."""
+        wanted = {CheckpointStatus.AVAILABLE, CheckpointStatus.PARTIAL}
+        want_status(checkpoint, wanted, "verify wants an available or partial one")
+
+    def _adjust(self, graph: Any, operations: list[Any]) -> None:
+        self._looked_at_by_plugin = [operation is not None for operation in operations]
+
+    def open(self, planned: PlannedOperation) -> OperationRun:
+        """Record the operation."""
+        run = self._begin(planned, self._reread())
+        run.engine_main = self._look
+        return run
+
+    def conclude(self, run: OperationRun, outcome: Outcome) -> None:
+        """Fail if a plugin reported a fault without raising, or if there was nothing to look at."""
+        self._check_reports(outcome)
+        is_good = outcome.status is OperationStatus.SUCCEEDED
+        if is_good and not any(found.records or found.streams for found in self._evidence.values()):
+            outcome.failures.append(BankError("nothing was verified: the checkpoint holds nothing"))
+            outcome.status = OperationStatus.FAILED
+
+    def result(self, run: OperationRun, outcome: Outcome) -> VerifyResult:
+        """Return what was looked at of each resource, and found."""
+        nodes = run.planned.graph.nodes
+        statuses = {
+            resource.key: self._status(run, outcome, number)
+            for number, resource in enumerate(nodes)
+        }
+        evidence = {nodes[number].key: found for number, found in self._evidence.items()}
+        return VerifyResult(run.checkpoint.id, statuses, evidence)
+
+    def _status(self, run: OperationRun, outcome: Outcome, number: int) -> ResourceStatus:
+        if number in outcome.resources:
+            return ResourceStatus.FAILED
+        evidence = self._evidence.get(number, Evidence())
+        first = number * HOOKS_PER_RESOURCE
+        by_plugin = self._looked_at_by_plugin[number] and any(
+            run.planned.hook_kinds[first : first + HOOKS_PER_RESOURCE]
+        )
+        if not evidence.records and not evidence.streams:
+            return ResourceStatus.EMPTY
+        return ResourceStatus.VERIFIED if by_plugin else ResourceStatus.ENGINE_ONLY
+
+    def _check_reports(self, outcome: Outcome) -> None:
+        """Count as failed what a plugin reported as failed without raising."""
+        for kind, resource_id, reason in self._report.failures():
+            outcome.failures.append(BankError(f"{kind}#{resource_id} failed to verify: {reason}"))
+            outcome.status = OperationStatus.FAILED
+
+    def _look(self, attempt: Attempt) -> None:
+        """Read all of one resource's section; any fault fails its main hook."""
+        run, number = attempt.run, attempt.resource
+        section = run.checkpoint.get_resource_bank_section(run.planned.graph.nodes[number])
+        records = streams = blocks = size = 0
+        try:
+            for key in section.list_objects():
+                section.get_object(key)
+                records += 1
+            for info in section.list_streams():
+                with section.open_stream(info.key) as stream:
+                    while chunk := stream.read(_CHUNK):
+                        size += len(chunk)
+                        run.report_progress(number, size, None, "bytes")
+                        if run.is_cancelled:
+                            return
+                streams, blocks = streams + 1, blocks + info.blocks
+        except BankError as error:
+            faults = (describe_cause(error),)
+            self._evidence[number] = Evidence(records, streams, blocks, size, faults)
+            raise
+        self._evidence[number] = Evidence(records, streams, blocks, size)
+
+    def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
+        return {
+            "verify": self._report,
+            "new_resources": new_resources_of(attempt),
+            "operation_log": self._log,
+        }

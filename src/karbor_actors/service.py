@@ -1,0 +1,425 @@
+"""ProtectionService: what a program holds to protect, restore, verify, copy and delete."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from typing import TYPE_CHECKING, Any, Self
+
+from karbor_actors.errors import (
+    AmbiguousCheckpointError,
+    CheckpointNotFoundError,
+    Fault,
+    OperationNotFoundError,
+    PlanError,
+    ProviderNotFoundError,
+    ServiceClosedError,
+)
+from karbor_actors.model import (
+    AbortKind,
+    AbortReason,
+    CheckpointStatus,
+    OnFailure,
+    OperationType,
+    Plan,
+)
+from karbor_actors.operations.engine import ABORT_GRACE, Engine
+from karbor_actors.operations.verbs.copy import Copy
+from karbor_actors.operations.verbs.delete import Delete
+from karbor_actors.operations.verbs.protect import Protect
+from karbor_actors.operations.verbs.restore import Restore
+from karbor_actors.operations.verbs.verb import CallOptions, Verb, checkpoint_lock
+from karbor_actors.operations.verbs.verify import Verify
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.errors import ResourceKey
+    from karbor_actors.operations.handle import OperationHandle
+    from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.provider import Provider
+
+
+class ProtectionService:
+    """Runs operations on the providers that were added. Safe from any thread.
+
+    It holds no global state, starts threads when there is work, and closes all it was given.
+
+    Args:
+        workers: Threads for hook bodies, in each of three lanes: prepare, main, abort.
+        abort_grace: Seconds that a resource's abort waits for its descendants at most.
+    """
+
+    def __init__(self, *, workers: int = 16, abort_grace: float = ABORT_GRACE) -> None:
+        if workers < 1:
+            msg = f"workers must be at least 1, not {workers}"
+            raise ValueError(msg)
+        self._engine = Engine(workers, abort_grace=abort_grace)
+        self._providers: dict[str, Provider] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._pid = os.getpid()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(drain=exc_type is None)
+
+    # -- providers
+
+    def add_provider(self, provider: Provider) -> None:
+        """Make *provider* known under its name; the service closes its bank.
+
+        Raises:
+            ValueError: A provider of that name is there already.
+            ServiceClosedError: The service was closed.
+        """
+        with self._lock:
+            self._check_open()
+            if provider.name in self._providers:
+                msg = f"a provider named {provider.name!r} was added already"
+                raise ValueError(msg)
+            self._providers[provider.name] = provider
+
+    @property
+    def providers(self) -> dict[str, Provider]:
+        """A copy: the providers by name."""
+        with self._lock:
+            return dict(self._providers)
+
+    def provider(self, name: str) -> Provider:
+        """Return the provider of that name.
+
+        Raises:
+            ProviderNotFoundError: There is none.
+        """
+        with self._lock:
+            self._check_open()
+            if name not in self._providers:
+                raise ProviderNotFoundError(name, sorted(self._providers))
+            return self._providers[name]
+
+    # -- verbs
+
+    def protect(
+        self,
+        plan: Plan,
+        *,
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        context: Any = None,
+        on_failure: str = OnFailure.ABORT,
+        timeout: float | None = None,
+    ) -> OperationHandle:
+        """Begin to make a checkpoint of *plan*; its result is the Checkpoint.
+
+        Args:
+            plan: What to protect.
+            parameters: Laid over the plan's, per key.
+            context: The caller's own values for the hooks: an object or a mapping.
+            on_failure: ``"abort"``: the first failure undoes everything; ``"isolate"``: the
+                resources that do not depend on it are finished, and the checkpoint is partial.
+            timeout: Seconds that the hooks may take in all.
+
+        Raises:
+            PlanError: *plan* is no Plan.
+            ProviderNotFoundError: Its provider was not added.
+            ServiceClosedError: The service was closed.
+        """
+        return self._start(self._protect_verb(plan, parameters, context, on_failure, timeout))
+
+    def restore(
+        self,
+        checkpoint_id: str,
+        *,
+        provider: str | None = None,
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        context: Any = None,
+        on_failure: str = OnFailure.ABORT,
+        timeout: float | None = None,
+        allow_partial: bool = False,
+    ) -> OperationHandle:
+        """Begin to make a checkpoint's resources again; its result is a RestoreResult.
+
+        Args:
+            checkpoint_id: The checkpoint's id, or enough of its beginning.
+            provider: Where it is; found among all providers if not given.
+            parameters: By resource type, or by ``type#id``.
+            context: As for :meth:`protect`, and so *on_failure* and *timeout*.
+            on_failure: See there.
+            timeout: See there.
+            allow_partial: Whether a partial checkpoint will do.
+
+        Raises:
+            CheckpointNotFoundError: No provider's bank has it.
+            AmbiguousCheckpointError: Several checkpoints begin so.
+            CheckpointStateError: It is not available.
+        """
+        options = _options(parameters, context, on_failure, timeout)
+        found, checkpoint = self._find(checkpoint_id, provider)
+        verb = Restore(_new_id(), found, options, checkpoint.id, allow_partial=allow_partial)
+        verb.check_status(checkpoint)
+        return self._start(verb)
+
+    def verify(
+        self,
+        checkpoint_id: str,
+        *,
+        provider: str | None = None,
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        context: Any = None,
+        on_failure: str = OnFailure.ISOLATE,
+        timeout: float | None = None,
+    ) -> OperationHandle:
+        """Begin to check a checkpoint's records and blocks; its result is a VerifyResult.
+
+        The arguments are those of :meth:`restore`; but a fault in one resource does not keep
+        the others from being checked, unless ``on_failure="abort"`` says so.
+        """
+        options = _options(parameters, context, on_failure, timeout)
+        found, checkpoint = self._find(checkpoint_id, provider)
+        verb = Verify(_new_id(), found, options, checkpoint.id)
+        verb.check_status(checkpoint)
+        return self._start(verb)
+
+    def copy(
+        self,
+        checkpoint_id: str,
+        *,
+        to: str,
+        provider: str | None = None,
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        context: Any = None,
+        on_failure: str = OnFailure.ABORT,
+        timeout: float | None = None,
+        again: bool = False,
+        allow_partial: bool = False,
+    ) -> OperationHandle:
+        """Begin to copy a checkpoint into another provider's bank; its result is the copy.
+
+        Args:
+            checkpoint_id: As for :meth:`restore`, and so the others.
+            to: The provider whose bank gets the copy.
+            provider: See :meth:`restore`.
+            parameters: See there.
+            context: See there.
+            on_failure: See there.
+            timeout: See there.
+            again: Whether to copy although a finished copy is there; else that one is the result.
+            allow_partial: See there.
+        """
+        options = _options(parameters, context, on_failure, timeout)
+        target = self.provider(to)
+        found, checkpoint = self._find(checkpoint_id, provider)
+        verb = Copy(
+            _new_id(),
+            found,
+            options,
+            checkpoint.id,
+            target,
+            again=again,
+            allow_partial=allow_partial,
+        )
+        verb.check_status(checkpoint)
+        return self._start(verb)
+
+    def delete(
+        self,
+        checkpoint_id: str,
+        *,
+        provider: str | None = None,
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        context: Any = None,
+        on_failure: str = OnFailure.ABORT,
+        timeout: float | None = None,
+    ) -> OperationHandle:
+        """Begin to delete a checkpoint, in the bank and outside of it; its result is None.
+
+        The arguments are those of :meth:`restore`.
+        """
+        options = _options(parameters, context, on_failure, timeout)
+        found, checkpoint = self._find(checkpoint_id, provider)
+        verb = Delete(_new_id(), found, options, checkpoint.id)
+        verb.check_status(checkpoint)
+        return self._start(verb)
+
+    def plan_operation(
+        self,
+        operation_type: str,
+        subject: Plan | str,
+        *,
+        provider: str | None = None,
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        context: Any = None,
+        on_failure: str = OnFailure.ABORT,
+    ) -> PlannedOperation:
+        """Return what a verb would run, in what order, without running it. Blocks.
+
+        Args:
+            operation_type: ``"protect"``, ``"restore"``, ``"verify"`` or ``"delete"``.
+            subject: The Plan for protect; a checkpoint's id for the others.
+            provider: As for :meth:`restore`, and so the others.
+            parameters: See there.
+            context: See there.
+            on_failure: See there.
+
+        Raises:
+            GraphError: The graph cannot be built.
+            ParametersError: Parameters do not fit their schemas.
+            PluginError: A plugin failed.
+        """
+        kind = OperationType(operation_type)
+        if kind is OperationType.PROTECT:
+            if not isinstance(subject, Plan):
+                raise PlanError([Fault("plan", f"is {subject!r}, not a Plan")])
+            return self._protect_verb(subject, parameters, context, on_failure, None).plan()
+        options = _options(parameters, context, on_failure, None)
+        found, checkpoint = self._find(str(subject), provider)
+        verbs = {
+            OperationType.RESTORE: Restore,
+            OperationType.VERIFY: Verify,
+            OperationType.DELETE: Delete,
+        }
+        if kind not in verbs:
+            msg = "a dry run of copy needs a target; plan restore, verify or delete"
+            raise ValueError(msg)
+        return verbs[kind](_new_id(), found, options, checkpoint.id).plan()
+
+    # -- operations
+
+    def operations(self) -> list[OperationHandle]:
+        """Return the handles of the operations that have not ended, oldest first."""
+        return self._engine.handles()
+
+    def operation(self, operation_id: str) -> OperationHandle:
+        """Return the handle of an operation that has not ended.
+
+        Raises:
+            OperationNotFoundError: There is none; :meth:`operation_history` has those that ended.
+        """
+        for handle in self._engine.handles():
+            if handle.id == operation_id:
+                return handle
+        raise OperationNotFoundError(operation_id)
+
+    def operation_history(self, provider: str, limit: int | None = None) -> list[OperationRecord]:
+        """Return the recorded operations of a provider's bank, newest first."""
+        return list(self.provider(provider).bank.journal.operations(limit=limit))
+
+    def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
+        """Wait for the running operations, then close everything. Idempotent.
+
+        Args:
+            drain: False cancels the operations first; what they began is undone.
+            timeout: Seconds to wait for them; then they are cancelled.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            providers = list(self._providers.values())
+        if not (drain and self._engine.wait_idle(timeout)):
+            for handle in self._engine.handles():
+                handle.cancel_for(AbortReason(AbortKind.SHUTDOWN))
+            self._engine.wait_idle()
+        self._engine.close()
+        for provider in providers:
+            provider.bank.close()
+
+    # -- inside
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ServiceClosedError
+        if os.getpid() != self._pid:
+            msg = "the service belongs to the process that made it; make another after a fork"
+            raise ServiceClosedError(msg)
+
+    def _start(self, verb: Verb) -> OperationHandle:
+        with self._lock:
+            self._check_open()
+            return self._engine.start(verb.operation_id, verb)
+
+    def _protect_verb(
+        self,
+        plan: Plan,
+        parameters: Mapping[str, Mapping[str, Any]] | None,
+        context: Any,
+        on_failure: str,
+        timeout: float | None,
+    ) -> Protect:
+        if not isinstance(plan, Plan):
+            raise PlanError([Fault("plan", f"is {plan!r}, not a Plan")])
+        provider = self.provider(plan.provider)
+        operation_id = _new_id()
+        options = _options(parameters, context, on_failure, timeout)
+
+        def find_previous(key: ResourceKey) -> Checkpoint | None:
+            return self._find_previous(operation_id, provider, plan.name, key)
+
+        return Protect(operation_id, provider, options, plan, find_previous)
+
+    def _find(self, checkpoint_id: str, provider: str | None) -> tuple[Provider, Checkpoint]:
+        """Return the checkpoint and its provider."""
+        if provider is not None:
+            found = self.provider(provider)
+            return found, found.bank.checkpoint(checkpoint_id)
+        with self._lock:
+            self._check_open()
+            providers = list(self._providers.values())
+        return _find_in(providers, checkpoint_id)
+
+    def _find_previous(
+        self, operation_id: str, provider: Provider, plan: str, key: ResourceKey
+    ) -> Checkpoint | None:
+        """Return, and pin, the newest available checkpoint that holds *key*, of the plan first."""
+        for wanted in (plan, None):
+            for checkpoint in provider.bank.checkpoints(
+                plan=wanted, status=CheckpointStatus.AVAILABLE
+            ):
+                if key in checkpoint.resource_graph and self._engine.pin(
+                    operation_id, checkpoint_lock(provider.bank, checkpoint.id)
+                ):
+                    return checkpoint
+        return None
+
+
+def _find_in(providers: list[Provider], checkpoint_id: str) -> tuple[Provider, Checkpoint]:
+    found = []
+    for provider in providers:
+        try:
+            found.append((provider, provider.bank.checkpoint(checkpoint_id)))
+        except CheckpointNotFoundError:
+            continue
+    if not found:
+        raise CheckpointNotFoundError(checkpoint_id)
+    if len(found) > 1:
+        raise AmbiguousCheckpointError(checkpoint_id, [c.id for _, c in found])
+    return found[0]
+
+
+def _options(
+    parameters: Mapping[str, Mapping[str, Any]] | None,
+    context: Any,
+    on_failure: str,
+    timeout: float | None,
+) -> CallOptions:
+    return CallOptions(
+        parameters=parameters or {},
+        context=context,
+        on_failure=OnFailure(on_failure),
+        timeout=timeout,
+    )
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
