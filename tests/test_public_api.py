@@ -54,17 +54,6 @@ def test_all_agrees_with_the_names(name):
     assert names == set(listed) - submodules
 
 
-def test_every_error_is_exported():
-    errors = importlib.import_module("karbor_actors.errors")
-    classes = {
-        name
-        for name, value in vars(errors).items()
-        if isinstance(value, type) and issubclass(value, Exception) and name[0] != "_"
-    }
-
-    assert classes <= set(karbor_actors.__all__)
-
-
 @pytest.mark.parametrize("group", [PROTECTION_GROUP, PROTECTABLE_GROUP])
 @pytest.mark.parametrize("name", ["filesystem", "sqlite"])
 def test_the_plugins_are_found_by_entry_point(group, name):

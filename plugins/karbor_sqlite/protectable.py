@@ -67,7 +67,7 @@ class DatabaseProtectable(ProtectablePlugin):
             if error.errno in _GONE:
                 return None
             raise DatabaseUnreadableError(resource_id, reason_of(error)) from error
-        return _resource(path, name) if found else None
+        return _resource(path, name, path) if found else None
 
     def get_dependent_resources(
         self, context: Any, parent_resource: Resource
@@ -77,7 +77,8 @@ class DatabaseProtectable(ProtectablePlugin):
         Raises:
             DatabaseUnreadableError: A directory or a file below it cannot be read.
         """
-        root = parent_resource.id
+        # One id for one file, however its directory is written.
+        root = os.path.normpath(parent_resource.id)
         in_use = _inodes_in_use()
         found = [
             os.path.join(*parts, name)
@@ -85,11 +86,12 @@ class DatabaseProtectable(ProtectablePlugin):
             for name in files
             if _is_database(fd, name, os.path.join(root, *parts, name), in_use)
         ]
-        return [_resource(root, path) for path in sorted(found, key=os.fsencode)]
+        found.sort(key=os.fsencode)
+        return [_resource(root, path, parent_resource.id) for path in found]
 
 
-def _resource(root: str, path: str) -> Resource:
-    extra_info = {"directory": root, "path": path}
+def _resource(root: str, path: str, parent_id: str) -> Resource:
+    extra_info = {"directory": parent_id, "path": path}
     return Resource(DATABASE_TYPE, os.path.join(root, path), path, extra_info)
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from karbor_actors import Bank, HookCancelledError, Resource
+from karbor_actors import Bank, Resource
+from karbor_actors.errors import HookCancelledError
 from karbor_actors.graph import build_graph
 from karbor_sqlite import DatabaseProtectable, DatabaseProtection
 

@@ -43,6 +43,14 @@ def test_databases_are_found_by_their_header_at_any_depth(data):
     assert found[0].extra_info == {"directory": str(data), "path": "b/c/no-extension"}
 
 
+@pytest.mark.parametrize("written", ["{}/", "{}/./", "{}/none/.."])
+def test_a_database_has_one_id_however_its_directory_is_written(data, written):
+    path = make_database(data / "app.db")
+    (data / "none").mkdir()
+
+    assert [resource.id for resource in find(written.format(data))] == [path]
+
+
 def test_links_are_not_followed(data, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -21,7 +21,8 @@ from databases import (
     try_to_move_money,
 )
 from helpers import DEADLINE
-from karbor_actors import HookCancelledError, Resource
+from karbor_actors import Resource
+from karbor_actors.errors import HookCancelledError
 from karbor_sqlite import (
     DatabaseBusyError,
     DatabaseMissingError,

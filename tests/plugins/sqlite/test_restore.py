@@ -16,7 +16,8 @@ from databases import (
     open_writer,
     siblings_of,
 )
-from karbor_actors import HookCancelledError, Resource
+from karbor_actors import Resource
+from karbor_actors.errors import HookCancelledError
 from karbor_sqlite import (
     DatabaseWrongError,
     RestorePlaceError,
