@@ -128,7 +128,7 @@ class BankWriter:
             try:
                 self._ref.tell(write)
             except ActorDeadError:
-                self._error = self._error or self._ended()
+                self._error = self._ended()
         if self._error is not None:  # looked at after the tell: it may have been lost
             self.finish(write, None, self._error)
 
@@ -142,7 +142,7 @@ class BankWriter:
             raise BankError("the bank's own thread cannot close the bank")
         self._is_closing = True
         self._ref.stop()
-        self._error = self._error or self._ended()
+        self._error = self._ended()
         self._fail_waiting(self._error)
         if self._own is not None:
             self._own.close()
@@ -169,6 +169,8 @@ class BankWriter:
             _LOG.exception("what waits for a write to the bank failed")
 
     def _ended(self) -> BankError:
+        if self._error is not None:  # it broke meanwhile, and why says more
+            return self._error
         if self._is_closing:
             return BankClosedError()
         return BankBrokenError("the bank's writer was stopped; close the bank and open it again")

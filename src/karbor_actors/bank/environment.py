@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import struct
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import lmdb
@@ -40,6 +41,8 @@ FORMAT_VERSION = 1
 DEFAULT_MAP_SIZE = 1 << 30
 """Bytes of address space at first, not of disk; doubled when full."""
 
+_NEW = ".new-"
+_OLD = ".old"
 _U64 = struct.Struct(">Q")
 _FORMAT_KEY = b"format"
 _EPOCH_KEY = b"epoch"
@@ -85,6 +88,9 @@ class Environment:
         self.readonly = readonly
         self.epoch: int | None = None
         """Set by the lease's holder: a commit is refused once the bank has another one."""
+        self._committing = threading.Lock()
+        if not readonly:
+            _tidy(self.path)
         if create and not readonly and not os.path.lexists(self.path):
             _create(self.path, map_size)
         self._file: MappedFile | None = MappedFile.open(self.path, readonly=readonly)
@@ -142,6 +148,10 @@ class Environment:
         done again. Where the disk fails, all of the group fail and the environment stays usable.
         Never raises.
         """
+        with self._committing:
+            return self._commit_group(changes)
+
+    def _commit_group(self, changes: Sequence[Change[Any]]) -> list[Outcome]:
         careful = False
         while changes:
             try:
@@ -158,7 +168,7 @@ class Environment:
                 if len(changes) == 1:
                     return [Outcome(None, record_error(error, self.path))]
                 half = len(changes) // 2
-                return self.commit_group(changes[:half]) + self.commit_group(changes[half:])
+                return self._commit_group(changes[:half]) + self._commit_group(changes[half:])
             except lmdb.Error as error:
                 failure = record_error(error, self.path)
                 failure.__cause__ = error
@@ -206,6 +216,32 @@ class Environment:
             raise open_error(error, path) from error
         finally:
             os.close(fd)
+
+    def compact(self) -> None:
+        """Rewrite the files without the space that deleted rows left. Commits wait meanwhile.
+
+        Killed at any point, the next open finds the old files or the new ones. Readers in other
+        processes go on with what they have, and see nothing new until they open it again.
+
+        Raises:
+            BankFullError: There is no space for a second copy.
+            BankReadonlyError: Opened for reading only.
+        """
+        if self.readonly:
+            raise BankReadonlyError(f"the bank {self.path} was opened for reading only")
+        making = f"{self.path}{_NEW}{secrets.token_hex(4)}"
+        with self._committing:
+            try:
+                os.mkdir(making, 0o700)
+                self.copy(data_file(making))
+                _sync_folder(making)
+                self._opened().replace(making, f"{self.path}{_OLD}")
+                _sync_folder(os.path.dirname(self.path))
+            except OSError as error:
+                raise open_error(error, self.path) from error
+            finally:
+                shutil.rmtree(making, ignore_errors=True)  # gone, unless it failed
+        _tidy(self.path)
 
     def _opened(self) -> MappedFile:
         if self._file is None:
@@ -288,12 +324,26 @@ def _number(value: bytes | None) -> int:
     return number
 
 
+def _tidy(path: str) -> None:
+    """Finish what an owner was killed in: creating or compacting *path*."""
+    folder, name = os.path.split(path)
+    old = f"{path}{_OLD}"
+    try:
+        if not os.path.lexists(path) and os.path.isdir(old):
+            os.rename(old, path)
+        for left in os.listdir(folder) if os.path.isdir(folder) else ():
+            if left == name + _OLD or left.startswith(name + _NEW):
+                shutil.rmtree(os.path.join(folder, left))
+    except OSError as error:
+        raise open_error(error, path) from error
+
+
 def _create(path: str, map_size: int) -> None:
     """Make a new environment beside *path* and give it its name when it is whole.
 
     So an empty or cut data file is never one that a power cut left in the making.
     """
-    making = f"{path}.new-{secrets.token_hex(4)}"
+    making = f"{path}{_NEW}{secrets.token_hex(4)}"
     try:
         os.mkdir(making, 0o700)
     except OSError as error:

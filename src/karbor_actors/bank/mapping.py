@@ -96,8 +96,7 @@ class MappedFile:
             self._users -= 1
             if self._users:
                 return
-            for key in [key for key, file in _opened.files.items() if file is self]:
-                del _opened.files[key]
+            self._forget()
             with self.gate.alone():
                 raw, self._raw = self._raw, None
                 raw.close()
@@ -164,6 +163,26 @@ class MappedFile:
             self._raw.close()
             self._open()
 
+    def replace(self, new: str, old: str) -> None:
+        """Move the folder to *old* and *new* into its place, and go on with that.
+
+        Raises:
+            OSError: It could not be moved; the file is open as before.
+        """
+        with _opened.lock, self.gate.alone():
+            self._raw.close()
+            try:
+                os.rename(self.path, old)
+                try:
+                    os.rename(new, self.path)
+                except OSError:
+                    os.rename(old, self.path)
+                    raise
+            finally:
+                self._open()
+                self._forget()
+                _opened.files[_identify(self.path)] = self
+
     def info(self) -> dict[str, int]:
         """Return the map's size, the bytes of it in use, and the number of readers."""
         self._check()
@@ -189,6 +208,10 @@ class MappedFile:
             self._raw.copyfd(fd, compact=True)
         finally:
             self.gate.leave()
+
+    def _forget(self) -> None:
+        for key in [key for key, file in _opened.files.items() if file is self]:
+            del _opened.files[key]
 
     def _share(self, *, readonly: bool) -> None:
         """Add a user. Held: the lock of what is open."""

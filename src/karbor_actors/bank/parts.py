@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from karbor_actors.bank.blocks import BlockStore
     from karbor_actors.bank.environment import Environment
     from karbor_actors.bank.writer import Writer
-    from karbor_actors.store.objects import ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class BankParts:
     """For reading."""
     writer: Writer
     """For writing; refuses it where the bank is read-only."""
-    store: ObjectStore
+    blocks: BlockStore
     """Where bulk data is."""
 
     @property

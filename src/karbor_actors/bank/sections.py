@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
+from karbor_actors.bank.checkpoint_rows import row_key
 from karbor_actors.bank.keys import (
     check_name,
     decode_name,
     encode_name,
     named_row,
-    pack_u64,
     scan_start,
     section_prefix,
     split_row,
 )
 from karbor_actors.bank.records import pack_record, unpack_record
-from karbor_actors.bank.streams import SectionStreams
+from karbor_actors.bank.streams import StreamReader, Streams, StreamSession
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
     BankKeyError,
@@ -27,15 +27,40 @@ from karbor_actors.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from karbor_actors.bank.parts import BankParts
-    from karbor_actors.bank.streams import Readable, StreamInfo, StreamReader, StreamWriter
+    from karbor_actors.bank.streams import Readable, StreamInfo
     from karbor_actors.bank.transactions import Reader, Transaction
 
 _COPY_ROWS = 1000
 _COPY_BYTES = 4 << 20
+
+
+class StreamWriter(StreamSession):
+    """What ``BankSection.stream_writer()`` gives: adds streams under keys that can be keys.
+
+    A stream of the bank is given as its StreamInfo, or open for reading.
+    """
+
+    def add(self, key: str, readable: Readable) -> StreamInfo:
+        """Store what *readable* gives, to its end, as *key*."""
+        return super().add(_checked(key), readable)
+
+    def patch(
+        self,
+        key: str,
+        changes: Iterable[tuple[int, bytes]],
+        *,
+        base: StreamInfo | StreamReader,
+        size: int | None = None,
+    ) -> StreamInfo:
+        """Store *base* with *changes*, (offset, bytes) in order, over it as *key*."""
+        return super().patch(_checked(key), changes, base=_info(base), size=size)
+
+    def reuse(self, key: str, stream: StreamInfo | StreamReader) -> StreamInfo:
+        """Store *stream* of this bank once more, as *key*, without reading it."""
+        return super().reuse(key, _info(stream))
 
 
 class BankSection:
@@ -76,9 +101,7 @@ class BankSection:
         self._prefix = prefix
         self._raw_prefix = encode_name(prefix) if prefix else b""
         self._guard = guard
-        self._streams = SectionStreams(
-            parts, checkpoint, resource, name=name, prefix=prefix, check=self._check_writable
-        )
+        self._streams = Streams(parts.blocks, self._rows, prefix, name=name, also=self._admit)
 
     def __repr__(self) -> str:
         return f"<BankSection {self.name}{'' if self.is_writable else ', read-only'}>"
@@ -145,6 +168,7 @@ class BankSection:
         self._check_writable()
 
         def change(transaction: Transaction) -> bool:
+            self._admit(transaction)
             return transaction.delete(Table.OBJECTS, row)
 
         if not self._parts.writer.write(change):
@@ -160,8 +184,8 @@ class BankSection:
             limit: How many at most.
             marker: Return only what comes after this key.
         """
-        if not isinstance(prefix, str) or (limit is not None and limit < 0):
-            raise BankKeyError("a listing takes a string as prefix, and a limit of at least 0")
+        if limit is not None and limit < 0:
+            raise BankKeyError(f"a listing has a limit of at least 0, not {limit}")
         with self._parts.environment.snapshot() as snapshot:
             raws = [raw for raw, _ in self._scan(snapshot, prefix)]
         skipped = len(self._raw_prefix)
@@ -173,30 +197,39 @@ class BankSection:
     def write_stream(
         self,
         key: str,
-        readable: Readable,
+        readable: Readable | Iterable[tuple[int, bytes]],
         *,
         base: StreamInfo | StreamReader | None = None,
         size: int | None = None,
     ) -> StreamInfo:
-        """Store what *readable* gives as the stream *key*; durable and visible on return.
+        """Store a stream as *key*; durable and visible on return.
 
         Args:
             key: As for objects, but a name of its own: an object may have the same.
-            readable: Has ``read(n)``; or with *base*, the extents that differ from it.
-            base: A stream of this bank that the new one is a changed copy of.
-            size: The new stream's size in bytes, with *base*.
+            readable: Has ``read(n)``, and is read to its end. With *base*: the changes to it,
+                (offset, bytes) in the order of their offsets, none over another.
+            base: A stream of this bank.
+            size: With *base*, the new stream's size in bytes, the base's by default.
 
         Raises:
-            BankError: As for :meth:`update_object`, and what the object store reports.
+            BankKeyError: *key* can name nothing.
+            BankReadonlyError: The section is read-only.
+            FencedError: The engine gave the calling hook up.
+            BankError: The bank or its object store cannot write.
         """
-        return self._streams.write(key, readable, base=base, size=size)
+        with self.stream_writer() as writer:
+            if base is None:
+                return writer.add(key, cast("Readable", readable))
+            changes = cast("Iterable[tuple[int, bytes]]", readable)
+            return writer.patch(key, changes, base=base, size=size)
 
-    def stream_writer(self) -> AbstractContextManager[StreamWriter]:
+    def stream_writer(self) -> StreamWriter:
         """Return a context manager that stores many streams, small ones packed together.
 
-        All become durable and visible together when the block ends well; else none does.
+        All become durable and visible together when its block ends well; else none does.
         """
-        return self._streams.writer()
+        self._check_writable()
+        return StreamWriter(self._parts.blocks, self._rows, self._prefix, also=self._admit)
 
     def open_stream(self, key: str) -> StreamReader:
         """Return the stream *key* as a file for reading; its blocks are verified as they are read.
@@ -204,10 +237,14 @@ class BankSection:
         Raises:
             ObjectNotFoundError: There is none.
         """
-        return self._streams.open(key)
+        return self._streams.open(_checked(key))
 
     def list_streams(self, prefix: str = "") -> list[StreamInfo]:
         """Return the streams whose keys begin with *prefix*, sorted by key."""
+        return sorted(self._streams.list(prefix), key=lambda info: info.key)
+
+    def iterate_streams(self, prefix: str = "") -> Iterator[StreamInfo]:
+        """Yield what :meth:`list_streams` lists, nearly sorted, a few at a time."""
         return self._streams.list(prefix)
 
     def delete_stream(self, key: str) -> None:
@@ -216,11 +253,13 @@ class BankSection:
         Raises:
             ObjectNotFoundError: There is none.
         """
-        self._streams.delete(key)
+        self._check_writable()
+        self._streams.delete(_checked(key))
 
     def reuse_stream(self, stream: StreamInfo | StreamReader, key: str | None = None) -> StreamInfo:
         """Add *stream*, of this bank, as *key* (its own without one), without reading it."""
-        return self._streams.reuse(stream, key)
+        with self.stream_writer() as writer:
+            return writer.reuse(_info(stream).key if key is None else key, stream)
 
     def copy_to(self, other: BankSection) -> None:
         """Copy all objects and streams to *other*, which may be in another bank.
@@ -260,8 +299,15 @@ class BankSection:
         if self._guard is not None:
             self._guard()
 
+    def _admit(self, transaction: Transaction) -> None:
+        """Refuse, within the transaction, what a given-up hook writes, or to what was deleted."""
+        if self._guard is not None:
+            self._guard()
+        if transaction.get(Table.CHECKPOINTS, row_key(self._checkpoint)) is None:
+            raise CheckpointNotFoundError(self.name.partition("/")[0])
+
     def _row(self, key: str) -> tuple[bytes, bytes]:
-        raw = self._raw_prefix + encode_name(check_name(key))
+        raw = self._raw_prefix + encode_name(_checked(key))
         return named_row(self._rows, raw)
 
     def _packed_row(self, key: str, value: Any) -> tuple[bytes, bytes]:
@@ -273,11 +319,9 @@ class BankSection:
         self._check_writable()
         if not rows:
             return
-        home, name = pack_u64(self._checkpoint) + b"\x00", self.name
 
         def change(transaction: Transaction) -> None:
-            if transaction.get(Table.CHECKPOINTS, home) is None:
-                raise CheckpointNotFoundError(name.partition("/")[0])
+            self._admit(transaction)
             transaction.put_many(Table.OBJECTS, rows)
 
         self._parts.writer.write(change)
@@ -294,7 +338,8 @@ class BankSection:
         self, other: BankSection, following: bytes
     ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         """Return some rows, as *other* names them, and where to go on."""
-        rows, size = [], 0
+        rows: list[tuple[bytes, bytes]] = []
+        size = 0
         with self._parts.environment.snapshot() as snapshot:
             prefix = self._rows + scan_start(self._raw_prefix)
             for key, value in snapshot.scan(Table.OBJECTS, prefix, following):
@@ -307,3 +352,13 @@ class BankSection:
                     rows.append((row, head + bytes(packed)))
                     size += len(value)
         return sorted(rows), None
+
+
+def _checked(key: str) -> str:
+    """Return *key* if it can be one; see :func:`~karbor_actors.bank.keys.check_name`."""
+    encode_name(check_name(key))
+    return key
+
+
+def _info(stream: StreamInfo | StreamReader) -> StreamInfo:
+    return stream.info if isinstance(stream, StreamReader) else stream

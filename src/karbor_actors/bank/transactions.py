@@ -98,6 +98,18 @@ class Reader:
                 return
             end = batch[-1][0]
 
+    def last_key(self, table: Table, prefix: bytes) -> bytes | None:
+        """Return the last key that begins with *prefix*, or None."""
+        self._check()
+        end = _after(prefix)
+        try:
+            with self._raw.cursor(self._tables[table]) as cursor:
+                found = cursor.prev() if end and cursor.set_range(end) else cursor.last()
+                key: bytes = cursor.key() if found else b""
+        except lmdb.Error as error:
+            self._fail(error)
+        return key if found and key.startswith(prefix) else None
+
     def _batch(self, table: Table, start: bytes) -> list[tuple[bytes, bytes]]:
         self._check()
         try:

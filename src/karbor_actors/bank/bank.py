@@ -1,0 +1,368 @@
+"""The bank: what an embedding program opens, and all that it finds there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+import uuid
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from karbor_actors.bank import checkpoint_rows as rows
+from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
+from karbor_actors.bank.blocks import BlockStore
+from karbor_actors.bank.checkpoint import Checkpoint
+from karbor_actors.bank.checking import check_bank
+from karbor_actors.bank.environment import FORMAT_VERSION, Environment
+from karbor_actors.bank.faults import open_error
+from karbor_actors.bank.journal import Journal
+from karbor_actors.bank.keys import unpack_u64
+from karbor_actors.bank.lease import Lease
+from karbor_actors.bank.parts import BankParts
+from karbor_actors.bank.transactions import Table
+from karbor_actors.errors import (
+    AmbiguousCheckpointError,
+    BankFormatError,
+    BankPathError,
+    BankReadonlyError,
+    CheckpointNotFoundError,
+    describe_cause,
+)
+from karbor_actors.graph import ResourceGraph
+from karbor_actors.model import CheckpointStatus, Plan
+from karbor_actors.store.local import LocalStore
+from karbor_actors.store.objects import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from karbor_actors.actors.dispatcher import Dispatcher
+    from karbor_actors.bank.transactions import Transaction
+    from karbor_actors.bank.writer import Change, Writer
+    from karbor_actors.store.objects import ObjectStore
+
+_LOG = logging.getLogger("karbor_actors.bank")
+_SHOWN_MATCHES = 10
+
+
+class Bank:
+    """An open bank: a directory with the records, and the object store with the bulk data.
+
+    Any thread may call it. Open it with :meth:`open`; a context manager that closes it.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        environment: Environment,
+        writer: BankWriter | ReadonlyWriter,
+        blocks: BlockStore,
+        closing: contextlib.ExitStack,
+    ) -> None:
+        self.directory = directory
+        """The bank's directory, absolute."""
+        self.writer: Writer = writer
+        """Through which everything is written."""
+        self.journal = Journal(environment, writer)
+        """The operations' records and journals."""
+        self._parts = BankParts(environment, writer, blocks)
+        self._environment = environment
+        self._closing = closing
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        *,
+        objects: ObjectStore | str | None = None,
+        readonly: bool = False,
+        create: bool = True,
+        dispatcher: Dispatcher | None = None,
+    ) -> Self:
+        """Open the bank in *directory*.
+
+        Args:
+            directory: Made where it is missing, with *create*.
+            objects: Where bulk data is: None for a folder beside the records, a URL
+                (``s3://...``), or an ObjectStore, which the bank closes.
+            readonly: Only read. Takes no lease: another process may own the bank.
+            create: Whether to make a bank where there is none.
+            dispatcher: What runs the bank's actor, for a simulation; None: a thread.
+
+        Raises:
+            BankLeaseError: Somebody else has it open for writing; the error says who.
+            BankPathError: *directory* is a file, is missing, or may not be used.
+            BankReadonlyError: It may not be written.
+            BankFormatError: It is damaged, something else, or from a newer release.
+            BankFullError: No space is left.
+            StoreError: The object store failed.
+        """
+        path = os.path.abspath(directory)
+        with contextlib.ExitStack() as closing:
+            if not readonly:
+                _make_directory(path, create=create)
+                closing.callback(Lease(path).release)
+            environment = Environment(
+                os.path.join(path, "bank.lmdb"), readonly=readonly, create=create
+            )
+            closing.callback(environment.close)
+            store = objects
+            if store is None:
+                store = LocalStore(os.path.join(path, "objects"), writable=not readonly)
+            elif isinstance(store, str):
+                store = open_store(store, writable=not readonly)
+            closing.callback(store.close)
+            writer: BankWriter | ReadonlyWriter
+            if readonly:
+                refusal = BankReadonlyError(f"the bank {path} was opened for reading only")
+                writer = ReadonlyWriter(refusal)
+            else:
+                environment.next_epoch()
+                writer = BankWriter(environment, dispatcher)
+            closing.callback(writer.close)
+            blocks = BlockStore(environment, store, None if readonly else writer)
+            closing.callback(blocks.close)
+            return cls(path, environment, writer, blocks, closing.pop_all())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Bank {self.directory}>"
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether it was opened for writing."""
+        return self._parts.is_writable
+
+    @property
+    def is_open(self) -> bool:
+        """Whether :meth:`close` was not called yet."""
+        return self._environment.is_open
+
+    def close(self) -> None:
+        """Commit what was submitted, end the threads and give the lease up. Idempotent.
+
+        What is asked of it later raises BankClosedError.
+        """
+        with self._lock:
+            self._closing.close()
+
+    def create_checkpoint(
+        self,
+        plan: Plan | Mapping[str, Any],
+        provider: str,
+        graph: ResourceGraph | bytes,
+        *,
+        status: CheckpointStatus = CheckpointStatus.PROTECTING,
+        copied_from: str | None = None,
+        created_at: datetime | None = None,
+        checkpoint_id: str | None = None,
+    ) -> Checkpoint:
+        """Add a checkpoint with its graph, and return it with sections that may be written.
+
+        Args:
+            plan: What it is made for.
+            provider: The name of the provider that makes it.
+            graph: Its resources, packed or not.
+            status: Where it stands.
+            copied_from: The id of the checkpoint that it becomes a copy of.
+            created_at: None for now; one without a zone is taken as UTC.
+            checkpoint_id: None for a new one.
+
+        Raises:
+            BankValueError: *plan* is not plain data.
+            BankError: The bank cannot write.
+        """
+        return self.writer.write(
+            self.create_checkpoint_change(
+                plan,
+                provider,
+                graph,
+                status=status,
+                copied_from=copied_from,
+                created_at=created_at,
+                checkpoint_id=checkpoint_id,
+            )
+        )
+
+    def create_checkpoint_change(
+        self,
+        plan: Plan | Mapping[str, Any],
+        provider: str,
+        graph: ResourceGraph | bytes,
+        *,
+        status: CheckpointStatus = CheckpointStatus.PROTECTING,
+        copied_from: str | None = None,
+        created_at: datetime | None = None,
+        checkpoint_id: str | None = None,
+    ) -> Change[Checkpoint]:
+        """Return what :meth:`create_checkpoint` writes, to be part of a larger change."""
+        packed_graph = graph if isinstance(graph, bytes) else graph.pack()
+        created = time.time_ns() // 1000 if created_at is None else rows.microseconds(created_at)
+        row = rows.CheckpointRow(
+            id=checkpoint_id or str(uuid.uuid4()),
+            status=CheckpointStatus(status),
+            provider=provider,
+            plan=plan.to_dict() if isinstance(plan, Plan) else dict(plan),
+            created=created,
+            graph_digest=rows.digest_graph(packed_graph),
+            copied_from=copied_from,
+        )
+        packed = row.pack()
+        row = rows.CheckpointRow.unpack(packed, 0)  # shares nothing with the caller
+
+        def change(transaction: Transaction) -> Checkpoint:
+            number = rows.insert(transaction, row, packed, packed_graph)
+            return Checkpoint(self._parts, number, row, is_writable=True)
+
+        return change
+
+    def checkpoint(self, checkpoint_id: str) -> Checkpoint:
+        """Return the checkpoint with that id, or the only one whose id begins so; read-only.
+
+        Raises:
+            CheckpointNotFoundError: There is none.
+            AmbiguousCheckpointError: Several ids begin so.
+        """
+        if not checkpoint_id:
+            raise CheckpointNotFoundError(checkpoint_id)
+        with self._environment.snapshot() as snapshot:
+            number = rows.find_number(snapshot, checkpoint_id)
+            if number is None:
+                prefix = rows.id_key(checkpoint_id)
+                found = list(snapshot.scan(Table.INDICES, prefix))
+                if len(found) > 1:
+                    ids = [key[1:].decode("utf-8", "replace") for key, _ in found]
+                    raise AmbiguousCheckpointError(checkpoint_id, ids[:_SHOWN_MATCHES])
+                number = unpack_u64(found[0][1]) if found else 0
+            row = rows.read_row(snapshot, number)
+        if row is None or not row.id.startswith(checkpoint_id):
+            raise CheckpointNotFoundError(checkpoint_id)
+        return Checkpoint(self._parts, number, row)
+
+    def checkpoints(
+        self,
+        plan: str | None = None,
+        status: CheckpointStatus | str | Collection[str] | None = None,
+        since: datetime | float | None = None,
+        until: datetime | float | None = None,
+        limit: int | None = None,
+        *,
+        provider: str | None = None,
+    ) -> list[Checkpoint]:
+        """Return checkpoints, newest first; read-only.
+
+        Args:
+            plan: Only those of plans of this name.
+            status: Only those with this status, or one of these.
+            since: Only those created then or later: a datetime (UTC without a zone), or
+                seconds since 1970.
+            until: Only those created before then.
+            limit: How many at most.
+            provider: Only those that this provider made.
+
+        One whose row is damaged is left out, and logged as an error.
+        """
+        wanted = {status} if isinstance(status, str) else None if status is None else set(status)
+        found: list[Checkpoint] = []
+        with self._environment.snapshot() as snapshot:
+            for number in rows.numbers_by_date(
+                snapshot,
+                plan=plan,
+                provider=provider,
+                since=_microseconds(since),
+                until=_microseconds(until),
+            ):
+                if limit is not None and len(found) >= limit:
+                    break
+                try:
+                    row = rows.read_row(snapshot, number)
+                except BankFormatError as error:
+                    _LOG.error("%s; run check()", describe_cause(error))  # noqa: TRY400
+                    continue
+                if (
+                    row is not None
+                    and (wanted is None or row.status in wanted)
+                    and plan in (None, row.plan_name)
+                    and provider in (None, row.provider)
+                ):
+                    found.append(Checkpoint(self._parts, number, row))
+        return found
+
+    def check(self, *, deep: bool = False) -> list[str]:
+        """Look for damage; return what was found, a line each, nothing if all is well.
+
+        Decodes every record, compares indices and counts with what they are of, and looks for
+        every block's object. It keeps the bank's map from growing while it reads the records.
+
+        Args:
+            deep: Read every block too, and compare its digest.
+        """
+        return check_bank(self._parts, deep=deep)
+
+    def info(self) -> dict[str, Any]:
+        """Return figures about the bank: path, format, epoch, sizes and counts."""
+        with self._environment.snapshot() as snapshot:
+            counts = {table.name.lower(): snapshot.count(table) for table in Table}
+            checkpoints = sum(1 for _ in snapshot.scan(Table.INDICES, rows.BY_ID))
+        return {
+            "path": self.directory,
+            "format": FORMAT_VERSION,
+            "epoch": self._environment.epoch,
+            "writable": self.is_writable,
+            "checkpoints": checkpoints,
+            "rows": counts,
+            **self._environment.info(),
+        }
+
+    def compact(self) -> None:
+        """Give the space that deleted records left back to the disk. Writes wait meanwhile.
+
+        Raises:
+            BankFullError: There is no space for a second copy of the records.
+            BankReadonlyError: The bank was opened for reading only.
+        """
+        self._environment.compact()
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write the records as they are at one moment to the new directory *path*.
+
+        It is a bank of the same object store: open it with ``objects=`` of that one. The bulk
+        data is not copied; keep the checkpoints that the backup names until it is of no use.
+
+        Raises:
+            BankPathError: *path* exists, or cannot be written.
+        """
+        target = os.path.abspath(path)
+        try:
+            os.mkdir(target, 0o700)
+            os.mkdir(os.path.join(target, "bank.lmdb"), 0o700)
+        except OSError as error:
+            raise BankPathError(f"cannot back up to {target}: {error.strerror}") from error
+        self._environment.copy(os.path.join(target, "bank.lmdb", "data.mdb"))
+
+
+def _make_directory(path: str, *, create: bool) -> None:
+    try:
+        if create:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        elif not os.path.isdir(path):
+            raise BankPathError(f"there is no bank in {path}")
+    except OSError as error:
+        if isinstance(error, BankPathError):
+            raise
+        raise open_error(error, path) from error
+
+
+def _microseconds(moment: datetime | float | None) -> int | None:
+    if moment is None or isinstance(moment, datetime):
+        return None if moment is None else rows.microseconds(moment)
+    return round(moment * 1_000_000)

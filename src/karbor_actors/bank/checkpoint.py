@@ -1,0 +1,389 @@
+"""Checkpoints: what protect makes and the other operations use."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from karbor_actors.bank import checkpoint_rows as rows
+from karbor_actors.bank.keys import pack_u64
+from karbor_actors.bank.records import pack_record
+from karbor_actors.bank.resource_rows import (
+    consistency_row,
+    read_consistency,
+    read_status,
+    read_statuses,
+    status_row,
+)
+from karbor_actors.bank.sections import BankSection
+from karbor_actors.bank.streams import delete_streams
+from karbor_actors.bank.transactions import Table
+from karbor_actors.errors import (
+    BankKeyError,
+    CheckpointNotFoundError,
+    ResourceNotFoundError,
+    describe_key,
+    describe_value,
+)
+from karbor_actors.graph import ResourceGraph
+from karbor_actors.model import CheckpointStatus, Resource, ResourceStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from datetime import datetime
+
+    from karbor_actors.bank.checkpoint_rows import CheckpointRow
+    from karbor_actors.bank.parts import BankParts
+    from karbor_actors.bank.resource_rows import Consistency
+    from karbor_actors.bank.transactions import Transaction
+    from karbor_actors.errors import ResourceKey
+
+_DELETABLE = frozenset(
+    {
+        CheckpointStatus.AVAILABLE,
+        CheckpointStatus.PARTIAL,
+        CheckpointStatus.ERROR,
+        CheckpointStatus.ERROR_DELETING,
+    }
+)
+_REMOVED_AT_ONCE = 10_000
+_USUAL = {
+    CheckpointStatus.PROTECTING: ResourceStatus.PENDING,
+    CheckpointStatus.COPYING: ResourceStatus.PENDING,
+    CheckpointStatus.ERROR: ResourceStatus.ABORTED,
+}
+
+
+class Checkpoint:
+    """One checkpoint of a bank, as it was when it was read; :meth:`refresh` reads it again.
+
+    Any thread may call it. Get one from a Bank.
+
+    Args:
+        parts: The open bank.
+        number: Its number in the bank.
+        row: Its row.
+        is_writable: Whether its sections may be written.
+        guard: Called before each write to a section; what it raises refuses it.
+    """
+
+    def __init__(
+        self,
+        parts: BankParts,
+        number: int,
+        row: CheckpointRow,
+        *,
+        is_writable: bool = False,
+        guard: Callable[[], None] | None = None,
+    ) -> None:
+        self.number = number
+        """Its number in the bank, never used again."""
+        self._parts = parts
+        self._row = row
+        self._is_writable = is_writable
+        self._guard = guard
+        self._graph: ResourceGraph | None = None
+
+    def __repr__(self) -> str:
+        return f"<Checkpoint {self.id}, {self.status}>"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Checkpoint):
+            return self.id == other.id
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def id(self) -> str:
+        """The id, unique everywhere."""
+        return self._row.id
+
+    @property
+    def status(self) -> CheckpointStatus:
+        """Where it stood when it was read."""
+        return self._row.status
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """A copy of the plan that it was made for, as ``Plan.to_dict`` gives it."""
+        return copy.deepcopy(self._row.plan)
+
+    @property
+    def plan_name(self) -> str:
+        """The plan's name."""
+        return self._row.plan_name
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider that made it."""
+        return self._row.provider
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was begun, in UTC."""
+        return rows.moment_of(self._row.created)
+
+    @property
+    def point_in_time(self) -> datetime | None:
+        """The moment, in UTC, that the data is of, where there is one for all of it."""
+        moment = self._row.point_in_time
+        return None if moment is None else rows.moment_of(round(moment * 1_000_000))
+
+    @property
+    def copied_from(self) -> str | None:
+        """The id of the checkpoint that it is a copy of."""
+        return self._row.copied_from
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """The reasons for which it must not be deleted."""
+        return tuple(reason for reason, _ in self._row.holds)
+
+    @property
+    def resource_graph(self) -> ResourceGraph:
+        """Its resources; iterates over the root nodes. Read when first asked for.
+
+        Raises:
+            CheckpointNotFoundError: It was deleted.
+            BankFormatError: It is damaged.
+        """
+        if self._graph is None:
+            with self._parts.environment.snapshot() as snapshot:
+                packed = rows.read_graph(snapshot, self.number)
+            if not packed:
+                raise CheckpointNotFoundError(self.id)
+            self._graph = ResourceGraph.unpack(packed)
+        return self._graph
+
+    @property
+    def error_info(self) -> list[dict[str, Any]]:
+        """What went wrong in making it, as the operation reported it."""
+        with self._parts.environment.snapshot() as snapshot:
+            return rows.read_errors(snapshot, self.number)
+
+    def refresh(self) -> Self:
+        """Read the row again; return this checkpoint.
+
+        Raises:
+            CheckpointNotFoundError: It was deleted.
+        """
+        with self._parts.environment.snapshot() as snapshot:
+            row = rows.read_row(snapshot, self.number)
+        if row is None:
+            raise CheckpointNotFoundError(self.id)
+        self._row = row
+        return self
+
+    def view(
+        self, *, is_writable: bool = False, guard: Callable[[], None] | None = None
+    ) -> Checkpoint:
+        """Return the same checkpoint with sections that may be written, or not, under *guard*."""
+        other = Checkpoint(
+            self._parts, self.number, self._row, is_writable=is_writable, guard=guard
+        )
+        other._graph = self._graph  # noqa: SLF001 - the same class
+        return other
+
+    def get_resource_bank_section(self, resource: Resource | ResourceKey | str) -> BankSection:
+        """Return the section of *resource*: a Resource, its (type, id), or an id that is one's own.
+
+        Raises:
+            ResourceNotFoundError: It is not in this checkpoint.
+            BankKeyError: An id that resources of several types share.
+        """
+        graph = self.resource_graph
+        number = self.resource_number(resource)
+        key = graph.nodes[number].key
+        return BankSection(
+            self._parts,
+            self.number,
+            number,
+            name=f"{self.id}/{describe_key(key)}",
+            is_writable=self._is_writable,
+            guard=self._guard,
+        )
+
+    def resource_number(self, resource: Resource | ResourceKey | str) -> int:
+        """Return *resource*'s number in the graph. Raises as get_resource_bank_section()."""
+        graph = self.resource_graph
+        if isinstance(resource, str):
+            keys = graph.keys_by_id(resource)
+            if len(keys) > 1:
+                shared = ", ".join(map(describe_key, keys))
+                raise BankKeyError(f"the id {describe_value(resource)} is {shared}: say which")
+            if not keys:
+                raise ResourceNotFoundError(("*", resource))
+            return graph.number(keys[0])
+        return graph.number(resource.key if isinstance(resource, Resource) else resource)
+
+    def resource_status(self, resource: Resource | ResourceKey | str) -> ResourceStatus:
+        """Return where *resource* stands. Raises as get_resource_bank_section()."""
+        number = self.resource_number(resource)
+        with self._parts.environment.snapshot() as snapshot:
+            kept = read_status(snapshot, self.number, number)
+        return kept or self._usual_status
+
+    def resource_statuses(self) -> dict[ResourceKey, ResourceStatus]:
+        """Return where every resource stands, in the order of the graph."""
+        nodes = self.resource_graph.nodes
+        usual = self._usual_status
+        statuses = {resource.key: usual for resource in nodes}
+        with self._parts.environment.snapshot() as snapshot:
+            for number, status in read_statuses(snapshot, self.number):
+                if number < len(nodes):
+                    statuses[nodes[number].key] = status
+        return statuses
+
+    def consistency(self, resource: Resource | ResourceKey | str) -> Consistency | None:
+        """Return how consistent *resource*'s data is, where the engine recorded it."""
+        number = self.resource_number(resource)
+        with self._parts.environment.snapshot() as snapshot:
+            return read_consistency(snapshot, self.number, number)
+
+    def set_status(
+        self, status: CheckpointStatus, *, expected: Collection[CheckpointStatus]
+    ) -> None:
+        """Move from one of *expected* to *status*, in one transaction.
+
+        Raises:
+            CheckpointStateError: It is in none of *expected*; or held and to be deleted.
+            CheckpointNotFoundError: It was deleted.
+        """
+        allowed = frozenset(expected)
+        self._row = self._parts.writer.write(
+            lambda transaction: rows.set_status(transaction, self.number, self.id, status, allowed)
+        )
+
+    def finish(
+        self,
+        status: CheckpointStatus,
+        *,
+        expected: Collection[CheckpointStatus] = (
+            CheckpointStatus.PROTECTING,
+            CheckpointStatus.COPYING,
+        ),
+        statuses: Mapping[int, ResourceStatus] | None = None,
+        consistency: Mapping[int, Consistency] | None = None,
+        error_info: Sequence[dict[str, Any]] = (),
+        point_in_time: datetime | None = None,
+    ) -> None:
+        """Record how making it ended, all in one transaction, after all else is durable.
+
+        Args:
+            status: The new status.
+            expected: Raises CheckpointStateError unless it is in one of these.
+            statuses: By resource number, those that differ from what the status implies.
+            consistency: By resource number.
+            error_info: What went wrong, plain dicts.
+            point_in_time: The moment that all the data is of.
+        """
+        change = self.finish_change(
+            status,
+            expected=expected,
+            statuses=statuses,
+            consistency=consistency,
+            error_info=error_info,
+            point_in_time=point_in_time,
+        )
+        self._row = self._parts.writer.write(change)
+
+    def finish_change(
+        self,
+        status: CheckpointStatus,
+        *,
+        expected: Collection[CheckpointStatus],
+        statuses: Mapping[int, ResourceStatus] | None = None,
+        consistency: Mapping[int, Consistency] | None = None,
+        error_info: Sequence[dict[str, Any]] = (),
+        point_in_time: datetime | None = None,
+    ) -> Callable[[Transaction], CheckpointRow]:
+        """Return what :meth:`finish` writes, to be part of a larger change; refresh() after it."""
+        allowed, number = frozenset(expected), self.number
+        kept = [status_row(number, n, s) for n, s in sorted((statuses or {}).items())]
+        kept += [consistency_row(number, n, c) for n, c in sorted((consistency or {}).items())]
+        if error_info:
+            kept.append(rows.errors_row(number, list(error_info)))
+        changes: dict[str, Any] = {}
+        if point_in_time is not None:
+            changes["point_in_time"] = rows.microseconds(point_in_time) / 1_000_000
+
+        def change(transaction: Transaction) -> CheckpointRow:
+            rows.set_status(transaction, number, self.id, status, allowed)
+            transaction.put_many(Table.CHECKPOINTS, kept)
+            return rows.change_row(transaction, number, self.id, **changes)
+
+        return change
+
+    def begin_delete(self) -> None:
+        """Mark it ``deleting``.
+
+        Raises:
+            CheckpointStateError: It is held, being made, or being deleted.
+        """
+        self.set_status(CheckpointStatus.DELETING, expected=_DELETABLE)
+
+    def purge(self) -> None:
+        """Remove all that the bank has of it, in transactions of bounded size.
+
+        It must be ``deleting``. Killed at any point, the next call goes on.
+
+        Raises:
+            CheckpointStateError: It is not ``deleting``.
+        """
+        with self._parts.environment.snapshot() as snapshot:
+            row = rows.read_row(snapshot, self.number)
+        if row is not None:
+            self.set_status(CheckpointStatus.DELETING, expected={CheckpointStatus.DELETING})
+            delete_streams(self._parts.blocks, pack_u64(self.number))
+            change = rows.remove_checkpoint(self.number, _REMOVED_AT_ONCE)
+            while not self._parts.writer.write(change):
+                pass
+        self._row = dataclasses.replace(self._row, status=CheckpointStatus.DELETED)
+
+    def hold(self, reason: str) -> None:
+        """Keep it from being deleted until :meth:`release_hold`; twice is once."""
+        if not reason:
+            raise BankKeyError("a hold has a reason, a non-empty string")
+        now = time.time()
+        pack_record(reason, "the reason of a hold")
+
+        def change(transaction: Transaction) -> CheckpointRow:
+            row = rows.read_row(transaction, self.number)
+            holds = () if row is None else row.holds
+            if reason not in dict(holds):
+                holds = (*holds, (reason, now))
+            return rows.change_row(transaction, self.number, self.id, holds=holds)
+
+        self._row = self._parts.writer.write(change)
+
+    def release_hold(self, reason: str) -> None:
+        """Take back what :meth:`hold` did for *reason*; none is fine."""
+
+        def change(transaction: Transaction) -> CheckpointRow:
+            row = rows.read_row(transaction, self.number)
+            kept = () if row is None else tuple(hold for hold in row.holds if hold[0] != reason)
+            return rows.change_row(transaction, self.number, self.id, holds=kept)
+
+        self._row = self._parts.writer.write(change)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what describes it as plain data; times are ISO 8601."""
+        moment = self.point_in_time
+        return {
+            "id": self.id,
+            "status": self.status.value,
+            "provider": self.provider,
+            "plan": self.plan,
+            "created_at": self.created_at.isoformat(),
+            "point_in_time": None if moment is None else moment.isoformat(),
+            "copied_from": self.copied_from,
+            "holds": list(self.holds),
+        }
+
+    @property
+    def _usual_status(self) -> ResourceStatus:
+        return _USUAL.get(self.status, ResourceStatus.AVAILABLE)

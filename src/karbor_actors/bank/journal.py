@@ -1,0 +1,250 @@
+"""The operations of a bank: one record each, and an append-only journal of their hooks.
+
+``OPERATIONS`` holds the records by the operation's number, which grows; ``INDICES`` finds a
+number by the operation's id. A ``JOURNAL`` key is the operation's number and the place in its
+journal, so that appending is cheap and reading is one scan.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.bank.checkpoint_rows import OPERATION_BY_ID, next_number, remove_rows
+from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.bank.keys import pack_u64, unpack_u64
+from karbor_actors.bank.records import field as unpacked_field
+from karbor_actors.bank.records import pack_record, unpack_record
+from karbor_actors.bank.transactions import Table
+from karbor_actors.errors import BankFormatError, OperationNotFoundError
+from karbor_actors.model import OnFailure, OperationStatus, OperationType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from karbor_actors.bank.environment import Environment
+    from karbor_actors.bank.transactions import Reader, Transaction
+    from karbor_actors.bank.writer import Writer
+
+_COUNTER = b"operation number"
+_KEPT_OPERATIONS = 1000
+_KEPT_SECONDS = 90 * 24 * 3600.0
+_DROPPED_AT_ONCE = 10_000
+_TRIMMED_AT_ONCE = 100
+_READ_AT_ONCE = 256
+_RECORD_LIMIT = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationRecord:
+    """What is kept of an operation. Times are seconds since 1970."""
+
+    id: str
+    type: OperationType
+    status: OperationStatus
+    provider: str
+    plan_name: str = ""
+    checkpoint_id: str = ""
+    on_failure: OnFailure = OnFailure.ABORT
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """As the caller gave them, by type or type#id."""
+    created_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+    error_info: list[dict[str, Any]] = field(default_factory=list)
+    """What went wrong, plain dicts, with the traceback."""
+    resources: dict[str, int] = field(default_factory=dict)
+    """How many resources stand where, by ResourceStatus."""
+    abort_pending: int = 0
+    """How many resources still wait for their abort; such a record is never trimmed."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What else the engine needs to go on with it: deadlines, counts, another bank's name."""
+    number: int = 0
+    """Its number in the journal; 0 before it was created."""
+
+    def pack(self) -> bytes:
+        """Return the record as bytes.
+
+        Raises:
+            BankValueError: It holds something that is not plain.
+            RecordTooLargeError: It is larger than any record can be.
+        """
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "number"}
+        return pack_record(fields, f"the record of operation {self.id}", limit=_RECORD_LIMIT)
+
+    @classmethod
+    def unpack(cls, packed: bytes, number: int) -> OperationRecord:
+        """Return the record that :meth:`pack` packed.
+
+        Raises:
+            BankFormatError: It is damaged.
+        """
+        what = f"the record of operation number {number}"
+        record = unpack_record(packed, what)
+
+        def get(name: str, *kinds: type) -> Any:
+            return unpacked_field(record, name, kinds, what)
+
+        try:
+            return cls(
+                id=get("id", str),
+                type=OperationType(get("type", str)),
+                status=OperationStatus(get("status", str)),
+                provider=get("provider", str),
+                plan_name=get("plan_name", str),
+                checkpoint_id=get("checkpoint_id", str),
+                on_failure=OnFailure(get("on_failure", str)),
+                parameters=get("parameters", dict),
+                created_at=float(get("created_at", float, int)),
+                started_at=get("started_at", float, type(None)),
+                ended_at=get("ended_at", float, type(None)),
+                error_info=get("error_info", list),
+                resources=get("resources", dict),
+                abort_pending=get("abort_pending", int),
+                extra=get("extra", dict),
+                number=number,
+            )
+        except ValueError as error:
+            raise BankFormatError(f"{what} is damaged: {error}") from error
+
+
+class Journal:
+    """The operations of one bank. Any thread may call it.
+
+    The methods that take a transaction are for changes; the others block on the bank.
+    """
+
+    def __init__(self, environment: Environment, writer: Writer) -> None:
+        self._environment = environment
+        self._writer = writer
+
+    def create(self, transaction: Transaction, record: OperationRecord) -> int:
+        """Add *record*; return the number that its journal goes by."""
+        number = next_number(transaction, _COUNTER)
+        transaction.put(Table.OPERATIONS, pack_u64(number), record.pack())
+        transaction.put(Table.INDICES, operation_index_key(record.id), pack_u64(number))
+        return number
+
+    def update(self, transaction: Transaction, number: int, **changes: Any) -> OperationRecord:
+        """Replace fields of an operation's record; return the new one.
+
+        Raises:
+            OperationNotFoundError: It was trimmed.
+        """
+        value = transaction.get(Table.OPERATIONS, pack_u64(number))
+        if value is None:
+            raise OperationNotFoundError(str(number))
+        record = replace(OperationRecord.unpack(value, number), **changes)
+        transaction.put(Table.OPERATIONS, pack_u64(number), record.pack())
+        return record
+
+    def append(self, transaction: Transaction, number: int, record: JournalRecord) -> None:
+        """Add *record* to the journal of operation *number*."""
+        prefix = pack_u64(number)
+        last = transaction.last_key(Table.JOURNAL, prefix)
+        place = 0 if last is None else unpack_u64(last, len(prefix)) + 1
+        transaction.put(Table.JOURNAL, prefix + pack_u64(place), record.pack())
+
+    def get(self, operation_id: str) -> OperationRecord:
+        """Return the record of the operation with that id.
+
+        Raises:
+            OperationNotFoundError: There is none, or no more.
+        """
+        with self._environment.snapshot() as snapshot:
+            value = snapshot.get(Table.INDICES, operation_index_key(operation_id))
+            number = 0 if value is None else unpack_u64(value)
+            packed = snapshot.get(Table.OPERATIONS, pack_u64(number))
+        if packed is None:
+            raise OperationNotFoundError(operation_id)
+        return OperationRecord.unpack(packed, number)
+
+    def operations(
+        self, *, is_finished: bool | None = None, limit: int | None = None
+    ) -> list[OperationRecord]:
+        """Return records, newest first.
+
+        Args:
+            is_finished: Only those that have ended for good, or only those that have not.
+            limit: How many at most.
+        """
+        found: list[OperationRecord] = []
+        with self._environment.snapshot() as snapshot:
+            for record in _newest_first(snapshot):
+                if limit is not None and len(found) >= limit:
+                    break
+                if is_finished is None or record.status.is_terminal is is_finished:
+                    found.append(record)
+        return found
+
+    def read(self, number: int) -> Iterator[JournalRecord]:
+        """Yield the journal of operation *number* from its first record on.
+
+        Read in pieces, each of its own moment: what is appended meanwhile is seen, too.
+        """
+        prefix, following = pack_u64(number), b""
+        while True:
+            piece = []
+            with self._environment.snapshot() as snapshot:
+                for key, value in snapshot.scan(Table.JOURNAL, prefix, following):
+                    piece.append(value)
+                    following = key + b"\x00"
+                    if len(piece) >= _READ_AT_ONCE:
+                        break
+            yield from map(JournalRecord.unpack, piece)
+            if len(piece) < _READ_AT_ONCE:
+                return
+
+    def drop(self, number: int) -> None:
+        """Remove the journal of operation *number*, in small transactions; not its record."""
+        prefix = pack_u64(number)
+
+        def change(transaction: Transaction) -> bool:
+            return remove_rows(transaction, Table.JOURNAL, prefix, _DROPPED_AT_ONCE)
+
+        while not self._writer.write(change):
+            pass
+
+    def trim(
+        self,
+        *,
+        kept: int = _KEPT_OPERATIONS,
+        seconds: float = _KEPT_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> int:
+        """Remove finished operations beyond the newest *kept*, or that ended too long ago.
+
+        Those with a pending abort stay. In small transactions; returns how many went.
+        """
+        oldest = clock() - seconds
+        old = []
+        with self._environment.snapshot() as snapshot:
+            for place, record in enumerate(_newest_first(snapshot)):
+                ended = record.ended_at if record.ended_at is not None else record.created_at
+                is_old = place >= kept or ended < oldest
+                if is_old and record.status.is_terminal and not record.abort_pending:
+                    old.append((record.number, record.id))
+        for number, _ in old:
+            self.drop(number)
+        for start in range(0, len(old), _TRIMMED_AT_ONCE):
+            self._forget(old[start : start + _TRIMMED_AT_ONCE])
+        return len(old)
+
+    def _forget(self, operations: list[tuple[int, str]]) -> None:
+        def change(transaction: Transaction) -> None:
+            for number, operation_id in operations:
+                transaction.delete(Table.OPERATIONS, pack_u64(number))
+                transaction.delete(Table.INDICES, operation_index_key(operation_id))
+
+        self._writer.write(change)
+
+
+def _newest_first(reader: Reader) -> Iterator[OperationRecord]:
+    for key, value in reader.scan_back(Table.OPERATIONS):
+        yield OperationRecord.unpack(value, unpack_u64(key))
+
+
+def operation_index_key(operation_id: str) -> bytes:
+    """Return the INDICES key of an operation's id."""
+    return OPERATION_BY_ID + operation_id.encode("utf-8", "surrogatepass")[:256]
