@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 from karbor_actors.bank import checkpoint_rows as rows
 from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
 from karbor_actors.bank.blocks import BlockStore
-from karbor_actors.bank.checkpoint import Checkpoint
 from karbor_actors.bank.checking import check_bank
+from karbor_actors.bank.checkpoint import Checkpoint
 from karbor_actors.bank.environment import FORMAT_VERSION, Environment
 from karbor_actors.bank.faults import open_error
 from karbor_actors.bank.journal import Journal
@@ -31,7 +31,6 @@ from karbor_actors.errors import (
     CheckpointNotFoundError,
     describe_cause,
 )
-from karbor_actors.graph import ResourceGraph
 from karbor_actors.model import CheckpointStatus, Plan
 from karbor_actors.store.local import LocalStore
 from karbor_actors.store.objects import open_store
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from karbor_actors.actors.dispatcher import Dispatcher
     from karbor_actors.bank.transactions import Transaction
     from karbor_actors.bank.writer import Change, Writer
+    from karbor_actors.graph import ResourceGraph
     from karbor_actors.store.objects import ObjectStore
 
 _LOG = logging.getLogger("karbor_actors.bank")
@@ -286,7 +286,7 @@ class Bank:
                 try:
                     row = rows.read_row(snapshot, number)
                 except BankFormatError as error:
-                    _LOG.error("%s; run check()", describe_cause(error))  # noqa: TRY400
+                    _LOG.error("%s; run check()", describe_cause(error))
                     continue
                 if (
                     row is not None

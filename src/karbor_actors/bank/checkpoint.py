@@ -185,7 +185,7 @@ class Checkpoint:
         other = Checkpoint(
             self._parts, self.number, self._row, is_writable=is_writable, guard=guard
         )
-        other._graph = self._graph  # noqa: SLF001 - the same class
+        other._graph = self._graph
         return other
 
     def get_resource_bank_section(self, resource: Resource | ResourceKey | str) -> BankSection:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import resource
+from typing import TYPE_CHECKING
 
 import lmdb
 
 from karbor_actors.errors import (
     BankBrokenError,
-    BankError,
     BankFormatError,
     BankFullError,
     BankPathError,
     BankReadonlyError,
 )
+
+if TYPE_CHECKING:
+    from karbor_actors.errors import BankError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})

@@ -107,9 +107,7 @@ class MappedFile:
         for attempt in range(4):
             self.gate.enter()
             try:
-                if self._raw is None:
-                    raise BankClosedError
-                raw = self._raw.begin()
+                raw = self._still_open().begin()
                 return Snapshot(raw, self.tables, self.path, self.gate.leave)
             except lmdb.MapResizedError:
                 self.gate.leave()
@@ -130,9 +128,7 @@ class MappedFile:
     def begin(self) -> Iterator[Any]:
         """Begin a write transaction, to be committed within; aborted where it is not."""
         self._check()
-        if self._raw is None:
-            raise BankClosedError
-        raw = self._raw.begin(write=True)
+        raw = self._still_open().begin(write=True)
         try:
             yield raw
         finally:
@@ -188,9 +184,8 @@ class MappedFile:
         self._check()
         self.gate.enter()
         try:
-            if self._raw is None:
-                raise BankClosedError
-            info, stat = self._raw.info(), self._raw.stat()
+            raw = self._still_open()
+            info, stat = raw.info(), raw.stat()
         finally:
             self.gate.leave()
         return {
@@ -205,7 +200,7 @@ class MappedFile:
         self._check()
         self.gate.enter()
         try:
-            self._raw.copyfd(fd, compact=True)
+            self._still_open().copyfd(fd, compact=True)
         finally:
             self.gate.leave()
 
@@ -264,6 +259,11 @@ class MappedFile:
                 self._raw.set_mapsize(0)
             except lmdb.Error as error:
                 raise record_error(error, self.path) from error
+
+    def _still_open(self) -> Any:
+        if self._raw is None:
+            raise BankClosedError
+        return self._raw
 
     def _check(self) -> None:
         if os.getpid() != self._pid:

@@ -5,17 +5,19 @@ Text is UTF-8 with surrogateescape, so that a file name which is no text survive
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgpack
 
 from karbor_actors.errors import (
     BankFormatError,
     BankValueError,
-    Fault,
     RecordTooLargeError,
 )
 from karbor_actors.plain import copy_plain
+
+if TYPE_CHECKING:
+    from karbor_actors.errors import Fault
 
 T = TypeVar("T")
 

@@ -266,12 +266,12 @@ class BankSection:
 
         In pieces: what a failure interrupts is partly there, and may be done again.
         """
-        other._check_writable()  # noqa: SLF001 - the same class
+        other._check_writable()
         following: bytes | None = b""
         while following is not None:
             rows, following = self._copy_rows(other, following)
-            other._put(rows)  # noqa: SLF001
-        self._streams.copy_to(other._streams)  # noqa: SLF001
+            other._put(rows)
+        self._streams.copy_to(other._streams)
 
     async def aupdate_object(self, key: str, value: Any) -> None:
         """Do :meth:`update_object` without blocking the event loop."""
@@ -347,8 +347,8 @@ class BankSection:
                     return sorted(rows), key
                 raw, packed = split_row(self._rows, key, value)
                 if raw.startswith(self._raw_prefix):
-                    name = other._raw_prefix + raw[len(self._raw_prefix) :]  # noqa: SLF001
-                    row, head = named_row(other._rows, name)  # noqa: SLF001
+                    name = other._raw_prefix + raw[len(self._raw_prefix) :]
+                    row, head = named_row(other._rows, name)
                     rows.append((row, head + bytes(packed)))
                     size += len(value)
         return sorted(rows), None
