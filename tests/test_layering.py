@@ -21,6 +21,8 @@ LAYERS = (
     "values",
     "graph_format",
     "graph",
+    "rules",
+    "findings",
     "schema",
     "plugins",
     "actors",
@@ -139,6 +141,12 @@ def imported_modules(module: Module, *, for_types: bool = True) -> list[tuple[st
 def test_there_is_something_to_look_at():
     assert {"errors", "model"} <= {module.layer for module in ENGINE}
     assert PLUGINS
+
+
+def test_every_folder_of_modules_is_a_package_so_that_it_ships():
+    folders = {module.path.parent for module in ENGINE + PLUGINS}
+
+    assert not [folder for folder in folders if not (folder / "__init__.py").exists()]
 
 
 def test_every_module_belongs_to_a_layer():

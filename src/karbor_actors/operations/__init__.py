@@ -1,0 +1,1 @@
+"""The five operations: planned, run hook by hook by actors, aborted and reported."""
