@@ -157,17 +157,27 @@ def test_a_runnable_that_raises_costs_no_worker(dispatcher):
     assert Echo.start_on(dispatcher).ask("alive", timeout=DEADLINE) == "alive"
 
 
-def test_idle_workers_do_not_wake_up(make_dispatcher):
-    # The kernel counts how often a thread went to sleep of its own accord.
-    idle, clock = make_dispatcher(threads=2), make_dispatcher()
-    for _ in range(2):
-        Echo.start_on(idle).ask("start a worker", timeout=DEADLINE)
+@WORKERS
+def test_idle_workers_do_not_wake_up(threads, make_dispatcher):
+    # The kernel counts how often a thread went to sleep of its own accord. After many timers,
+    # since workers hand the keeping of the time to each other.
+    idle, clock = make_dispatcher(threads=threads), make_dispatcher()
+    gates = [Gate() for _ in range(threads)]
+    for gate in gates:
+        Echo.start_on(idle).tell(gate.pass_through)
+    for gate in gates:
+        gate.wait_entered()
+        gate.open()
     idle.call_later(3600, lambda: None)
-    idle.call_later(0.01, lambda: None).cancel()
+    for number in range(200):
+        timer = idle.call_later(0.05 - number / 10_000, lambda: None)
+        if number % 2:
+            timer.cancel()
     wait(clock, 0.1)  # until they sleep
     before = sleeps(idle)
-    wait(clock, 0.3)
+    wait(clock, 0.2)
 
+    assert len(before) == threads
     assert sleeps(idle) == before
 
 

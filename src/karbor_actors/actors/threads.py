@@ -245,8 +245,10 @@ class ThreadDispatcher(Dispatcher):
                 self._waiters.remove(waiter)
             except ValueError:
                 waiter.acquire()  # somebody took it to wake us, and is about to release it
-        if is_keeper and self._timers.heap:
-            self._rouse()  # somebody else must keep the time while this one is busy
+        if is_keeper and self._timers.heap and self._keeper not in self._waiters:
+            # Somebody must keep the time while this one is busy. Never wake a keeper for that:
+            # two of them would wake each other for ever.
+            self._rouse()
         return True
 
     def _abandon_after_fork(self) -> None:
