@@ -6,7 +6,6 @@ directory descriptors and no link below the directory is followed.
 """
 
 # It works on descriptors and names relative to them, not on paths.
-# ruff: noqa: PTH100, PTH103, PTH123, PTH208
 
 from __future__ import annotations
 

@@ -1,0 +1,401 @@
+"""The blocks of a bank: where each is, who still needs it, and when its pack goes.
+
+How it stays exact, whatever happens when:
+
+- A pack's row is durable (``WRITING``) before its object is put. So whatever a dead owner left in
+  the object store is known, and goes at the next start.
+- References are made when a stream's segments are recorded, in one transaction with them. Streams
+  that are not visible yet are listed as garbage until the transaction that makes them visible; a
+  dead owner's are simply collected.
+- Deleting a stream lists it as garbage. The sweep gives its references up, in small transactions,
+  each together with the segments that made them.
+- A session that writes may count on every block that it saw with a reference. So a block that
+  lost its last one stays until all the sessions that were open then have ended.
+- A pack whose last needed block went is ``FREEING`` until its object is deleted.
+
+Pack and stream ids hold the number of the opening that made them, so none is ever used again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from karbor_actors.bank import block_rows
+from karbor_actors.bank.block_rows import HOLE, PackRow, PackState, block_row, pack_key
+from karbor_actors.bank.transactions import Table
+from karbor_actors.errors import (
+    BankClosedError,
+    BankError,
+    BankFormatError,
+    BankReadonlyError,
+    BlockCorruptError,
+    BlockMissingError,
+    ObjectNotFoundError,
+)
+from karbor_actors.store.codec import BLOCK_SIZE, decode, digest_of, encode
+from karbor_actors.store.ranges import RangeReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+
+    from karbor_actors.bank.block_rows import BlockRow
+    from karbor_actors.bank.environment import Environment
+    from karbor_actors.bank.transactions import Transaction
+    from karbor_actors.bank.writer import Change, T, Writer
+    from karbor_actors.store.codec import Block
+    from karbor_actors.store.objects import ObjectStore
+
+_log = logging.getLogger("karbor_actors.bank")
+
+FOLDER = "packs"
+STEP = 4096
+"""How many blocks one transaction touches at most, or about: some tens of milliseconds."""
+
+_META_KEY = b"blocks"
+_META = struct.Struct(">8sI")
+_ID_BITS = 40
+_RESERVED = (4, 32)
+"""How many packs are reserved at once: the first time, and later."""
+_ZEROS = bytes(BLOCK_SIZE)
+_PUTTERS = 2
+
+
+class BlockStore:
+    """Stores blocks in packs, finds, counts and frees them. Any thread may call it.
+
+    Args:
+        environment: the bank's records.
+        objects: where the packs are. The caller closes it, after this.
+        writer: takes the changes; None for a bank that is only read.
+
+    Raises:
+        BankFormatError: the records are damaged.
+    """
+
+    def __init__(
+        self, environment: Environment, objects: ObjectStore, writer: Writer | None
+    ) -> None:
+        self.environment = environment
+        self.objects = objects
+        self._writer = writer
+        self._ranges = RangeReader(objects)
+        workers = min(4, max(2, os.cpu_count() or 1))
+        # Threads start with the first work.
+        self.encoders = ThreadPoolExecutor(workers, thread_name_prefix="karbor-blocks")
+        self._putters = ThreadPoolExecutor(_PUTTERS, thread_name_prefix="karbor-packs")
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._next_number = 0
+        self._sessions: dict[int, set[int]] = {}
+        """By open session: the starts of the ranges of stream ids that it stages under."""
+        self._last_session = 0
+        self._reserved: list[int] = []
+        self._has_reserved = False
+        self._dead: list[int] = []
+        """Packs whose objects are to be deleted."""
+        self._is_sweeping = self._is_sweep_due = False
+        self._rounds: dict[int, int] = {}
+        """By round of the sweep: the newest session when it ended."""
+        self._bank_id = b""
+        self._opening = 0
+        try:
+            if writer is not None:
+                self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    # Opening and closing
+
+    def close(self) -> None:
+        """Wait for what is being written, and end the threads. Idempotent."""
+        with self._lock:
+            was_closed, self._is_closed = self._is_closed, True
+            reserved, self._reserved = self._reserved, []
+        self.encoders.shutdown()
+        self._putters.shutdown()
+        if reserved and not was_closed:
+            with contextlib.suppress(BankError):  # the next start removes them
+                self.write(partial(block_rows.forget_packs, packs=reserved))
+
+    def write(self, change: Change[T]) -> T:
+        """Run *change* through the bank's writer and return its result, durable."""
+        if self._writer is None:
+            raise BankReadonlyError
+        return self._writer.write(change)
+
+    def _open(self) -> None:
+        fresh = secrets.token_bytes(8)
+
+        def change(transaction: Transaction) -> tuple[bytes, int]:
+            value = transaction.get(Table.META, _META_KEY)
+            bank_id, opening = _unpack_meta(value) if value else (fresh, 0)
+            transaction.put(Table.META, _META_KEY, _META.pack(bank_id, opening + 1))
+            return bank_id, opening + 1
+
+        self._bank_id, self._opening = self.write(change)
+        with self.environment.snapshot() as snapshot:
+            self._dead = [
+                pack
+                for pack, row in block_rows.pack_rows(snapshot)
+                if row.state != PackState.PRESENT
+            ]
+        self.sweep()
+
+    # Ids and names
+
+    def next_ids(self, count: int) -> int:
+        """Return the first of *count* ids, in a row, that were never used before."""
+        with self._lock:
+            first = self._next_number + 1
+            self._next_number += count
+        if self._next_number >> _ID_BITS:
+            raise BankError("this bank was open for too long; open it again")
+        return (self._opening << _ID_BITS) + first
+
+    @property
+    def bank_id(self) -> bytes:
+        """Eight bytes that no other bank has, not even one made in this one's place."""
+        if not self._bank_id:
+            with self.environment.snapshot() as snapshot:
+                value = snapshot.get(Table.META, _META_KEY)
+            if value is None:
+                return bytes(8)  # nothing was ever stored
+            self._bank_id, _ = _unpack_meta(value)
+        return self._bank_id
+
+    def object_name(self, pack: int) -> str:
+        """Return the name of a pack's object."""
+        return f"{FOLDER}/{self.bank_id.hex()}/{pack:016x}"
+
+    def reserve_pack(self) -> int:
+        """Return the id of a pack that may be put; its row is durable."""
+        with self._lock:
+            if self._reserved:
+                return self._reserved.pop(0)
+            count = _RESERVED[self._has_reserved]
+            self._has_reserved = True
+        first = self.next_ids(count)
+        packs = list(range(first, first + count))
+        row = PackRow(PackState.WRITING, 0, 0, 0).packed()
+        rows = [(pack_key(pack), row) for pack in packs]
+        self.write(lambda transaction: transaction.put_many(Table.PACKS, rows))
+        with self._lock:
+            self._reserved += packs[1:]
+        return packs[0]
+
+    def put_pack(self, pack: int, data: Sequence[bytes | bytearray | memoryview]) -> Future[None]:
+        """Put a reserved pack's object, on another thread."""
+        return _submit(self._putters, self.objects.put, self.object_name(pack), data)
+
+    def bury(self, packs: Sequence[int]) -> None:
+        """Take packs that nobody needs, put or not: their objects go with the next sweep."""
+        with self._lock:
+            self._dead += packs
+
+    # Sessions
+
+    def open_session(self) -> int:
+        """Begin to count on blocks that have references now; return the session's number."""
+        with self._lock:
+            if self._is_closed:
+                raise BankClosedError
+            self._last_session += 1
+            self._sessions[self._last_session] = set()
+            return self._last_session
+
+    def own_range(self, session: int, start: int) -> None:
+        """Keep the sweep off the range of stream ids from *start*, until the session ends."""
+        with self._lock:
+            self._sessions[session].add(start)
+
+    def close_session(self, session: int, *, sweep: bool = False) -> None:
+        """End a session, and free what waited for that, or what it left itself (*sweep*)."""
+        with self._lock:
+            del self._sessions[session]
+            sweep = sweep or bool(self._rounds or self._dead)
+        if sweep:
+            self.sweep()
+
+    # Blocks
+
+    def encode(self, raws: Sequence[bytes]) -> list[tuple[bytes, Block | None]]:
+        """Return (digest, block to store) of each; None for a hole and for what is stored."""
+        digests = [HOLE if _is_zero(raw) else digest_of(raw) for raw in raws]
+        known = self.known(digests)
+        return [
+            (digest, None if is_known else encode(raw, digest))
+            for raw, digest, is_known in zip(raws, digests, known, strict=True)
+        ]
+
+    def submit_encode(self, raws: Sequence[bytes]) -> Future[list[tuple[bytes, Block | None]]]:
+        """Encode on another thread."""
+        return _submit(self.encoders, self.encode, raws)
+
+    def known(self, digests: Sequence[bytes]) -> list[bool]:
+        """Tell for each digest whether an open session may count on its block."""
+        with self.environment.snapshot() as snapshot:
+            return [
+                digest == HOLE
+                or ((row := block_row(snapshot, digest)) is not None and row.references > 0)
+                for digest in digests
+            ]
+
+    def read(self, digest: bytes, raw_length: int, where: str) -> bytes:
+        """Return a block's raw bytes, verified.
+
+        Args:
+            digest: the block's.
+            raw_length: how many bytes it must have.
+            where: what it belongs to, for errors.
+
+        Raises:
+            BlockMissingError: it is not recorded, or its pack is gone.
+            BlockCorruptError: they are not the bytes that were stored.
+        """
+        if digest == HOLE:
+            return bytes(raw_length)
+        row = self._locate(digest, where)
+        try:
+            data = self._fetch(row)
+        except ObjectNotFoundError as error:
+            moved = self._locate(digest, where)  # its pack may have been repacked meanwhile
+            if moved.pack == row.pack:
+                raise BlockMissingError(digest.hex(), where) from error
+            row = moved
+            try:
+                data = self._fetch(row)
+            except ObjectNotFoundError as lost:
+                raise BlockMissingError(digest.hex(), where) from lost
+        if row.raw_length != raw_length:
+            reason = f"it is recorded with {row.raw_length} bytes, not {raw_length}"
+            raise BlockCorruptError(digest.hex(), where, reason)
+        return decode(data, row.codec, raw_length, digest, where)
+
+    def submit_read(self, digest: bytes, raw_length: int, where: str) -> Future[bytes]:
+        """Read on another thread."""
+        return _submit(self.encoders, self.read, digest, raw_length, where)
+
+    def _locate(self, digest: bytes, where: str) -> BlockRow:
+        with self.environment.snapshot() as snapshot:
+            row = block_row(snapshot, digest)
+        if row is None:
+            raise BlockMissingError(digest.hex(), where)
+        return row
+
+    def _fetch(self, row: BlockRow) -> bytes | memoryview:
+        return self._ranges.get(self.object_name(row.pack), row.offset, row.stored_length)
+
+    # Freeing
+
+    def sweep(self) -> None:
+        """Free what nobody needs, as far as open sessions let it. Runs on the calling thread.
+
+        Never raises for what can wait: it is logged, stays listed, and the next sweep takes it.
+        While another thread sweeps, that one starts over instead.
+        """
+        with self._lock:
+            self._is_sweep_due = True
+            if self._is_sweeping:
+                return
+            self._is_sweeping = True
+        while self._must_sweep():
+            try:
+                self._release_ranges()
+                self._remove_unreferenced()
+                self._delete_objects()
+            except BankError as error:
+                _log.warning("some space could not be freed yet: %s", error)
+
+    def _must_sweep(self) -> bool:
+        with self._lock:
+            self._is_sweeping, self._is_sweep_due = self._is_sweep_due, False
+            return self._is_sweeping
+
+    def _release_ranges(self) -> None:
+        turn = self.next_ids(1)
+        ranges = self._unowned_ranges()
+        if not ranges:
+            return
+        try:
+            for at in range(0, len(ranges), STEP):
+                left = ranges[at : at + STEP]
+                while left:
+                    change = partial(block_rows.release, ranges=left, turn=turn, limit=STEP)
+                    left = left[self.write(change) :]
+        finally:
+            with self._lock:
+                self._rounds[turn] = self._last_session
+
+    def _unowned_ranges(self) -> list[tuple[int, int]]:
+        """Return the garbage ranges of no open session."""
+        with self.environment.snapshot() as snapshot:
+            found = list(block_rows.garbage_ranges(snapshot))
+        with self._lock:
+            owned = set().union(*self._sessions.values())
+        return [item for item in found if item[0] not in owned]
+
+    def _remove_unreferenced(self) -> None:
+        before = self._removable_before()
+        with self.environment.snapshot() as snapshot:
+            more = any(turn < before for _, turn, _ in islice(block_rows.unreferenced(snapshot), 1))
+        while more:
+            change = partial(block_rows.remove_unreferenced, before=before, limit=STEP)
+            dead, more = self.write(change)
+            self.bury(dead)
+
+    def _removable_before(self) -> int:
+        """Return the first round that an open session may still count on."""
+        with self._lock:
+            oldest = min(self._sessions, default=self._last_session + 1)
+            for turn in sorted(self._rounds):
+                if self._rounds[turn] >= oldest:
+                    return turn
+                del self._rounds[turn]
+        return block_rows.MAX_ID
+
+    def _delete_objects(self) -> None:
+        with self._lock:
+            dead, self._dead = self._dead, []
+        gone: list[int] = []
+        try:
+            for pack in dead:
+                name = self.object_name(pack)
+                self._ranges.forget(name)
+                self.objects.delete(name)
+                gone.append(pack)
+        finally:
+            with self._lock:
+                self._dead += dead[len(gone) :]
+            for at in range(0, len(gone), STEP):
+                self.write(partial(block_rows.forget_packs, packs=gone[at : at + STEP]))
+
+
+def _submit(pool: ThreadPoolExecutor, function: Callable[..., T], *args: object) -> Future[T]:
+    try:
+        return pool.submit(function, *args)
+    except RuntimeError as error:  # after its shutdown
+        raise BankClosedError from error
+
+
+def _is_zero(raw: bytes) -> bool:
+    if raw[0]:
+        return False
+    return raw == (_ZEROS if len(raw) == BLOCK_SIZE else bytes(len(raw)))
+
+
+def _unpack_meta(value: bytes) -> tuple[bytes, int]:
+    if len(value) != _META.size:
+        raise BankFormatError("the head of the bank's block records is damaged")
+    bank_id, opening = _META.unpack(value)
+    return bank_id, opening
