@@ -381,7 +381,7 @@ class RetryPolicy:
     """Seconds that no wait exceeds."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attempts, int) or self.attempts < 1:  # type: ignore[redundant-expr]
+        if not isinstance(self.attempts, int) or self.attempts < 1:
             msg = f"attempts must be an integer of at least 1, not {self.attempts!r}"
             raise ValueError(msg)
         if not (self.backoff >= 0 and self.max_backoff >= 0):  # this way NaN is refused too

@@ -60,19 +60,21 @@ def copy_plain(value: Any, where: str, faults: list[Fault], *, depth: int = _MAX
         value: None, bool, int (64 bits), float, str, bytes, and lists and dicts (with
             strings as keys) of these, to a depth of 64.
         where: What the value is, for a fault.
-        faults: Takes a fault for each part that is anything else.
+        faults: Takes a fault for each part that is anything else; None stands for it.
         depth: How many more levels of lists and dicts there may be.
     """
     if value is None or isinstance(value, (bool, float)):
         return value
     if isinstance(value, str):
-        if not value.isascii() and not _survives(value):
-            faults.append(Fault(where, "is not text that can be stored"))
-        return str(value)
+        if value.isascii() or _survives(value):
+            return str(value)
+        faults.append(Fault(where, "is not text that can be stored"))
+        return None
     if isinstance(value, int):
-        if value not in _INTEGERS:
-            faults.append(Fault(where, "is an integer of more than 64 bits"))
-        return int(value)
+        if value in _INTEGERS:
+            return int(value)
+        faults.append(Fault(where, "is an integer of more than 64 bits"))
+        return None
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
     if not isinstance(value, (list, tuple, Mapping)):

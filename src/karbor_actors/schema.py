@@ -54,6 +54,10 @@ __all__ = [
 ]
 
 
+_DAMAGE = (TypeError, ValueError, LookupError, AttributeError, msgpack.UnpackException)
+"""What unpacking and looking into damaged data may raise."""
+
+
 class ResourceParameters:
     """What each resource's hooks get as ``parameters``; made by :func:`validate_parameters`.
 
@@ -126,18 +130,14 @@ class ResourceParameters:
         }
         try:
             values = list(map(_checked_value, data["values"]))
-            by_type = {str(key): int(place) for key, place in data["types"].items()}
-            own = dict(zip(data["own"][::2], data["own"][1::2], strict=True))
+            places = range(len(values))
+            by_type = {str(key): places[place] for key, place in data["types"].items()}
+            pairs = zip(data["own"][::2], data["own"][1::2], strict=True)
+            own = {number: places[place] for number, place in pairs}
             made = cls(graph, schemas, values, by_type, own, data["given"])
             for number in range(len(graph)):
                 made.for_resource(number)
-        except (
-            TypeError,
-            ValueError,
-            LookupError,
-            AttributeError,
-            msgpack.UnpackException,
-        ) as error:
+        except _DAMAGE as error:
             msg = f"the stored parameters are damaged: {error}"
             raise BankFormatError(msg) from error
         return made
@@ -197,7 +197,10 @@ def validate_parameters(
             resource_id = graph.nodes[number].id
             own_places[number] = values.place(schema, resource_type, fields, resource_id, overlay)
     if faults:
-        raise ParametersError(list(dict.fromkeys(faults)))
+        first: dict[str, Fault] = {}  # what follows at a place only repeats it
+        for fault in faults:
+            first.setdefault(fault.where, fault)
+        raise ParametersError(list(first.values()))
     given = (resource_type for resource_type, fields in by_type.items() if fields)
     return ResourceParameters(graph, schemas, values.packed, type_places, own_places, given)
 
