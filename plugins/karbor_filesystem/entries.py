@@ -1,0 +1,217 @@
+"""What the manifest says of one file, directory, link or device, and its packed form. Pure.
+
+An entry is a msgpack array ``[kind, depth, name, ...]``. Names are bytes. The path is not
+written: entries come in the order of a walk (a directory before what it holds, names
+ascending), so that *depth* says where an entry belongs and no entry can name a place
+outside of the tree.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import msgpack
+
+from karbor_filesystem.errors import ManifestError
+
+MAX_NAME = 4095
+"""Bytes of a name: what Linux takes in any file system."""
+MAX_EXTENTS = 65_536
+"""Runs of data that are told apart in one file; behind them holes are stored as zeros."""
+
+_MAX_SIZE = 2**63 - 1
+_MAX_ID = 2**32 - 1
+_MODE_BITS = 0o7777
+_COMMON = 9
+"""Fields that all kinds but links share."""
+
+
+class Kind(IntEnum):
+    """What an entry is."""
+
+    DIRECTORY = 0
+    FILE = 1
+    LINK = 2
+    """Another name (hard link) of an earlier entry."""
+    SYMLINK = 3
+    FIFO = 4
+    CHARACTER_DEVICE = 5
+    BLOCK_DEVICE = 6
+
+
+SPECIAL_KINDS = {
+    stat.S_IFIFO: Kind.FIFO,
+    stat.S_IFCHR: Kind.CHARACTER_DEVICE,
+    stat.S_IFBLK: Kind.BLOCK_DEVICE,
+}
+"""Kinds by file type for what has no contents."""
+
+_SPECIAL = frozenset(SPECIAL_KINDS.values())
+
+
+@dataclass(slots=True)
+class Entry:
+    """One entry; fields that its kind does not have keep their defaults."""
+
+    kind: Kind
+    depth: int
+    """0 for the protected directory itself."""
+    name: bytes
+    """Empty for the protected directory itself."""
+    mode: int = 0
+    """Permission bits."""
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    """Nanoseconds since the epoch."""
+    atime: int | None = None
+    """Nanoseconds since the epoch, if asked for."""
+    xattrs: dict[bytes, bytes] | None = None
+    """Extended attributes, POSIX ACLs among them."""
+    is_linked: bool = False
+    """Whether further names of it may follow."""
+    is_unstable: bool = False
+    """Whether the file changed while it was read."""
+    size: int = 0
+    """Bytes of a file, holes included."""
+    ctime: int = 0
+    inode: int = 0
+    extents: list[tuple[int, int]] | None = None
+    """(offset, length) of the data of a file with holes; None: all is data."""
+    target: bytes = b""
+    """What a symbolic link holds."""
+    device: tuple[int, int] = (0, 0)
+    """Major and minor number of a device."""
+    ordinal: int = -1
+    """Its place in the manifest; of a LINK, that of the entry that it is a name of."""
+
+    @property
+    def stored(self) -> int:
+        """Bytes of a file that are stored: without its holes."""
+        if self.extents is None:
+            return self.size
+        return sum(length for _, length in self.extents)
+
+
+def pack_entry(entry: Entry) -> bytes:
+    """Return *entry* packed; its ordinal is its place and not written."""
+    row: list[Any] = [int(entry.kind), entry.depth, entry.name]
+    if entry.kind is Kind.LINK:
+        row.append(entry.ordinal)
+    else:
+        flags = entry.is_linked | entry.is_unstable << 1
+        row += [entry.mode, entry.uid, entry.gid, entry.mtime, entry.atime, flags]
+        row.append(entry.xattrs or None)
+        if entry.kind is Kind.FILE:
+            extents = entry.extents
+            flat = None if extents is None else [number for pair in extents for number in pair]
+            row += [entry.size, entry.ctime, entry.inode, flat]
+        elif entry.kind is Kind.SYMLINK:
+            row.append(entry.target)
+        elif entry.kind in _SPECIAL:
+            row.extend(entry.device)
+    packed: bytes = msgpack.packb(row)
+    return packed
+
+
+def unpack_entry(row: Any, ordinal: int) -> Entry:
+    """Return the entry that *row* describes, trusting nothing in it.
+
+    Raises:
+        ManifestError: Anything that no protect would have written.
+    """
+    try:
+        return _unpack(row, ordinal)
+    except (TypeError, ValueError, IndexError) as error:
+        raise ManifestError(f"entry {ordinal} of the manifest is malformed: {error}") from error
+
+
+def _unpack(row: Any, ordinal: int) -> Entry:
+    if not isinstance(row, list):
+        raise TypeError("it is no array")
+    kind = Kind(_integer(row[0], 0, 255))
+    entry = Entry(kind, _integer(row[1], 0, _MAX_ID), _name(row[2], row[1]), ordinal=ordinal)
+    if kind is Kind.LINK:
+        entry.ordinal = _integer(row[3], 0, ordinal - 1)
+        rest = row[4:]
+    else:
+        rest = _unpack_specific(entry, row[_COMMON + 1 :])
+        entry.mode = _integer(row[3], 0, _MODE_BITS)
+        entry.uid = _integer(row[4], 0, _MAX_ID)
+        entry.gid = _integer(row[5], 0, _MAX_ID)
+        entry.mtime = _time(row[6])
+        entry.atime = None if row[7] is None else _time(row[7])
+        flags = _integer(row[8], 0, 3)
+        entry.is_linked, entry.is_unstable = bool(flags & 1), bool(flags & 2)
+        entry.xattrs = _attributes(row[9])
+    if rest:
+        raise ValueError("it has too many fields")
+    return entry
+
+
+def _unpack_specific(entry: Entry, rest: list[Any]) -> list[Any]:
+    """Take the fields of *entry*'s kind from *rest* and return what is left over."""
+    if entry.kind is Kind.FILE:
+        entry.size = _integer(rest[0], 0, _MAX_SIZE)
+        entry.ctime = _time(rest[1])
+        entry.inode = _integer(rest[2], 0, 2**64 - 1)
+        entry.extents = _extents(rest[3], entry.size)
+        return rest[4:]
+    if entry.kind is Kind.SYMLINK:
+        target = rest[0]
+        if not isinstance(target, bytes) or not target or b"\0" in target:
+            raise ValueError("a symbolic link leads nowhere")
+        entry.target = target
+        return rest[1:]
+    if entry.kind in _SPECIAL:
+        entry.device = (_integer(rest[0], 0, _MAX_ID), _integer(rest[1], 0, _MAX_ID))
+        return rest[2:]
+    return rest
+
+
+def _integer(value: Any, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{value!r} is no whole number from {least} to {most}")
+    return value
+
+
+def _time(value: Any) -> int:
+    return _integer(value, -(2**63), _MAX_SIZE)
+
+
+def _name(name: Any, depth: Any) -> bytes:
+    if not isinstance(name, bytes) or len(name) > MAX_NAME:
+        raise ValueError("its name is no name")
+    if depth == 0 and name == b"":
+        return name
+    if depth == 0 or name in {b"", b".", b".."} or b"/" in name or b"\0" in name:
+        raise ValueError(f"the name {name!r} would lead elsewhere")
+    return name
+
+
+def _attributes(value: Any) -> dict[bytes, bytes] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise TypeError("its attributes are no map")
+    for name, content in value.items():
+        if not isinstance(name, bytes) or not isinstance(content, bytes) or b"\0" in name:
+            raise TypeError("an attribute is no pair of bytes")
+    return value
+
+
+def _extents(value: Any, size: int) -> list[tuple[int, int]] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) % 2 or len(value) > 2 * MAX_EXTENTS:
+        raise ValueError("its runs of data are no list of pairs")
+    extents = []
+    end = 0
+    for offset, length in zip(value[::2], value[1::2], strict=True):
+        _integer(offset, end, size)
+        end = offset + _integer(length, 1, size - offset)
+        extents.append((offset, length))
+    return extents

@@ -1,0 +1,203 @@
+"""Making files, links and devices in the target directory, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from karbor_filesystem.descent import open_directory
+from karbor_filesystem.entries import Kind
+from karbor_filesystem.errors import ManifestError
+from karbor_filesystem.manifest import data_key
+from karbor_filesystem.target import remove_if_there
+
+if TYPE_CHECKING:
+    from karbor_filesystem.entries import Entry
+    from karbor_filesystem.metadata import MetadataSetter
+    from karbor_filesystem.patterns import Path
+    from karbor_filesystem.report import Ticker
+    from karbor_filesystem.target import Place
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PIECE = 1 << 20
+_FILE_TYPES = {
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.CHARACTER_DEVICE: stat.S_IFCHR,
+    Kind.BLOCK_DEVICE: stat.S_IFBLK,
+}
+
+
+class FileMaker:
+    """Writes files, links and devices under a name of its own and moves them into place.
+
+    Args:
+        place: The target.
+        section: Where the data is.
+        setter: Sets owners, modes, times and attributes.
+        part_name: The name under which a file is until it is whole.
+        ticker: Told of what is written.
+        makes_devices: Whether device nodes are made; else they are reported.
+        log: Told of what is left out.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        section: Any,
+        setter: MetadataSetter,
+        part_name: bytes,
+        ticker: Ticker,
+        *,
+        makes_devices: bool,
+        log: Any,
+    ) -> None:
+        self._place, self._section, self._setter = place, section, setter
+        self._part, self._ticker = part_name, ticker
+        self._makes_devices, self._log = makes_devices, log
+        # Where the first name of each file with several names is; None: it was left out.
+        self._linked: dict[int, Path | None] = {}
+
+    def enter(self, number: int, entry: Entry) -> bool:
+        """Go into a directory that the prepare hook made."""
+        with self._place.errors_at(entry.name):
+            self._place.enter(entry)
+        return True
+
+    def leave(self, number: int, entry: Entry) -> None:
+        """Go back up."""
+        if entry.depth:
+            self._place.descent.leave()
+
+    def visit(self, number: int, entry: Entry) -> None:
+        """Make what is no directory.
+
+        Raises:
+            TargetError: It cannot be made.
+            UnsupportedError: The target cannot hold its metadata.
+            ManifestError: Its data is not what the manifest says.
+            BankError: Its data cannot be read.
+        """
+        with self._place.errors_at(entry.name):
+            try:
+                is_made = self._make(number, entry)
+                if is_made:
+                    directory = self._place.descent.fd
+                    os.rename(self._part, entry.name, src_dir_fd=directory, dst_dir_fd=directory)
+            except BaseException:
+                self._remove_part()
+                raise
+            if entry.kind is Kind.LINK:
+                # Renaming one name of a file to another of the same file does nothing.
+                self._remove_part()
+        if entry.is_linked:
+            path = (*self._place.descent.path, entry.name)
+            self._linked[number] = path if is_made else None
+
+    def _make(self, number: int, entry: Entry) -> bool:
+        """Make *entry* under the part's name; return False if it is left out."""
+        if entry.kind is Kind.FILE:
+            self._make_file(number, entry)
+            return True
+        self._remove_part()
+        if entry.kind is Kind.LINK:
+            return self._make_link(entry)
+        directory = self._place.descent.fd
+        if entry.kind is Kind.SYMLINK:
+            os.symlink(entry.target, self._part, dir_fd=directory)
+            path = self._place.path(entry.name)
+            self._setter.apply_to_symlink(self._part, directory, entry, path)
+            return True
+        return self._make_special(entry)
+
+    def _make_file(self, number: int, entry: Entry) -> None:
+        directory = self._place.descent.fd
+        try:
+            fd = os.open(self._part, _CREATE, 0o600, dir_fd=directory)
+        except FileExistsError:
+            self._remove_part()
+            fd = os.open(self._part, _CREATE, 0o600, dir_fd=directory)
+        try:
+            if entry.stored:
+                self._write_data(fd, number, entry)
+            if entry.extents is not None:
+                os.ftruncate(fd, entry.size)
+            self._setter.apply(fd, entry, self._place.path(entry.name))
+        finally:
+            os.close(fd)
+
+    def _write_data(self, fd: int, number: int, entry: Entry) -> None:
+        runs = [(0, entry.size)] if entry.extents is None else entry.extents
+        with self._section.open_stream(data_key(number)) as stream:
+            if stream.size != entry.stored:
+                reason = f"has {stream.size} bytes of data, and should have {entry.stored}"
+                raise ManifestError(f"{self._place.path(entry.name)} {reason}")
+            for start, length in runs:
+                offset, end = start, start + length
+                while offset < end:
+                    data = memoryview(stream.read(min(_PIECE, end - offset)))
+                    if not data:
+                        raise ManifestError(
+                            f"the data of {self._place.path(entry.name)} is cut short"
+                        )
+                    self._ticker.count(len(data))
+                    while data:
+                        written = os.pwrite(fd, data, offset)
+                        offset += written
+                        data = data[written:]
+
+    def _make_link(self, entry: Entry) -> bool:
+        path = self._linked.get(entry.ordinal)
+        if path is None:
+            self._log.warning(
+                "%s left out, as is what it is a name of", self._place.path(entry.name)
+            )
+            return False
+        *parents, name = path
+        source = None
+        try:
+            if tuple(parents) != self._place.descent.path:
+                source = self._open_from_root(parents)
+            os.link(
+                name,
+                self._part,
+                src_dir_fd=self._place.descent.fd if source is None else source,
+                dst_dir_fd=self._place.descent.fd,
+                follow_symlinks=False,
+            )
+        finally:
+            if source is not None:
+                os.close(source)
+        return True
+
+    def _open_from_root(self, names: list[bytes]) -> int:
+        fd = open_directory(os.fsencode(self._place.root))
+        for name in names:
+            try:
+                inner = open_directory(name, fd)
+            finally:
+                os.close(fd)
+            fd = inner
+        return fd
+
+    def _make_special(self, entry: Entry) -> bool:
+        path = self._place.path(entry.name)
+        if entry.kind is not Kind.FIFO and not self._makes_devices:
+            self._log.warning("%s left out: devices are not restored", path)
+            return False
+        directory = self._place.descent.fd
+        mode = _FILE_TYPES[entry.kind] | 0o600
+        try:
+            os.mknod(self._part, mode, os.makedev(*entry.device), dir_fd=directory)
+        except PermissionError as error:
+            self._setter.refused(path, "the device", error)
+            return False
+        fd = os.open(self._part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            self._setter.apply(fd, entry, path)
+        finally:
+            os.close(fd)
+        return True
+
+    def _remove_part(self) -> None:
+        remove_if_there(self._part, self._place.descent.fd)

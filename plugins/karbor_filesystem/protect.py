@@ -1,0 +1,124 @@
+"""Protecting a directory: its tree goes into the bank in the main hook."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.plugins import Operation
+from karbor_filesystem.descent import Descent
+from karbor_filesystem.errors import RootError
+from karbor_filesystem.manifest import FORMAT, INFO_KEY
+from karbor_filesystem.patterns import Selection
+from karbor_filesystem.previous import previous_entries
+from karbor_filesystem.reader import StreamPages, TreeReader
+from karbor_filesystem.report import Report, Ticker, reason_of
+from karbor_filesystem.scan import Scanner
+
+if TYPE_CHECKING:
+    from karbor_actors.model import Resource
+    from karbor_filesystem.patterns import Path
+
+DIRECTORY_TYPE = "FileSystem::Directory"
+DATABASE_TYPE = "SQLite::Database"
+_DATABASE_SUFFIXES = (b"", b"-wal", b"-shm", b"-journal")
+
+
+def open_root(path: str) -> Descent:
+    """Open the directory to protect or to verify against.
+
+    Raises:
+        RootError: It is missing, a link, no directory, not absolute, or forbidden.
+    """
+    if not posixpath.isabs(path):
+        raise RootError(path, "is not an absolute path")
+    # A trailing slash would follow a link.
+    name = os.fsencode(posixpath.normpath(path))
+    try:
+        return Descent(name)
+    except NotADirectoryError as error:
+        is_link = os.path.islink(name)
+        reason = "is a symbolic link; name the directory itself" if is_link else "is no directory"
+        raise RootError(path, reason) from error
+    except OSError as error:
+        raise RootError(path, f"cannot be opened: {reason_of(error)}") from error
+
+
+def selection_of(parameters: dict[str, Any]) -> Selection:
+    """Return what the parameters of protect select."""
+    return Selection(parameters.get("include") or (), parameters.get("exclude") or ())
+
+
+def databases_below(checkpoint: Any, resource: Resource) -> frozenset[Path]:
+    """Return the files of *resource*'s children that are SQLite databases, by relative path.
+
+    With each database go the files that SQLite keeps beside it.
+    """
+    graph = checkpoint.resource_graph
+    root = os.fsencode(posixpath.normpath(resource.id)).rstrip(b"/") + b"/"
+    found: set[Path] = set()
+    for child in graph.node(graph.number(resource.key)).child_nodes:
+        path = os.fsencode(child.value.id)
+        if child.value.type == DATABASE_TYPE and path.startswith(root):
+            *names, last = path.removeprefix(root).split(b"/")
+            found.update((*names, last + suffix) for suffix in _DATABASE_SUFFIXES)
+    return frozenset(found)
+
+
+class ProtectDirectory(Operation):
+    """Copies a tree into the bank.
+
+    Nothing is held still: each file is read on its own, and one that changes meanwhile is
+    read again. Nothing is made outside of the bank, so there is nothing to abort.
+    """
+
+    def on_prepare_begin(
+        self, checkpoint: Any, resource: Resource, context: Any, parameters: Any, **kwargs: Any
+    ) -> None:
+        """Check, before anything is frozen for it, that the directory can be read.
+
+        Raises:
+            RootError: It cannot.
+            PatternError: A pattern can match nothing.
+        """
+        selection_of(parameters)
+        open_root(resource.id).close()
+
+    def on_main(
+        self, checkpoint: Any, resource: Resource, context: Any, parameters: Any, **kwargs: Any
+    ) -> None:
+        """Write the data and the manifest, and at last the manifest's description.
+
+        Raises:
+            DirectoryError: The tree cannot be read as asked for.
+            BankError: The bank cannot write.
+        """
+        section = checkpoint.get_resource_bank_section(resource)
+        fails = parameters.get("on_unreadable", "fail") == "fail"
+        report = Report(resource.id, context.log, fails_on_unreadable=fails)
+        previous = None
+        if context.previous is not None:
+            earlier = context.previous.get_resource_bank_section(resource)
+            previous = (previous_entries(earlier, context.log), StreamPages(earlier))
+        # What an earlier attempt wrote may have other numbers.
+        for stream in list(section.list_streams()):
+            section.delete_stream(stream.key)
+        with open_root(resource.id) as descent, section.stream_writer() as writer:
+            scanner = Scanner(
+                descent,
+                selection_of(parameters),
+                databases_below(checkpoint, resource),
+                report,
+                one_file_system=parameters.get("one_file_system", False),
+                keeps_atime=parameters.get("atime", False),
+            )
+            reader = TreeReader(
+                scanner,
+                writer,
+                Ticker(context),
+                previous=previous,
+                fails_on_change=parameters.get("on_change", "report") == "fail",
+            )
+            info = reader.run()
+        section.update_object(INFO_KEY, {"format": FORMAT, "path": resource.id, **info})

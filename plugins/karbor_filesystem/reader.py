@@ -1,0 +1,263 @@
+"""Copying a tree into a bank section: each entry once, unchanged files without reading."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.errors import ObjectNotFoundError
+from karbor_filesystem.entries import Entry, Kind
+from karbor_filesystem.errors import ChangedError
+from karbor_filesystem.manifest import ManifestWriter, data_key
+from karbor_filesystem.metadata import read_attributes
+from karbor_filesystem.previous import is_unchanged
+from karbor_filesystem.report import What
+from karbor_filesystem.source import (
+    FileSource,
+    cut_extents,
+    find_extents,
+    is_same,
+    open_file,
+    wait_settled,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from karbor_filesystem.patterns import Path
+    from karbor_filesystem.previous import PreviousEntries
+    from karbor_filesystem.report import Ticker
+    from karbor_filesystem.scan import Scanner
+
+READ_ATTEMPTS = 3
+"""How often a file is read before it is taken as it is, although it keeps changing."""
+_PAGE_BITS = 12
+
+
+class _UnstableError(Exception):
+    """The file changed while it was read; read it again."""
+
+
+class StreamPages:
+    """The data streams of a checkpoint, looked up page by page.
+
+    Args:
+        section: The directory's section in that checkpoint.
+    """
+
+    def __init__(self, section: Any) -> None:
+        self._section = section
+        self._page = -1
+        self._streams: dict[str, Any] = {}
+
+    def find(self, ordinal: int) -> Any:
+        """Return the stream of file *ordinal*, or None; fastest with ascending ordinals."""
+        page = ordinal >> _PAGE_BITS
+        if page != self._page:
+            digits = len(data_key(0)) - _PAGE_BITS // 4
+            listed = self._section.list_streams(data_key(ordinal)[:digits])
+            self._page, self._streams = page, {stream.key: stream for stream in listed}
+        return self._streams.get(data_key(ordinal))
+
+
+class TreeReader:
+    """Writes the entries of a tree and their data; one use, one thread.
+
+    Args:
+        scanner: Lists the tree.
+        writer: The section's stream writer.
+        ticker: Told of what is read.
+        previous: The earlier entries and their streams, or None.
+        fails_on_change: Whether a file that keeps changing ends the protect.
+        after_read: Called with the path of each file, before it is looked at whether it changed.
+    """
+
+    def __init__(
+        self,
+        scanner: Scanner,
+        writer: Any,
+        ticker: Ticker,
+        *,
+        previous: tuple[PreviousEntries, StreamPages] | None = None,
+        fails_on_change: bool = False,
+        after_read: Callable[[Path], None] | None = None,
+    ) -> None:
+        self._scanner, self._writer, self._ticker = scanner, writer, ticker
+        self._report = scanner.report
+        self._previous = previous
+        self._fails_on_change = fails_on_change
+        self._after_read = after_read
+        self._manifest = ManifestWriter(writer.add)
+        # By (device, inode): ordinal, size and mtime, for files with several names.
+        self._linked: dict[tuple[int, int], tuple[int, int, int]] = {}
+        self._counts = dict.fromkeys(Kind, 0)
+        self._bytes = self._read = self._unchanged = 0
+
+    def run(self) -> dict[str, Any]:
+        """Write everything and return the counts for the manifest's description.
+
+        Raises:
+            UnreadableError: Something cannot be read and may not be left out.
+            ChangedError: A file kept changing and may not.
+            MovedError: A directory was moved away below the walk.
+            HookCancelledError: The operation is being cancelled.
+            BankError: The bank cannot write.
+        """
+        for entry, status in self._scanner.entries():
+            self._ticker.entry()
+            earlier = self._previous and self._previous[0].find(entry.depth, entry.name)
+            first = self._first_name(entry, status)
+            if first is not None:
+                entry = Entry(Kind.LINK, entry.depth, entry.name, ordinal=first)  # noqa: PLW2901
+            elif entry.kind is Kind.FILE:
+                taken = self._take_file(entry, status, earlier)
+                if taken is None:
+                    continue
+                entry = taken  # noqa: PLW2901
+            ordinal = self._manifest.add(entry)
+            self._counts[entry.kind] += 1
+            if entry.is_linked:
+                key = (status.st_dev, status.st_ino)
+                self._linked[key] = (ordinal, entry.size, entry.mtime)
+        self._manifest.flush()
+        return self._info()
+
+    def _info(self) -> dict[str, Any]:
+        counts = self._counts
+        special = counts[Kind.FIFO] + counts[Kind.CHARACTER_DEVICE] + counts[Kind.BLOCK_DEVICE]
+        return {
+            "entries": self._manifest.entries,
+            "chunks": self._manifest.chunks,
+            "files": counts[Kind.FILE],
+            "directories": counts[Kind.DIRECTORY],
+            "links": counts[Kind.LINK],
+            "symlinks": counts[Kind.SYMLINK],
+            "special": special,
+            "bytes": self._bytes,
+            "bytes_read": self._read,
+            "unchanged": self._unchanged,
+            "left_to_children": self._scanner.left_out,
+            **self._report.counts,
+            "reports": self._report.kept,
+        }
+
+    def _first_name(self, entry: Entry, status: os.stat_result) -> int | None:
+        """Return the ordinal of the entry that this is another name of."""
+        if not entry.is_linked:
+            return None
+        found = self._linked.get((status.st_dev, status.st_ino))
+        if found is None:
+            return None
+        ordinal, size, mtime = found
+        # An inode whose file was removed may be another file's by now: then it is no link.
+        is_file = entry.kind is Kind.FILE
+        is_first = (size, mtime) == (status.st_size if is_file else 0, status.st_mtime_ns)
+        return ordinal if is_first else None
+
+    def _take_file(
+        self, entry: Entry, status: os.stat_result, earlier: Entry | None
+    ) -> Entry | None:
+        """Store the data of a file; return its entry, or None if it is left out."""
+        if earlier is not None and is_unchanged(earlier, status):
+            reused = self._reuse(entry, earlier)
+            if reused is not None:
+                return reused
+        path = (*self._scanner.descent.path, entry.name)
+        try:
+            for attempt in range(1, READ_ATTEMPTS + 1):
+                try:
+                    return self._read_file(entry, path, is_last=attempt == READ_ATTEMPTS)
+                except _UnstableError:
+                    continue
+        except FileNotFoundError:
+            self._report.add(What.VANISHED, path, "it was gone before it was read")
+        except OSError as error:
+            self._report.unreadable(path, error)
+        return None
+
+    def _reuse(self, entry: Entry, earlier: Entry) -> Entry | None:
+        """Take over an unchanged file's data; None if the earlier checkpoint lacks it."""
+        assert self._previous is not None
+        if earlier.stored:
+            stream = self._previous[1].find(earlier.ordinal)
+            if stream is None or stream.size != earlier.stored:
+                return None
+            try:
+                self._writer.reuse(data_key(self._manifest.entries), stream)
+            except ObjectNotFoundError:
+                return None
+        earlier.is_linked, earlier.atime = entry.is_linked, entry.atime
+        self._unchanged += 1
+        self._bytes += earlier.size
+        return earlier
+
+    def _read_file(self, entry: Entry, path: Path, *, is_last: bool) -> Entry | None:
+        fd = open_file(entry.name, self._scanner.descent.fd)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                self._report.add(What.VANISHED, path, "it is no file any more")
+                return None
+            wait_settled(status)
+            status = os.fstat(fd)
+            self._fill_in(entry, fd, status)
+            source = FileSource(fd, entry.size, entry.extents, self._ticker.count)
+            checked = _CheckedSource(source, lambda: self._check(fd, status, path, is_last, entry))
+            if entry.stored:
+                self._writer.add(data_key(self._manifest.entries), checked)
+            else:
+                checked.read()
+            if source.shrunk_to is not None:
+                entry.size = source.shrunk_to
+                if entry.extents is not None:
+                    entry.extents = cut_extents(entry.extents, entry.size)
+        finally:
+            os.close(fd)
+        self._bytes += entry.size
+        self._read += entry.stored
+        return entry
+
+    def _fill_in(self, entry: Entry, fd: int, status: os.stat_result) -> None:
+        """Set what is known of a file once it is open."""
+        entry.mode = stat.S_IMODE(status.st_mode)
+        entry.uid, entry.gid = status.st_uid, status.st_gid
+        entry.mtime, entry.ctime = status.st_mtime_ns, status.st_ctime_ns
+        entry.size, entry.inode = status.st_size, status.st_ino
+        entry.extents = find_extents(fd, status)
+        entry.xattrs = read_attributes(fd)
+        entry.is_unstable = False
+
+    def _check(
+        self, fd: int, before: os.stat_result, path: Path, is_last: bool, entry: Entry
+    ) -> None:
+        """Look, at the end of a file's data, whether it changed meanwhile."""
+        if self._after_read is not None:
+            self._after_read(path)
+        if is_same(before, os.fstat(fd)):
+            return
+        if not is_last:
+            raise _UnstableError
+        if self._fails_on_change:
+            raise ChangedError(self._report.full_path(path))
+        entry.is_unstable = True
+        self._report.add(What.CHANGED, path, "it changed each time it was read")
+
+
+class _CheckedSource:
+    """A readable that checks, before it says that it is at its end, what it gave.
+
+    So a writer never takes in what turned out to be unstable.
+    """
+
+    def __init__(self, source: FileSource, check: Callable[[], None]) -> None:
+        self._source, self._check = source, check
+        self._is_checked = False
+
+    def read(self, size: int = 1 << 20) -> bytes:
+        """Return at most *size* bytes; b"" at the end, once the check has passed."""
+        data = self._source.read(size)
+        if not data and not self._is_checked:
+            self._is_checked = True
+            self._check()
+        return data

@@ -1,0 +1,56 @@
+"""Verifying a directory's part of a checkpoint: the manifest against the streams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.plugins import Operation
+from karbor_filesystem.entries import Kind
+from karbor_filesystem.errors import VerifyError, show
+from karbor_filesystem.manifest import Manifest
+from karbor_filesystem.reader import StreamPages
+from karbor_filesystem.report import Ticker
+
+if TYPE_CHECKING:
+    from karbor_actors.model import Resource
+
+_SHOWN = 10
+
+
+class VerifyDirectory(Operation):
+    """Checks that every file has its data; the engine checks the data's digests."""
+
+    def on_main(
+        self, checkpoint: Any, resource: Resource, context: Any, parameters: Any, **kwargs: Any
+    ) -> None:
+        """Compare the manifest with the streams, and with its own counts.
+
+        Raises:
+            VerifyError: Data is missing or of another size.
+            ManifestError: The manifest is damaged or forged.
+        """
+        section = checkpoint.get_resource_bank_section(resource)
+        manifest = Manifest(section)
+        streams = StreamPages(section)
+        ticker = Ticker(context)
+        faults: list[str] = []
+        wrong = files = size = 0
+        for number, entry in enumerate(manifest.entries()):
+            ticker.entry()
+            if entry.kind is not Kind.FILE:
+                continue
+            files += 1
+            size += entry.size
+            stream = streams.find(number) if entry.stored else None
+            if (0 if stream is None else stream.size) == entry.stored:
+                continue
+            wrong += 1
+            if len(faults) < _SHOWN:
+                held = "no data" if stream is None else f"{stream.size} bytes"
+                faults.append(f"{show(entry.name)} has {held} instead of {entry.stored} bytes")
+        for field, counted in (("files", files), ("bytes", size)):
+            if manifest.info.get(field) != counted:
+                wrong += 1
+                faults.append(f"it has {counted} {field}, and claims {manifest.info.get(field)}")
+        if faults:
+            raise VerifyError(faults, wrong)
