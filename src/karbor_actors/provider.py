@@ -58,7 +58,7 @@ class Provider:
             msg = f"a provider's name is a non-empty string, not {name!r}"
             raise PluginError(msg)
         self.name, self.bank, self.description = name, bank, description
-        self.retry: dict[Any, RetryPolicy] = dict(retry or {})
+        self.retry = dict(retry) if retry is not None else {}
         self.recovery_context = recovery_context
         self.protection_plugins = _by_type(_loaded(PROTECTION_GROUP, protection_plugins))
         """The protection plugin of each resource type."""

@@ -284,7 +284,7 @@ class ProtectionService:
             return self._protect_verb(subject, parameters, context, on_failure, None).plan()
         options = _options(parameters, context, on_failure, None)
         found, checkpoint = self._find(str(subject), provider)
-        verbs = {
+        verbs: dict[OperationType, type[Restore | Verify | Delete]] = {
             OperationType.RESTORE: Restore,
             OperationType.VERIFY: Verify,
             OperationType.DELETE: Delete,

@@ -8,6 +8,7 @@ import pytest
 
 from helpers import DEADLINE
 from karbor_actors import (
+    Bank,
     CheckpointStatus,
     OperationError,
     OperationStatus,
@@ -61,7 +62,13 @@ def service() -> Any:
         yield service
 
 
-def add(service: ProtectionService, path: Path, journal: Journal, behave: Any = store_something, **kw: Any) -> Any:
+def add(
+    service: ProtectionService,
+    path: Path,
+    journal: Journal,
+    behave: Any = store_something,
+    **kw: Any,
+) -> Any:
     children = kw.pop("children", TREE)
     plugin = RecordingProtection(journal, behave, **kw)
     service.add_provider(provider(path / "bank", plugin, children))
@@ -369,7 +376,12 @@ def test_new_resources_pass_from_children_to_parents_and_into_the_result(
     add(service, tmp_path, journal, behave)
     result = service.restore(protect(service).id).result(DEADLINE)
 
-    assert seen == {"disk1": "new-disk1", "image": "new-image", "by key": "new-disk2", "missing": None}
+    assert seen == {
+        "disk1": "new-disk1",
+        "image": "new-image",
+        "by key": "new-disk2",
+        "missing": None,
+    }
     assert result.new_resources[(TYPE, "server")] == "new-server"
     assert set(result.resources.values()) == {ResourceStatus.AVAILABLE}
 
@@ -470,7 +482,17 @@ def test_delete_removes_everything_and_a_failed_delete_can_be_repeated(service, 
     service.delete(checkpoint.id).result(DEADLINE)
     assert list(bank.checkpoints()) == []
     assert bank.check() == []
-    assert bank.info()["blocks"] == 0
+    assert bank.info()["rows"]["blocks"] == 0
+    assert bank.info()["rows"]["objects"] == 0
+
+
+def test_the_journals_of_ended_operations_are_dropped(tmp_path, journal):
+    with ProtectionService() as service:
+        add(service, tmp_path, journal)
+        protect(service)
+    with Bank.open(tmp_path / "bank", readonly=True) as bank:
+        assert bank.info()["rows"]["journal"] == 0
+        assert [record.status for record in bank.journal.operations()] == ["succeeded"]
 
 
 def test_a_dry_run_shows_the_waves_and_runs_nothing(service, tmp_path, journal):

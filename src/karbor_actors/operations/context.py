@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.errors import FencedError, HookCancelledError, PluginError
+from karbor_actors.model import HookName
+from karbor_actors.plain import text_fault
 from karbor_actors.operations.memory import (
     Artifact,
     Changes,
@@ -19,7 +21,6 @@ from karbor_actors.operations.memory import (
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.errors import ResourceKey
-    from karbor_actors.model import HookName
     from karbor_actors.operations.memory import ArtifactRecord
     from karbor_actors.operations.run import OperationRun
 
@@ -102,7 +103,7 @@ class HookContext:
         """
         attempt = self._attempt
         attempt.check()
-        if not (isinstance(kind, str) and kind and isinstance(name, str) and name):
+        if text_fault(kind) or text_fault(name):
             msg = f"an artifact has a kind and a name, not {kind!r} and {name!r}"
             raise PluginError(msg)
         record = attempt.run.memory.add_artifact(attempt.resource, kind, name)
@@ -134,7 +135,9 @@ class HookContext:
     def cancelled(self) -> bool:
         """Whether the hook should stop early; may be read from any thread."""
         attempt = self._attempt
-        return attempt.is_fenced or (attempt.run.is_cancelled and attempt.hook != "on_abort")
+        if attempt.is_fenced:
+            return True
+        return attempt.run.is_cancelled and attempt.hook is not HookName.ON_ABORT
 
     def check_cancelled(self) -> None:
         """Leave the hook if it should stop early.

@@ -15,7 +15,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import JournalRecord
-from karbor_actors.errors import BankError, HookFailedError, describe_cause
+from karbor_actors.errors import (
+    BankError,
+    HookCancelledError,
+    HookFailedError,
+    describe_cause,
+)
 from karbor_actors.model import AbortKind, AbortReason, HookName, OnFailure, RetryPolicy
 from karbor_actors.operations.call import HookCall
 from karbor_actors.operations.context import Attempt
@@ -207,7 +212,8 @@ class OperationControl:
         self._retire(hook)
         resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
         touched = self.schedule.fail(hook)
-        self.failures.append(error)
+        if self.reason is None or not isinstance(error.__cause__, HookCancelledError):
+            self.failures.append(error)  # leaving early when told to is no failure
         self._emit("hook_failed", resource, name, error=describe_cause(error))
         key = self.run.planned.graph.nodes[resource].key
         reason = AbortReason(AbortKind.FAILURE, describe_cause(error), key, name)
@@ -312,10 +318,16 @@ class OperationControl:
         if not any(isinstance(failure, BankError) for failure in self.failures):
             self.failures.append(error)
         self.abort(AbortReason(AbortKind.FAILURE, describe_cause(error)))
-        for hook in (*report.intents, *map(hook_of, report.completions)):
-            ref = self._refs.get(hook)
-            if ref is not None:
-                ref.stop(block=False)
-                self._retire(hook)
-                self.schedule.fail(hook)
-                self.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])
+        for hook in report.intents:  # their bodies have not run
+            self._drop(hook, self.schedule.withdraw)
+        for hook in map(hook_of, report.completions):
+            self._drop(hook, self.schedule.fail)
+
+    def _drop(self, hook: int, forget: Callable[[int], object]) -> None:
+        """End *hook* and its actor, without a word to downstream."""
+        ref = self._refs.get(hook)
+        if ref is not None:
+            ref.stop(block=False)
+            self._retire(hook)
+            forget(hook)
+            self.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])

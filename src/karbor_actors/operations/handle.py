@@ -153,9 +153,7 @@ class OperationHandle:
         if supervisor is None or self._future.done():
             return self._progress
         try:
-            return cast(
-                "Progress", supervisor.ask(GetProgress(), block=True, timeout=_ASK_TIMEOUT)
-            )
+            return cast("Progress", supervisor.ask(GetProgress(), block=True, timeout=_ASK_TIMEOUT))
         except (pykka.ActorDeadError, pykka.Timeout):
             return self._progress
 

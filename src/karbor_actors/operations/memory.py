@@ -30,7 +30,6 @@ def _value(packed: bytes) -> Any:
     return unpack_record(packed, "what a hook kept")
 
 
-
 @dataclass(slots=True)
 class Changes:
     """What one attempt of a hook wrote and has not made durable yet."""

@@ -1,0 +1,415 @@
+"""Cancel, conflicts, dead actors and banks that cannot write, under running operations."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers import DEADLINE, Gate
+from karbor_actors import (
+    CheckpointStatus,
+    OperationError,
+    OperationStatus,
+    Plan,
+    ProtectionService,
+    ResourceStatus,
+)
+from karbor_actors.bank.environment import Outcome
+from karbor_actors.errors import (
+    BankFullError,
+    OperationCancelledError,
+    OperationNotFoundError,
+    ServiceClosedError,
+)
+from karbor_actors.operations import hook as hook_module
+from kit import TYPE, Journal, RecordingProtection, failing, plan, provider, store_something, thing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from karbor_actors import Resource
+
+TREE = {"server": ["disk1", "disk2"]}
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
+
+
+@pytest.fixture
+def service() -> Any:
+    with ProtectionService(workers=4) as service:
+        yield service
+
+
+def add(
+    service: ProtectionService, path: Path, journal: Journal, behave: Any = None, **kw: Any
+) -> RecordingProtection:
+    children = kw.pop("children", TREE)
+    plugin = RecordingProtection(journal, behave, **kw)
+    service.add_provider(provider(path / "bank", plugin, children))
+    return plugin
+
+
+def waiting_at(gate: Gate, hook: str, name: str, *, polls: bool = False) -> Any:
+    """Return a behaviour that waits at *gate* in one hook."""
+
+    def behave(verb: str, found: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, found, resource, call)
+        if (found, resource.id) == (hook, name):
+            gate.pass_through()
+            if polls:
+                call["context"].check_cancelled()
+
+    return behave
+
+
+@pytest.mark.parametrize("polls", [False, True])
+def test_cancel_starts_nothing_new_and_undoes_what_began(service, tmp_path, journal, polls):
+    gate = Gate()
+    add(service, tmp_path, journal, waiting_at(gate, "on_main", "disk1", polls=polls))
+    handle = service.protect(plan("server"))
+    gate.wait_entered()
+    assert handle.cancel()
+    gate.open()
+
+    with pytest.raises(OperationCancelledError):
+        handle.result(DEADLINE)
+    assert handle.status is OperationStatus.CANCELLED
+    assert not handle.cancel()
+    assert ("on_complete", "disk1") not in journal.hooks()
+    assert set(journal.aborted()) == {"server", "disk1", "disk2"}
+    assert journal.aborted()[-1] == "server"
+    (checkpoint,) = service.provider("local").bank.checkpoints()
+    assert checkpoint.status is CheckpointStatus.ERROR
+
+
+def test_an_abort_does_not_wait_for_another_resources_main_hook(service, tmp_path, journal):
+    """Disk1 copies on and on while disk2 fails: the server is thawed before the copy ends."""
+    gate, thawed = Gate(), threading.Event()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (hook, resource.id) == ("on_main", "disk1"):
+            gate.pass_through()
+        if (hook, resource.id) == ("on_main", "other"):
+            gate.wait_entered()
+            raise RuntimeError("broke")
+        if (hook, resource.id) == ("on_abort", "other"):
+            thawed.set()
+
+    add(service, tmp_path, journal, behave)
+    handle = service.protect(plan("disk1", "other"))
+    try:
+        assert thawed.wait(DEADLINE)
+        assert not handle.wait(0)
+    finally:
+        gate.open()
+    assert handle.wait(DEADLINE)
+    assert set(journal.aborted()) == {"disk1", "other"}
+
+
+def test_an_abort_that_cannot_succeed_leaves_its_resource_abort_pending_and_the_parent_undone(
+    service, tmp_path, journal
+):
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        failing(("on_complete", "server"))(verb, hook, resource, call)
+        if (hook, resource.id) == ("on_abort", "disk1"):
+            raise OSError("the array does not answer")
+
+    add(service, tmp_path, journal, behave)
+    handle = service.protect(plan("server"))
+    with pytest.raises(OperationError, match="the array does not answer"):
+        handle.result(DEADLINE)
+
+    (checkpoint,) = service.provider("local").bank.checkpoints()
+    assert checkpoint.resource_status(thing("disk1")) is ResourceStatus.ABORT_PENDING
+    assert checkpoint.resource_status(thing("server")) is ResourceStatus.ABORTED
+    assert journal.aborted().count("disk1") == 3
+    (record,) = service.operation_history("local")
+    assert record.abort_pending == 1
+
+
+def test_operations_on_one_resource_follow_each_other_and_others_run_beside(
+    service, tmp_path, journal
+):
+    gate = Gate()
+    add(service, tmp_path, journal, waiting_at(gate, "on_main", "one"), children={})
+    first = service.protect(plan("one"))
+    gate.wait_entered()
+    second = service.protect(plan("one"))
+    beside = service.protect(plan("two"))
+    beside.result(DEADLINE)
+
+    assert not first.wait(0)
+    assert second.status is OperationStatus.QUEUED
+    gate.open()
+    first.result(DEADLINE)
+    second.result(DEADLINE)
+    ids = [call["context"].idempotency_key for call in journal.calls if call["id"] == "one"]
+    assert [key[:36] for key in ids] == [first.id] * 4 + [second.id] * 4
+
+
+def test_a_protect_that_waited_looks_at_its_resources_again(service, tmp_path, journal):
+    gate, children = Gate(), {"one": ["before"]}
+    add(service, tmp_path, journal, waiting_at(gate, "on_main", "one"), children=children)
+    first = service.protect(plan("one"))
+    gate.wait_entered()
+    second = service.protect(plan("one"))
+    children["one"] = ["after"]
+    gate.open()
+    first.result(DEADLINE)
+    graph = second.result(DEADLINE).resource_graph
+
+    assert (TYPE, "after") in graph
+    assert (TYPE, "before") not in graph
+
+
+def test_a_waiting_operation_can_be_cancelled(service, tmp_path, journal):
+    gate = Gate()
+    add(service, tmp_path, journal, waiting_at(gate, "on_main", "one"), children={})
+    first = service.protect(plan("one"))
+    gate.wait_entered()
+    second = service.protect(plan("one"))
+    second.cancel()
+    with pytest.raises(OperationCancelledError):
+        second.result(DEADLINE)
+    gate.open()
+    first.result(DEADLINE)
+
+    assert len([1 for hook, _ in journal.hooks() if hook == "on_main"]) == 1
+
+
+def test_delete_waits_for_a_restore_that_reads_the_checkpoint(service, tmp_path, journal):
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if (verb, hook) == ("restore", "on_main"):
+            gate.pass_through()
+
+    add(service, tmp_path, journal, behave, children={})
+    checkpoint = service.protect(plan("one")).result(DEADLINE)
+    restore = service.restore(checkpoint.id)
+    gate.wait_entered()
+    delete = service.delete(checkpoint.id)
+    assert not delete.wait(0.05)
+    gate.open()
+    restore.result(DEADLINE)
+    delete.result(DEADLINE)
+
+    assert ("delete", "on_main", "one") in journal.entries
+
+
+@pytest.mark.crash_expected
+def test_a_dead_hook_actor_fails_its_own_operation_only(service, tmp_path, journal, monkeypatch):
+    add(service, tmp_path, journal)
+    original = hook_module.HookActor.on_receive
+
+    def dies(self: Any, message: Any) -> None:
+        graph = self.control.run.planned.graph
+        if type(message).__name__ == "CompletionDurable" and (TYPE, "disk1") in graph:
+            raise ZeroDivisionError("a bug")
+        original(self, message)
+
+    monkeypatch.setattr(hook_module.HookActor, "on_receive", dies)
+    with pytest.raises(OperationError, match="a bug"):
+        service.protect(plan("server")).result(DEADLINE)
+
+    assert journal.aborted() == ["server"]
+    assert service.protect(plan("lone")).result(DEADLINE).status is CheckpointStatus.AVAILABLE
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("nth", range(1, 14))
+def test_a_bank_that_fails_at_its_nth_commit_ends_the_operation_and_undoes_what_began(
+    tmp_path, journal, monkeypatch, nth, is_async
+):
+    """Whatever commit fails: the operation ends, and nothing that began stays so."""
+    with ProtectionService(workers=4) as service:
+        add(service, tmp_path, journal, is_async=is_async)
+        bank = service.provider("local").bank
+        environment = bank._environment
+        commit, counted = environment.commit_group, [0]
+
+        def commit_group(changes: Any) -> Any:
+            counted[0] += 1
+            if counted[0] == nth:
+                return [Outcome(None, BankFullError("the disk is full")) for _ in changes]
+            return commit(changes)
+
+        monkeypatch.setattr(environment, "commit_group", commit_group)
+        handle = service.protect(plan("server"))
+        assert handle.wait(DEADLINE)
+        error = handle.exception()
+        began = {n for hook, n in journal.hooks() if hook != "on_abort"}
+        if counted[0] < nth:
+            assert error is None
+        elif error is not None:
+            assert "the disk is full" in str(error)
+            assert set(journal.aborted()) == began
+        assert handle.status.is_terminal
+        assert bank.check() == []
+
+
+def test_a_bank_that_never_writes_again_still_lets_everything_be_undone(
+    tmp_path, journal, monkeypatch
+):
+    broken = threading.Event()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (hook, resource.id) == ("on_main", "disk1"):
+            broken.set()
+
+    with ProtectionService(workers=4) as service:
+        add(service, tmp_path, journal, behave)
+        environment = service.provider("local").bank._environment
+        commit = environment.commit_group
+
+        def commit_group(changes: Any) -> Any:
+            if broken.is_set():
+                return [Outcome(None, BankFullError("the disk is full")) for _ in changes]
+            return commit(changes)
+
+        monkeypatch.setattr(environment, "commit_group", commit_group)
+        handle = service.protect(plan("server"))
+        with pytest.raises(OperationError, match="the disk is full"):
+            handle.result(DEADLINE)
+        assert set(journal.aborted()) == {"server", "disk1", "disk2"}
+        broken.clear()
+
+
+def test_many_operations_at_once_all_end(tmp_path, journal):
+    with ProtectionService(workers=4) as service:
+        add(service, tmp_path, journal, failing(("on_main", "7"), ("on_main", "30")), children={})
+        handles = [
+            service.protect(Plan("many", "local", [thing(str(number))])) for number in range(60)
+        ]
+        statuses = [handle.wait(DEADLINE) and handle.status for handle in handles]
+
+    assert statuses.count(OperationStatus.FAILED) == 2
+    assert statuses.count(OperationStatus.SUCCEEDED) == 58
+
+
+def test_closing_waits_for_what_runs_and_refuses_what_comes(tmp_path, journal):
+    gate = Gate()
+    service = ProtectionService(workers=4)
+    add(service, tmp_path, journal, waiting_at(gate, "on_main", "one"), children={})
+    handle = service.protect(plan("one"))
+    gate.wait_entered()
+    closer = threading.Thread(target=service.close)
+    closer.start()
+    gate.open()
+    closer.join(DEADLINE)
+
+    assert handle.status is OperationStatus.SUCCEEDED
+    with pytest.raises(ServiceClosedError):
+        service.protect(plan("one"))
+    service.close()
+
+
+def test_closing_without_draining_cancels_and_undoes(tmp_path, journal):
+    gate = Gate()
+    service = ProtectionService(workers=4)
+    add(service, tmp_path, journal, waiting_at(gate, "on_main", "one"), children={})
+    handle = service.protect(plan("one"))
+    gate.wait_entered()
+    closer = threading.Thread(target=lambda: service.close(drain=False))
+    closer.start()
+    gate.open()
+    closer.join(DEADLINE)
+
+    assert handle.status is OperationStatus.CANCELLED
+    assert journal.aborted() == ["one"]
+
+
+def test_an_operations_time_limit_ends_it(tmp_path, journal):
+    gate = Gate()
+    with ProtectionService(workers=4) as service:
+        behave = waiting_at(gate, "on_main", "one", polls=True)
+        add(service, tmp_path, journal, behave, children={})
+        handle = service.protect(plan("one"), timeout=0.05)
+        gate.wait_entered()
+        stream = iter(handle.events())
+        next(event for event in stream if event.detail.get("status") == "aborting")
+        gate.open()
+        with pytest.raises(OperationError, match=r"longer than 0\.05 s"):
+            handle.result(DEADLINE)
+    assert handle.status is OperationStatus.FAILED
+
+
+def test_handles_say_how_far_they_are_and_tell_events(service, tmp_path, journal):
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (hook, resource.id) == ("on_main", "disk1"):
+            call["context"].progress(3, 10, "bytes")
+            gate.pass_through()
+
+    add(service, tmp_path, journal, behave)
+    handle = service.protect(plan("server"))
+    events = handle.events()
+    gate.wait_entered()
+    progress = handle.progress()
+    (running,) = [r for r in progress.running if r.resource == (TYPE, "disk1")]
+    assert (running.hook, running.done, running.total) == ("on_main", 3, 10)
+    assert progress.hooks_total == 12
+    assert service.operation(handle.id) is handle
+    gate.open()
+    called = threading.Event()
+    handle.add_done_callback(lambda found: found is handle and called.set())
+    handle.result(DEADLINE)
+
+    kinds = [event.kind for event in events]
+    assert kinds.count("hook_completed") <= 12
+    assert kinds[-1] == "ended"
+    assert called.wait(DEADLINE)
+    assert handle.progress().hooks_done == 12
+    assert list(handle.events()) == []
+    with pytest.raises(OperationNotFoundError):
+        service.operation(handle.id)
+
+
+def test_a_handle_can_be_awaited_and_a_cancelled_waiter_cancels_nothing(service, tmp_path, journal):
+    gate = Gate()
+    add(service, tmp_path, journal, waiting_at(gate, "on_main", "one"), children={})
+    handle = service.protect(plan("one"))
+
+    async def wait_for_it() -> Any:
+        waiter = asyncio.ensure_future(asyncio.wait_for(asyncio.shield(_result(handle)), 0.01))
+        with pytest.raises(TimeoutError):
+            await waiter
+        gate.open()
+        return await handle
+
+    checkpoint = asyncio.run(wait_for_it())
+    assert checkpoint.status is CheckpointStatus.AVAILABLE
+
+
+async def _result(handle: Any) -> Any:
+    return await handle
+
+
+def test_async_hooks_run_side_by_side_on_one_thread(service, tmp_path, journal):
+    inside: list[int] = []
+    most = [0]
+
+    async def slow() -> None:
+        inside.append(1)
+        most[0] = max(most[0], len(inside))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        inside.pop()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> Any:
+        return slow() if hook == "on_main" else None
+
+    children = {"server": [f"disk{number}" for number in range(200)]}
+    add(service, tmp_path, journal, behave, children=children, is_async=True)
+    service.protect(plan("server")).result(DEADLINE)
+
+    assert most[0] > 50
+    assert len({call["thread"] for call in journal.calls}) == 1
