@@ -183,7 +183,7 @@ def test_a_file_that_shrinks_each_time_is_saved_as_far_as_it_goes(case, monkeypa
 
     def pread(fd, size, offset):
         if offset == 1 << 20:
-            os.truncate(path, path.stat().st_size // 2 + 1000)
+            os.truncate(path, path.stat().st_size - 1)
         return original(fd, size, offset)
 
     monkeypatch.setattr(os, "pread", pread)
@@ -192,9 +192,8 @@ def test_a_file_that_shrinks_each_time_is_saved_as_far_as_it_goes(case, monkeypa
 
     monkeypatch.undo()
     case.driver.verify(checkpoint, case.resource)
-    assert contents(case, checkpoint) == {"file": path.read_bytes()[: 1 << 20]} or (
-        info(case, checkpoint)["changed"] == 0
-    )
+    assert info(case, checkpoint)["changed"] == 1
+    assert contents(case, checkpoint) == {"file": b"x" * 2_999_997}
 
 
 def test_a_file_that_keeps_changing_fails_if_told(case, monkeypatch):
@@ -208,9 +207,7 @@ def test_a_file_that_keeps_changing_fails_if_told(case, monkeypatch):
 def test_a_file_that_vanishes_before_it_is_read_is_reported(case, monkeypatch):
     for name in "abc":
         (case.source / name).write_text(name)
-    on_each_read(
-        monkeypatch, lambda path: path.name == "a" and (case.source / "b").unlink()
-    )
+    on_each_read(monkeypatch, lambda path: path.name == "a" and (case.source / "b").unlink())
 
     checkpoint = case.driver.protect(case.resource)
 
@@ -228,10 +225,10 @@ def test_a_directory_that_changes_while_it_is_read_is_reported(case, monkeypatch
     assert info(case, checkpoint)["reports"] == [
         {
             "what": "changed",
-            "path": str(case.source) + "/",
+            "path": str(case.source),
             "reason": "names came or went while it was read",
         }
-    ] or info(case, checkpoint)["reports"][0]["path"] == str(case.source)
+    ]
 
 
 @pytest.mark.parametrize("replacement", ["fifo", "symlink", "directory"])
@@ -303,7 +300,7 @@ def test_a_child_of_another_type_or_place_hides_no_file(case, tmp_path):
     assert contents(case, checkpoint) == {"x": b"x"}
 
 
-def unreadable(case, monkeypatch, name, error=PermissionError(13, "Permission denied")):
+def make_unreadable(monkeypatch, name, error):
     """Make *name* unreadable even for root."""
     original = os.open
 
@@ -319,7 +316,7 @@ def unreadable(case, monkeypatch, name, error=PermissionError(13, "Permission de
 def test_what_cannot_be_read_fails_by_default(case, monkeypatch, name):
     (case.source / "b").write_text("b")
     (case.source / "sub").mkdir()
-    unreadable(case, monkeypatch, name.encode())
+    make_unreadable(monkeypatch, name.encode(), PermissionError(13, "Permission denied"))
 
     with pytest.raises(UnreadableError, match=f"{name}: Permission denied; exclude it"):
         case.driver.protect(case.resource)
@@ -330,7 +327,7 @@ def test_what_cannot_be_read_is_reported_if_told(case, monkeypatch):
     (case.source / "b").write_text("b")
     (case.source / "sub").mkdir()
     (case.source / "sub" / "c").write_text("c")
-    unreadable(case, monkeypatch, b"b", OSError(5, "Input/output error"))
+    make_unreadable(monkeypatch, b"b", OSError(5, "Input/output error"))
 
     checkpoint = case.driver.protect(case.resource, on_unreadable="report")
 
@@ -354,6 +351,7 @@ def test_a_read_error_in_the_middle_of_a_file_is_no_end_of_it(case, monkeypatch)
         case.driver.protect(case.resource)
     checkpoint = case.driver.protect(case.resource, on_unreadable="report")
 
+    monkeypatch.undo()
     assert contents(case, checkpoint) == {"b": b"b"}
 
 
