@@ -25,6 +25,7 @@ from karbor_actors.errors import (
     ServiceClosedError,
 )
 from karbor_actors.operations import hook as hook_module
+from karbor_actors.operations.control import OperationControl
 from kit import TYPE, Journal, RecordingProtection, failing, plan, provider, store_something, thing
 
 if TYPE_CHECKING:
@@ -223,6 +224,34 @@ def test_a_dead_hook_actor_fails_its_own_operation_only(service, tmp_path, journ
     assert service.protect(plan("lone")).result(DEADLINE).status is CheckpointStatus.AVAILABLE
 
 
+@pytest.mark.crash_expected
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_dead_supervisor_ends_its_own_operation_and_its_successor_undoes_what_began(
+    service, tmp_path, journal, monkeypatch, deaths
+):
+    gate, left = Gate(), [deaths]
+    add(service, tmp_path, journal, waiting_at(gate, "on_main", "disk1"))
+    handle = service.protect(plan("server"))
+    gate.wait_entered()
+    original = OperationControl.take_reports
+
+    def dies(self: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise ZeroDivisionError("a bug")
+        original(self)
+
+    monkeypatch.setattr(OperationControl, "take_reports", dies)
+    gate.open()
+    with pytest.raises(OperationError, match="a bug"):
+        handle.result(DEADLINE)
+
+    assert handle.status is OperationStatus.FAILED
+    if deaths == 1:
+        assert journal.aborted()[-1] == "server"
+    assert service.protect(plan("lone")).result(DEADLINE).status is CheckpointStatus.AVAILABLE
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("nth", range(1, 14))
 def test_a_bank_that_fails_at_its_nth_commit_ends_the_operation_and_undoes_what_began(
@@ -327,15 +356,15 @@ def test_closing_without_draining_cancels_and_undoes(tmp_path, journal):
 
 
 def test_an_operations_time_limit_ends_it(tmp_path, journal):
-    gate = Gate()
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        never = threading.Event()
+        while hook == "on_main":
+            call["context"].check_cancelled()
+            never.wait(0.001)
+
     with ProtectionService(workers=4) as service:
-        behave = waiting_at(gate, "on_main", "one", polls=True)
         add(service, tmp_path, journal, behave, children={})
         handle = service.protect(plan("one"), timeout=0.05)
-        gate.wait_entered()
-        stream = iter(handle.events())
-        next(event for event in stream if event.detail.get("status") == "aborting")
-        gate.open()
         with pytest.raises(OperationError, match=r"longer than 0\.05 s"):
             handle.result(DEADLINE)
     assert handle.status is OperationStatus.FAILED

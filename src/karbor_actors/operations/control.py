@@ -88,7 +88,7 @@ class OperationControl:
         self.reason: AbortReason | None = None
         """Why everything is undone, if it is."""
         self._runners, self._outbox = runners, outbox
-        self._request_flush, self._emit = request_flush, emit
+        self.request_flush, self.emit = request_flush, emit
         self._ledger = Ledger(run, outbox)
         self._window = 2 * workers if any(run.planned.abort_kinds) else WINDOW
         self._admitted = 0
@@ -103,7 +103,7 @@ class OperationControl:
     def start(self) -> None:
         """Let the first hooks run."""
         self._ready.extend(self.schedule.start())
-        self._request_flush()
+        self.request_flush()
 
     @property
     def is_over(self) -> bool:
@@ -135,7 +135,7 @@ class OperationControl:
                 self.undo.body_ended(report)
             else:
                 self._body_ended(report)
-        self._request_flush()
+        self.request_flush()
 
     def flush(self) -> None:
         """Admit hooks; hand this turn's journal record and calls on."""
@@ -163,7 +163,7 @@ class OperationControl:
             ref.tell(Withdraw())
         self._ledger.add_record(JournalRecord.of_abort_decision(reason))
         self._decision_pending = True
-        self._request_flush()
+        self.request_flush()
 
     # -- what hook actors ask
 
@@ -174,7 +174,7 @@ class OperationControl:
     def record_intent(self, hook: int) -> None:
         """Have *hook*'s intent recorded; its actor is told when it is durable."""
         self._ledger.add_intent(hook)
-        self._request_flush()
+        self.request_flush()
 
     def dispatch(self, hook: int, number: int) -> bool:
         """Have attempt *number* of *hook* run; False if nothing starts any more."""
@@ -187,8 +187,8 @@ class OperationControl:
         else:
             lane = Lane.PREPARE if hook % HOOKS_PER_RESOURCE < MAIN else Lane.MAIN
             self._calls[lane].append(call)
-        self._emit("hook_started", resource, name, attempt=number)
-        self._request_flush()
+        self.emit("hook_started", resource, name, attempt=number)
+        self.request_flush()
         return True
 
     def hook_completed(self, hook: int) -> None:
@@ -197,15 +197,15 @@ class OperationControl:
         self._ready.extend(self.schedule.complete(hook))
         resource = hook // HOOKS_PER_RESOURCE
         self.undo.hooks_changed([resource])
-        self._emit("hook_completed", resource, hook_name(hook))
-        self._request_flush()
+        self.emit("hook_completed", resource, hook_name(hook))
+        self.request_flush()
 
     def hook_withdrawn(self, hook: int) -> None:
         """Give up *hook*, whose body did not run."""
         self._retire(hook)
         self.schedule.withdraw(hook)
         self.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])
-        self._request_flush()
+        self.request_flush()
 
     def hook_failed(self, hook: int, error: BaseException) -> None:
         """Deal with the last failure of *hook*."""
@@ -214,7 +214,7 @@ class OperationControl:
         touched = self.schedule.fail(hook)
         if self.reason is None or not isinstance(error.__cause__, HookCancelledError):
             self.failures.append(error)  # leaving early when told to is no failure
-        self._emit("hook_failed", resource, name, error=describe_cause(error))
+        self.emit("hook_failed", resource, name, error=describe_cause(error))
         key = self.run.planned.graph.nodes[resource].key
         reason = AbortReason(AbortKind.FAILURE, describe_cause(error), key, name)
         if self.run.planned.on_failure is OnFailure.ABORT:
@@ -223,7 +223,7 @@ class OperationControl:
         if self.reason is None:
             doomed = [lost for lost in touched if not self.schedule.is_complete(lost)]
             self.undo.add(doomed, reason)
-        self._request_flush()
+        self.request_flush()
 
     # -- what abort actors ask
 
@@ -235,7 +235,7 @@ class OperationControl:
             self._async_calls.append(call)
         else:
             self._calls[Lane.ABORT].append(call)
-        self._request_flush()
+        self.request_flush()
 
     def abort_ended(self, resource: int, error: BaseException | None) -> None:
         """Deal with the end of *resource*'s abort."""
@@ -243,8 +243,8 @@ class OperationControl:
             return
         self._ledger.add_record(JournalRecord.of_abort(resource, ok=error is None))
         detail = {} if error is None else {"error": describe_cause(error)}
-        self._emit("abort_failed" if error else "aborted", resource, HookName.ON_ABORT, **detail)
-        self._request_flush()
+        self.emit("abort_failed" if error else "aborted", resource, HookName.ON_ABORT, **detail)
+        self.request_flush()
 
     def hook_actor_died(self, hook: int, error: BaseException) -> None:
         """Deal with the death of *hook*'s actor."""

@@ -185,6 +185,16 @@ class OperationHandle:
         """Say which actor runs the operation."""
         self._supervisor = supervisor
 
+    def tell(self, message: object) -> None:
+        """Tell the actor that runs the operation now; nobody, once it has ended."""
+        supervisor = self._supervisor
+        if supervisor is not None:
+            try:
+                supervisor.tell(message)
+            except pykka.ActorDeadError:
+                if not self._future.done():
+                    raise
+
     def emit(self, event: Event) -> None:
         """Give *event* to every listener."""
         for stream in tuple(self._streams):

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from karbor_actors.errors import ActorCrashedError
     from karbor_actors.model import AbortReason
     from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.supervisor import SupervisorActor
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,14 @@ class Cancel:
     """To a supervisor: end the operation and undo what began."""
 
     reason: AbortReason
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """To a supervisor: another one died; undo what its operation began."""
+
+    dead: SupervisorActor
+    crash: ActorCrashedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from karbor_actors.operations.messages import (
     LookAtOutbox,
     ReleaseAborts,
     StepDone,
+    TakeOver,
 )
 from karbor_actors.operations.outbox import Outbox
 from karbor_actors.operations.outcome import Outcome
@@ -40,8 +41,6 @@ from karbor_actors.operations.runner import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from pykka import ActorRef
 
     from karbor_actors.actors import Timer
     from karbor_actors.model import HookName
@@ -57,8 +56,8 @@ _LOG = logging.getLogger("karbor_actors.operations")
 class _Step:
     """A blocking step of a supervisor, as a call for a worker."""
 
-    def __init__(self, ref: ActorRef[Any], name: str, body: Callable[[], Any]) -> None:
-        self._ref, self._name, self._body = ref, name, body
+    def __init__(self, handle: OperationHandle, name: str, body: Callable[[], Any]) -> None:
+        self._handle, self._name, self._body = handle, name, body
 
     def run(self) -> None:
         """Run the step and tell the supervisor how it ended."""
@@ -66,7 +65,7 @@ class _Step:
             done = StepDone(self._name, self._body())
         except BaseException as error:  # noqa: BLE001 - plugin code may be in it: ends the operation
             done = StepDone(self._name, error=error)
-        self._ref.tell(done)
+        self._handle.tell(done)
 
     async def run_async(self) -> None:
         """Steps are never asynchronous."""
@@ -108,6 +107,7 @@ class SupervisorActor(PooledActor):
         self._step = ""
         self._flush_requested = False
         self._timers: list[Timer] = []
+        self._is_successor = False
 
     def on_receive(self, message: Any) -> Any:
         """Take the operation one step further."""
@@ -126,6 +126,8 @@ class SupervisorActor(PooledActor):
             case ReleaseAborts():
                 if self._control is not None:
                     self._control.undo.release()
+            case TakeOver(dead=dead, crash=crash):
+                self._take_over(dead, crash)
             case GetProgress():
                 return self._progress()
             case Begin():
@@ -135,16 +137,36 @@ class SupervisorActor(PooledActor):
         return None
 
     def died(self, error: BaseException) -> None:
-        """End the operation when its supervisor died of *error*: a bug, reported to the caller."""
+        """Have a successor undo what began, when its supervisor died of *error*: a bug."""
         crash = ActorCrashedError(f"the supervisor died: {describe_cause(error)}")
         crash.__cause__ = error
-        self._settle(OperationStatus.FAILED, error=self._failure([crash]))
+        if self._control is None or self._outcome is not None or self._is_successor:
+            self._settle(OperationStatus.FAILED, error=self._failure([crash]))
+            return
+        ref = SupervisorActor.start_on(
+            self._engine.dispatcher, self._engine, self._verb, self._handle
+        )
+        self._handle.attach(ref)
+        ref.tell(TakeOver(self, crash))
+
+    def _take_over(self, dead: SupervisorActor, crash: ActorCrashedError) -> None:
+        """Go on where *dead* died: with the end of the operation, and with nothing else."""
+        control = dead._control  # noqa: SLF001 - the same class, and nobody else has it
+        if control is None:
+            return
+        self._is_successor = True
+        self._planned, self._run, self._control = dead._planned, dead._run, control  # noqa: SLF001
+        self._timers = dead._timers  # noqa: SLF001
+        control.request_flush, control.emit = self._request_flush, self._emit
+        control.failures.append(crash)
+        control.abort(AbortReason(AbortKind.FAILURE, str(crash)))
+        control.take_reports()
 
     # -- steps
 
     def _begin_step(self, name: str, body: Callable[[], Any]) -> None:
         self._step = name
-        self._engine.runners.submit(Lane.PLAN, [_Step(self.actor_ref, name, body)])
+        self._engine.runners.submit(Lane.PLAN, [_Step(self._handle, name, body)])
 
     def _step_done(self, done: StepDone) -> None:
         self._step = ""
@@ -175,12 +197,12 @@ class SupervisorActor(PooledActor):
         self._run = run
         self._handle.set_checkpoint_id(self._verb.checkpoint_id)
         self._handle.set_status(OperationStatus.RUNNING)
-        ref = self.actor_ref
+        handle = self._handle
         self._control = OperationControl(
             run,
             self._engine.dispatcher,
             self._engine.runners,
-            Outbox(lambda: ref.tell(LookAtOutbox())),
+            Outbox(lambda: handle.tell(LookAtOutbox())),
             request_flush=self._request_flush,
             emit=self._emit,
             retry=self._engine.retry_policy(run.planned, self._verb.provider.retry),
@@ -194,8 +216,8 @@ class SupervisorActor(PooledActor):
             self._control.abort(self._cancelled)
 
     def _call_later(self, delay: float, message: object) -> None:
-        ref = self.actor_ref
-        self._timers.append(self._engine.dispatcher.call_later(delay, lambda: ref.tell(message)))
+        handle = self._handle
+        self._timers.append(self._engine.dispatcher.call_later(delay, lambda: handle.tell(message)))
 
     # -- while hooks run
 
