@@ -34,36 +34,47 @@ _TYPE_WORDS = {
 _OTHER_WORDS = errors.BasicErrorHandler.messages
 
 
-def check_values(
-    schema: Schema, values: dict[str, Any], where_of: WhereOf, what: str
-) -> tuple[dict[str, Any], list[Fault]]:
-    """Return *values* normalized by a prepared schema, and what is wrong with them.
+class ValueChecker:
+    """Normalizes values by a prepared schema and says what is wrong with them.
+
+    Keeps Cerberus's validator, which is slow to make; not safe from several threads.
 
     Args:
         schema: The prepared schema.
-        values: Plain data; it is left as it is.
-        where_of: Returns what a top-level field (or None, the whole) belongs to, as a fault
-            shows it.
-        what: What the values are for: ``protect``, ``saved info``, ...
+        what: What the values are for, as faults show it.
     """
-    validator = SchemaValidator(schema)
-    try:
-        validator.validate(copy_plain(values, "", []))
-    except Exception as error:  # a check_with of the plugin's: reported as a fault
-        hidden = any(map(mentions_secret, schema.values()))
-        reason = type(error).__name__ if hidden else describe_cause(error)
-        return {}, [Fault(where_of(None), f"cannot be checked: {reason}")]
-    faults = []
-    for found in _flat(validator._errors):  # noqa: SLF001 - the only place that has the codes
-        top = str(found.document_path[0]) if found.document_path else None
-        hidden = top not in schema or mentions_secret(schema[top])
-        fault = _sentence(found, schema, what, hidden=hidden)
-        faults.append(Fault(_where(where_of(top), found.document_path), fault))
-    normalized = {}
-    for name, value in ({} if faults else validator.document).items():
-        # A coerce may give anything, but the journal must be able to keep it.
-        normalized[name] = copy_plain(value, f"{where_of(name)}.{name}", faults)
-    return normalized, faults
+
+    def __init__(self, schema: Schema, what: str) -> None:
+        self._schema, self._what = schema, what
+        self._secret = {str(name): mentions_secret(rules) for name, rules in schema.items()}
+        self._validator = SchemaValidator(schema)
+
+    def check(
+        self, values: dict[str, Any], where_of: WhereOf
+    ) -> tuple[dict[str, Any], list[Fault]]:
+        """Return *values* normalized, and what is wrong with them.
+
+        Args:
+            values: Plain data; it is left as it is.
+            where_of: Returns what a top-level field (or None, the whole) belongs to, as a
+                fault shows it.
+        """
+        try:
+            self._validator.validate(copy_plain(values, "", []))
+        except Exception as error:  # a check_with of the plugin's: reported as a fault
+            reason = type(error).__name__ if any(self._secret.values()) else describe_cause(error)
+            return {}, [Fault(where_of(None), f"cannot be checked: {reason}")]
+        faults = []
+        for found in _flat(self._validator._errors):  # noqa: SLF001 - only these have codes
+            top = str(found.document_path[0]) if found.document_path else None
+            hidden = top is None or self._secret.get(top, True)
+            sentence = _sentence(found, self._schema, self._what, hidden=hidden)
+            faults.append(Fault(_where(where_of(top), found.document_path), sentence))
+        normalized = {}
+        for name, value in ({} if faults else self._validator.document).items():
+            # A coerce may give anything, but the journal must be able to keep it.
+            normalized[name] = copy_plain(value, f"{where_of(name)}.{name}", faults)
+        return normalized, faults
 
 
 def _flat(found: list[Any]) -> Iterator[Any]:

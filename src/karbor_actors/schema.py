@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import msgpack
@@ -20,7 +19,7 @@ from karbor_actors.errors import (
     describe_key,
     describe_value,
 )
-from karbor_actors.findings import check_values
+from karbor_actors.findings import ValueChecker
 from karbor_actors.plain import checked_parameters, copy_plain
 from karbor_actors.rules import (
     Schema,
@@ -185,24 +184,30 @@ def validate_parameters(
         except LookupError:
             faults.append(Fault(resource_type, "is a type that no plugin handles"))
     counts = Counter(resource.type for resource in graph.nodes)
-    values = _Values(what, faults)
+    values: list[bytes] = []
     type_places: dict[str, int] = {}
     own_places: dict[int, int] = {}
     for resource_type, schema in schemas.items():
-        fields, numbers = by_type.get(resource_type, {}), own.get(resource_type, {})
+        numbers = own.get(resource_type, {})
+        merge = _TypeMerge(resource_type, by_type.get(resource_type, {}), schema, what, values)
         # If each resource has its own, what is given for the type need not suffice by itself.
         if not numbers or len(numbers) < counts[resource_type]:
-            type_places[resource_type] = values.place(schema, resource_type, fields)
+            type_places[resource_type] = merge.place("", {})
         for number, overlay in numbers.items():
-            resource_id = graph.nodes[number].id
-            own_places[number] = values.place(schema, resource_type, fields, resource_id, overlay)
-    if faults:
-        first: dict[str, Fault] = {}  # what follows at a place only repeats it
-        for fault in faults:
-            first.setdefault(fault.where, fault)
-        raise ParametersError(list(first.values()))
+            own_places[number] = merge.place(graph.nodes[number].id, overlay)
+        faults += merge.faults
+    _raise_first_at_each_place(faults)
     given = (resource_type for resource_type, fields in by_type.items() if fields)
-    return ResourceParameters(graph, schemas, values.packed, type_places, own_places, given)
+    return ResourceParameters(graph, schemas, values, type_places, own_places, given)
+
+
+def _raise_first_at_each_place(faults: list[Fault]) -> None:
+    """Raise a ParametersError if there is a fault; what follows at a place only repeats it."""
+    first: dict[str, Fault] = {}
+    for fault in faults:
+        first.setdefault(fault.where, fault)
+    if first:
+        raise ParametersError(list(first.values()))
 
 
 def _prepared(schema_for: SchemaFor, resource_type: str) -> Schema | None:
@@ -228,37 +233,39 @@ def _sorted_out(
     return by_type, own
 
 
-class _Values:
-    """Checks distinct sets of parameters, each once, and keeps them."""
+class _TypeMerge:
+    """Lays resources' own parameters over their type's; checks each distinct result once."""
 
-    def __init__(self, what: str, faults: list[Fault]) -> None:
-        self.packed: list[bytes] = []
-        self._what, self._faults = what, faults
-        self._places: dict[tuple[str, bytes], int] = {}
-
-    def place(
+    def __init__(
         self,
-        schema: Schema | None,
         resource_type: str,
         fields: Mapping[str, Any],
-        resource_id: str = "",
-        overlay: Mapping[str, Any] = MappingProxyType({}),
-    ) -> int:
-        """Return where *packed* holds a type's *fields* with a resource's *overlay* over them."""
-        merged = {**fields, **overlay}
-        place = self._places.setdefault((resource_type, _packed(merged)), len(self.packed))
-        if place < len(self.packed):
+        schema: Schema | None,
+        what: str,
+        values: list[bytes],
+    ) -> None:
+        self._type, self._fields, self._values = resource_type, fields, values
+        self._checker = None
+        if schema is not None:
+            self._checker = ValueChecker(schema, f"{resource_type} in {what}")
+        self._places: dict[bytes, int] = {}
+        self.faults: list[Fault] = []
+
+    def place(self, resource_id: str, overlay: Mapping[str, Any]) -> int:
+        """Return the place in *values* of the type's fields with a resource's over them."""
+        merged = {**self._fields, **overlay}
+        place = self._places.setdefault(packed := _packed(merged), len(self._values))
+        if place < len(self._values):
             return place
-        own = describe_key((resource_type, resource_id))
 
         def where_of(field: str | None) -> str:
-            return own if field in overlay else resource_type
+            return describe_key((self._type, resource_id)) if field in overlay else self._type
 
-        if schema is not None:
-            what = f"{resource_type} in {self._what}"
-            merged, faults = check_values(schema, merged, where_of, what)
-            self._faults += faults
-        self.packed.append(_packed(merged))
+        if self._checker is not None:
+            merged, faults = self._checker.check(merged, where_of)
+            self.faults += faults
+            packed = _packed(merged)
+        self._values.append(packed)
         return place
 
 
@@ -306,7 +313,9 @@ def validate_saved_info(schema: Schema | None, info: Mapping[str, Any] | None) -
     values: dict[str, Any] = copy_plain(info, "saved info", faults)
     if not faults and schema is not None:
         prepared = prepare_schema(schema, "the plugin", "saved info")
-        values, faults = check_values(prepared, values, lambda _: "saved info", "the saved info")
+        values, faults = ValueChecker(prepared, "the saved info").check(
+            values, lambda _: "saved info"
+        )
     if faults:
         msg = f"the saved info is not valid: {'; '.join(map(str, faults))}"
         raise PluginError(msg)
