@@ -211,6 +211,12 @@ class HookSchedule:
             for hook in range(first, first + HOOKS_PER_RESOURCE)
         )
 
+    def completed(self) -> Iterator[int]:
+        """Yield the implemented hooks that ended well."""
+        for hook, state in enumerate(self._state):
+            if state == DONE and self._implemented[hook]:
+                yield hook
+
     def is_active(self, resource: int) -> bool:
         """Return whether a hook of *resource* runs, or still will."""
         return self._is_active(resource * HOOKS_PER_RESOURCE, HOOKS_PER_RESOURCE)

@@ -12,6 +12,7 @@ from karbor_actors.schedule import HOOKS_PER_RESOURCE
 if TYPE_CHECKING:
     from karbor_actors.model import AbortReason
     from karbor_actors.operations.control import OperationControl
+    from karbor_actors.schedule import HookSchedule
 
 
 @dataclass(slots=True)
@@ -27,6 +28,8 @@ class Outcome:
     """The resources that are not as they should be, by number."""
     reason: AbortReason | None = None
     """Why the operation was aborted, if it was."""
+    schedule: HookSchedule | None = None
+    """Which hooks ended how; None where none ran."""
 
     @classmethod
     def of(cls, control: OperationControl, cancelled: AbortReason | None) -> Outcome:
@@ -54,7 +57,7 @@ class Outcome:
         failures = list(control.failures)
         if status is OperationStatus.FAILED and not failures and cancelled is not None:
             failures.append(TimeoutError(cancelled.error))
-        return cls(status, failures, list(pending.values()), resources, control.reason)
+        return cls(status, failures, list(pending.values()), resources, control.reason, schedule)
 
     def error_info(self) -> list[dict[str, Any]]:
         """Return the failures as plain data for the operation's record."""

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
-from karbor_actors.operations.conflicts import LockRequest
-from karbor_actors.operations.verbs.verb import (
-    CheckpointVerb,
-    checkpoint_lock,
-    want_status,
+from karbor_actors.model import (
+    CheckpointStatus,
+    OperationStatus,
+    OperationType,
+    ResourceStatus,
 )
+from karbor_actors.operations.conflicts import LockRequest
+from karbor_actors.operations.verbs.verb import CheckpointVerb, checkpoint_lock, want_status
+from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.writer import Change
+    from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
 
+_COMPLETED = "completed hooks"
 DELETABLE = {
     CheckpointStatus.AVAILABLE,
     CheckpointStatus.PARTIAL,
@@ -42,7 +47,15 @@ class Delete(CheckpointVerb):
         key = checkpoint_lock(self.bank, self.checkpoint_id)
         return LockRequest(exclusive=frozenset({key}))
 
-    def _adjust(self, graph: Any, operations: list[Any]) -> None:
+    def plan(self) -> PlannedOperation:
+        """Return what would run: not again what an earlier delete had completed."""
+        planned = super().plan()
+        for hook in self._completed_before():
+            if hook < len(planned.hook_kinds):
+                planned.hook_kinds[hook] = 0
+        return planned
+
+    def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
         """Run no hook for a resource that saved nothing."""
         checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
         for number, resource in enumerate(graph.nodes):
@@ -50,6 +63,16 @@ class Delete(CheckpointVerb):
                 section = checkpoint.get_resource_bank_section(resource)
                 if not section.list_objects() and not section.list_streams():
                     operations[number] = None
+
+    def _completed_before(self) -> set[int]:
+        """Return the hooks that failed deletes of this checkpoint had completed."""
+        completed: set[int] = set()
+        for record in self.bank.journal.operations(is_finished=True):
+            if record.type is self.type and record.checkpoint_id == self.checkpoint_id:
+                packed = record.extra.get(_COMPLETED)
+                if isinstance(packed, bytes) and len(packed) % 4 == 0:
+                    completed.update(array("I", packed))
+        return completed
 
     def open(self, planned: PlannedOperation) -> OperationRun:
         """Mark the checkpoint ``deleting`` and record the operation."""
@@ -65,7 +88,17 @@ class Delete(CheckpointVerb):
         return self.give_up(run, outcome)
 
     def give_up(self, run: OperationRun, outcome: Outcome) -> Change[Any]:
-        """Return what says that something is in the way."""
+        """Return what says that something is in the way, and what need not be done again."""
+        if outcome.schedule is not None:
+            undone = {
+                number
+                for number, status in outcome.resources.items()
+                if status in (ResourceStatus.ABORTED, ResourceStatus.ABORT_PENDING)
+            }
+            kept = [
+                h for h in outcome.schedule.completed() if h // HOOKS_PER_RESOURCE not in undone
+            ]
+            self.extra[_COMPLETED] = array("I", kept).tobytes()
         return run.checkpoint.finish_change(
             CheckpointStatus.ERROR_DELETING,
             expected={CheckpointStatus.DELETING},

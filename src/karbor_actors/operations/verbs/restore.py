@@ -18,6 +18,7 @@ from karbor_actors.operations.verbs.verb import (
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.context import Attempt
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
@@ -53,7 +54,7 @@ class Restore(CheckpointVerb):
             advice = "say allow_partial=True (--allow-partial) to restore what is there"
         want_status(checkpoint, wanted, advice)
 
-    def _adjust(self, graph: Any, operations: list[Any]) -> None:
+    def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
         """Leave out what a partial checkpoint does not hold."""
         checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
         for number, status in enumerate(checkpoint.resource_statuses().values()):

@@ -79,6 +79,8 @@ class Verb(abc.ABC):
         self._log: OperationLog | None = None
         self._number = 0
         self._is_pending = False
+        self.extra: dict[str, Any] = {}
+        """What else the operation's record is to say."""
 
     @property
     def bank(self) -> Bank:
@@ -238,6 +240,7 @@ class Verb(abc.ABC):
                 error_info=outcome.error_info(),
                 resources=dict(counts),
                 abort_pending=pending,
+                extra=self.extra,
             )
 
         self.bank.writer.write(end)

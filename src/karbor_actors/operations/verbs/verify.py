@@ -19,6 +19,7 @@ from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.context import Attempt
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
@@ -49,7 +50,7 @@ class Verify(CheckpointVerb):
         wanted = {CheckpointStatus.AVAILABLE, CheckpointStatus.PARTIAL}
         want_status(checkpoint, wanted, "verify wants an available or partial one")
 
-    def _adjust(self, graph: Any, operations: list[Any]) -> None:
+    def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
         self._looked_at_by_plugin = [operation is not None for operation in operations]
 
     def open(self, planned: PlannedOperation) -> OperationRun:
