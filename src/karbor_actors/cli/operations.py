@@ -1,0 +1,127 @@
+"""The commands that look at operations, those that run and those that have ended."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from karbor_actors.cli.banks import shorter
+from karbor_actors.cli.invocation import read_banks
+from karbor_actors.cli.options import command
+from karbor_actors.cli.text import human_seconds, iso_time, local_time, sentence, shown
+from karbor_actors.errors import OperationNotFoundError
+
+if TYPE_CHECKING:
+    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.cli.invocation import Invocation
+
+_LIMIT = 50
+_SHOWN_MATCHES = 10
+
+
+def register(app: click.Group) -> None:
+    """Add the commands to *app*."""
+
+    @app.group()
+    def operations() -> None:
+        """Look at the operations of a bank."""
+
+    command(operations, "list")(_list)
+    command(operations, "show")(_show)
+
+
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=_LIMIT,
+    show_default=True,
+    metavar="N",
+    help="At most the newest N.",
+)
+@click.option("--unfinished", is_flag=True, help="Only those that have not ended.")
+def _list(invocation: Invocation, limit: int, unfinished: bool) -> None:
+    """List operations, newest first. Times are local."""
+    records: list[OperationRecord] = []
+    for _, bank in read_banks(invocation.chosen()):
+        records += bank.journal.operations(is_finished=False if unfinished else None, limit=limit)
+    records.sort(key=lambda record: record.created_at, reverse=True)
+    records = records[:limit]
+    output = invocation.output
+    ids = shorter([record.id for record in records], output)
+    checkpoints = [record.checkpoint_id for record in records]
+    if output.out.is_terminal:
+        checkpoints = [one[: len(ids[0])] for one in checkpoints]
+    rows = [
+        (short, r.type, r.status, checkpoint, local_time(r.created_at), _took(r))
+        for short, checkpoint, r in zip(ids, checkpoints, records, strict=True)
+    ]
+    if rows:
+        output.table(["operation", "type", "status", "checkpoint", "started", "took"], rows)
+    elif not output.is_json:
+        output.note("no operations")
+    output.document([_describe(record) for record in records])
+
+
+@click.argument("operation")
+def _show(invocation: Invocation, operation: str) -> None:
+    """Show one operation, with what went wrong in it."""
+    record = _find(invocation, operation)
+    output = invocation.output
+    output.fields(
+        [
+            ("operation", record.id),
+            ("type", record.type),
+            ("status", record.status),
+            ("checkpoint", record.checkpoint_id),
+            ("plan", record.plan_name),
+            ("provider", record.provider),
+            ("on failure", record.on_failure),
+            ("started", local_time(record.created_at)),
+            ("ended", local_time(record.ended_at)),
+            ("took", _took(record)),
+            ("resources", ", ".join(f"{n:,} {status}" for status, n in record.resources.items())),
+            ("abort pending", record.abort_pending or None),
+        ]
+    )
+    for key, fields in record.parameters.items():
+        for name, value in fields.items():
+            output.line(f"parameter: {shown(key)}.{shown(name)} = {shown(repr(value))}")
+    for error in record.error_info:
+        output.line(f"error: {sentence(error.get('message', error))}", "red")
+        if output.is_debug and error.get("traceback"):
+            for line in str(error["traceback"]).splitlines():
+                output.line(f"  {shown(line)}", "dim")
+    output.document(_describe(record))
+
+
+def _find(invocation: Invocation, operation_id: str) -> OperationRecord:
+    """Return the record of the operation with that id, or the only one that begins so."""
+    found: dict[str, OperationRecord] = {}
+    for _, bank in read_banks(invocation.chosen()):
+        for record in bank.journal.operations():
+            if operation_id and record.id.startswith(operation_id):
+                found[record.id] = record
+    if operation_id in found:
+        return found[operation_id]
+    if not found:
+        raise OperationNotFoundError(operation_id)
+    if len(found) > 1:
+        matches = ", ".join(list(found)[:_SHOWN_MATCHES])
+        message = f"{operation_id!r} fits {len(found)} operations: {matches}"
+        raise click.BadParameter(message)
+    return next(iter(found.values()))
+
+
+def _took(record: OperationRecord) -> str:
+    began = record.created_at if record.started_at is None else record.started_at
+    return "" if record.ended_at is None else human_seconds(record.ended_at - began)
+
+
+def _describe(record: OperationRecord) -> dict[str, Any]:
+    fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    for name in ("created_at", "started_at", "ended_at"):
+        fields[name] = iso_time(fields[name])
+    del fields["extra"], fields["number"]
+    return fields

@@ -1,0 +1,91 @@
+"""The options that commands share, and how a command is declared."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from karbor_actors.cli.invocation import WORKERS, Invocation
+from karbor_actors.cli.output import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Function = Callable[..., Any]
+
+_JSON = click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
+_DEBUG = click.option("--debug", is_flag=True, help="Print debug messages, and tracebacks.")
+_BANK = (
+    click.option(
+        "--bank",
+        metavar="DIRECTORY",
+        envvar="KARBOR_ACTORS_BANK",
+        show_envvar=True,
+        type=click.Path(),
+        help="The bank; its provider is named 'local' and has the plugins filesystem and sqlite.",
+    ),
+    click.option(
+        "--objects",
+        metavar="URL",
+        help="The object store of --bank's data, if it is not below the directory.",
+    ),
+    click.option(
+        "--config",
+        metavar="FILE",
+        envvar="KARBOR_ACTORS_CONFIG",
+        show_envvar=True,
+        type=click.Path(),
+        help="A TOML file of providers.",
+    ),
+    click.option("--provider", metavar="NAME", help="Which provider of --config."),
+)
+_RUN = (
+    click.option(
+        "--progress",
+        type=click.Choice(["auto", "plain", "json", "none"]),
+        default="auto",
+        show_default=True,
+        help="How progress is shown on stderr; auto: live on a terminal, else plain lines.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1, 1024),
+        default=WORKERS,
+        show_default=True,
+        metavar="N",
+        help="Threads for the plugins' work.",
+    ),
+)
+
+
+def command(
+    group: click.Group, name: str, *, uses_banks: bool = True, runs: bool = False
+) -> Callable[[Function], click.Command]:
+    """Declare a function as the command *name* of *group*.
+
+    The function gets an :class:`Invocation` first, then its own options' values.
+
+    Args:
+        group: Where the command is.
+        name: What it is called.
+        uses_banks: Whether it has the options that name providers.
+        runs: Whether it runs an operation, with progress.
+    """
+    shared = [*(_BANK if uses_banks else ()), *(_RUN if runs else ()), _JSON, _DEBUG]
+
+    def declare(function: Function) -> click.Command:
+        @functools.wraps(function)
+        def call(**values: Any) -> Any:
+            output = Output(is_json=values.pop("is_json"), is_debug=values.pop("debug"))
+            names = ("config", "bank", "objects", "provider", "progress", "workers")
+            own = {key: values.pop(key) for key in names if key in values}
+            return function(Invocation(output, **own), **values)
+
+        decorated: Function = call
+        for option in reversed(shared):
+            decorated = option(decorated)
+        return group.command(name)(decorated)
+
+    return declare

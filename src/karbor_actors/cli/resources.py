@@ -1,0 +1,101 @@
+"""From what was named, in a plan or as paths, to resources that are there."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from karbor_actors import Plan, ProtectablePlugin, Resource
+from karbor_actors.cli.files import LOCAL, read_plan
+from karbor_actors.errors import Fault, PlanError, ResourceMissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from karbor_actors import Provider
+    from karbor_actors.errors import ResourceKey
+
+PLAN_SUFFIX = ".toml"
+
+
+def named_plan(names: Sequence[str], *, name: str | None, provider: str | None) -> Plan | None:
+    """Return the plan in the file that *names* is, or None if *names* are resources' paths.
+
+    Raises:
+        PlanError: A plan file is malformed, or is named beside something else.
+    """
+    files = [path for path in names if path.endswith(PLAN_SUFFIX) and not os.path.isdir(path)]
+    if not files:
+        return None
+    if len(names) > 1:
+        raise PlanError([Fault(files[0], "is a plan; name it alone")])
+    plan = read_plan(files[0])
+    return Plan(name or plan.name, provider or plan.provider, plan.resources, plan.parameters)
+
+
+def plan_of_paths(paths: Sequence[str], name: str | None, provider: Provider) -> Plan:
+    """Return a plan of what a provider's protectable plugins find at *paths*.
+
+    Raises:
+        ResourceMissingError: Nothing is at a path, or nothing that can be protected.
+        ListingError: A plugin failed.
+    """
+    resources = [_resource_at(os.path.realpath(path), provider) for path in paths]
+    return Plan(name or resources[0].name or LOCAL, provider.name, list(dict.fromkeys(resources)))
+
+
+def _resource_at(path: str, provider: Provider) -> Resource:
+    protectables = provider.protectables
+    for resource_type in protectables.types:
+        found = protectables.show_resource(None, resource_type, path)
+        if found is not None:
+            return found
+    types = ", ".join(protectables.types) or "nothing"
+    advice = "nothing is at that path"
+    if os.path.lexists(path):
+        advice = f"what is at that path is none of what provider {provider.name!r} finds: {types}"
+    first = next(iter(protectables.types), "path")
+    raise ResourceMissingError([(first, path)], advice)
+
+
+def checked_plan(plan: Plan, provider: Provider) -> Plan:
+    """Return *plan* with its resources as their protectable plugins show them.
+
+    A type that no plugin finds, or whose plugin cannot show single resources, is left as it is.
+
+    Raises:
+        ResourceMissingError: Resources that are not there, all of them at once.
+        ListingError: A plugin failed.
+    """
+    resources: list[Resource] = []
+    missing: list[ResourceKey] = []
+    for resource in plan.resources:
+        if not _can_show(resource.type, provider):
+            resources.append(resource)
+            continue
+        found = provider.protectables.show_resource(None, resource.type, resource.id)
+        if found is None:
+            missing.append(resource.key)
+        else:
+            name = resource.name or found.name
+            info = found.extra_info if resource.extra_info is None else resource.extra_info
+            resources.append(Resource(found.type, found.id, name, info))
+    if missing:
+        raise ResourceMissingError(missing, _advice(missing))
+    return Plan(plan.name, plan.provider, resources, plan.parameters)
+
+
+def _can_show(resource_type: str, provider: Provider) -> bool:
+    if resource_type not in provider.protectables.types:
+        return False
+    plugin = provider.protectables.get(resource_type)
+    return type(plugin).show_resource is not ProtectablePlugin.show_resource
+
+
+def _advice(missing: Sequence[ResourceKey]) -> str:
+    relative = [key[1] for key in missing if not os.path.isabs(key[1])]
+    if relative:
+        return "write an absolute path, or ./PATH for one beside the plan"
+    return "create it, or correct the plan" if len(missing) == 1 else "correct the plan"
+
+

@@ -1,0 +1,111 @@
+"""Waits for an operation: shows its progress, and turns Ctrl-C into a cancel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.cli.progress import make_view
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from karbor_actors import Bank, OperationHandle
+    from karbor_actors.cli.invocation import Invocation
+    from karbor_actors.cli.progress import View
+
+_POLL = 0.1
+"""Seconds between two looks at the progress."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """Counts the signals that ask the program to end."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1  # acting on it is for the main loop: a handler may take no lock
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Count signals, instead of dying of them, for as long as this lasts."""
+        before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run(
+    invocation: Invocation, start: Callable[[], OperationHandle], bank: Bank
+) -> tuple[Any, OperationHandle, float]:
+    """Start an operation and wait for its end, however long it takes to undo it.
+
+    Args:
+        invocation: Where to print.
+        start: Starts the operation.
+        bank: Where its checkpoint is or will be.
+
+    Returns:
+        The operation's result, its handle, and the seconds that it took.
+
+    Raises:
+        KarborError: It did not succeed.
+    """
+    interrupts, started = Interrupts(), time.monotonic()
+    with interrupts.caught():
+        handle = start()
+        view = make_view(invocation, handle, bank)
+        _watch(handle, view, interrupts)
+        return handle.result(), handle, time.monotonic() - started
+
+
+def _watch(handle: OperationHandle, view: View, interrupts: Interrupts) -> None:
+    listener = threading.Thread(target=_listen, args=(handle, view), name="karbor-cli-events")
+    listener.start()
+    seen = 0
+    output = _Resilient()
+    while not handle.wait(_POLL):
+        if interrupts.count > seen:
+            output.call(view.message, _cancel(handle, first=seen == 0))
+            seen = interrupts.count
+        output.call(lambda: view.update(handle.progress()))
+    listener.join()
+    output.call(view.close)
+
+
+def _listen(handle: OperationHandle, view: View) -> None:
+    output = _Resilient()
+    for event in handle.events():
+        output.call(view.event, event)
+
+
+def _cancel(handle: OperationHandle, *, first: bool) -> str:
+    handle.cancel()
+    if first:
+        return "cancelling: nothing new starts, what was begun is undone"
+    return f"still undoing what was begun, please wait (process {os.getpid()})"
+
+
+class _Resilient:
+    """Calls what prints, until the terminal is gone: an operation is never left for that."""
+
+    def __init__(self) -> None:
+        self._is_gone = False
+
+    def call(self, show: Callable[..., None], *arguments: Any) -> None:
+        """Call *show*, unless printing failed before."""
+        if self._is_gone:
+            return
+        try:
+            show(*arguments)
+        except OSError:
+            self._is_gone = True
