@@ -43,7 +43,7 @@ setup(
     package_data={"": ["py.typed"]},
     install_requires=[
         "cerberus>=1.3.5",
-        "lmdb>=1.6",
+        "lmdb>=3.0",
         "msgpack>=1.0.8",
         "pykka>=4.4",
         "zstandard>=0.22",
