@@ -19,18 +19,17 @@ Pack and stream ids hold the number of the opening that made them, so none is ev
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import secrets
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from karbor_actors.bank import block_rows
 from karbor_actors.bank.block_rows import HOLE, PackRow, PackState, block_row, pack_key
+from karbor_actors.bank.block_sweep import Sweeper
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
     BankClosedError,
@@ -55,11 +54,7 @@ if TYPE_CHECKING:
     from karbor_actors.store.codec import Block
     from karbor_actors.store.objects import ObjectStore
 
-_log = logging.getLogger("karbor_actors.bank")
-
 FOLDER = "packs"
-STEP = 4096
-"""How many blocks one transaction touches at most, or about: some tens of milliseconds."""
 
 _META_KEY = b"blocks"
 _META = struct.Struct(">8sI")
@@ -96,18 +91,12 @@ class BlockStore:
         self._lock = threading.Lock()
         self._is_closed = False
         self._next_number = 0
-        self._sessions: dict[int, set[int]] = {}
-        """By open session: the starts of the ranges of stream ids that it stages under."""
-        self._last_session = 0
         self._reserved: list[int] = []
         self._has_reserved = False
-        self._dead: list[int] = []
-        """Packs whose objects are to be deleted."""
-        self._is_sweeping = self._is_sweep_due = False
-        self._rounds: dict[int, int] = {}
-        """By round of the sweep: the newest session when it ended."""
         self._bank_id = b""
         self._opening = 0
+        self.sweeper = Sweeper(environment, self.write, self.next_ids, self.delete_pack)
+        """Knows who may still need what, and frees the rest."""
         try:
             if writer is not None:
                 self._open()
@@ -122,6 +111,7 @@ class BlockStore:
         with self._lock:
             was_closed, self._is_closed = self._is_closed, True
             reserved, self._reserved = self._reserved, []
+        self.sweeper.close()
         self.encoders.shutdown()
         self._putters.shutdown()
         if reserved and not was_closed:
@@ -145,12 +135,13 @@ class BlockStore:
 
         self._bank_id, self._opening = self.write(change)
         with self.environment.snapshot() as snapshot:
-            self._dead = [
+            left = [
                 pack
                 for pack, row in block_rows.pack_rows(snapshot)
                 if row.state != PackState.PRESENT
             ]
-        self.sweep()
+        self.sweeper.bury(left)
+        self.sweeper.sweep()
 
     # Ids and names
 
@@ -198,34 +189,11 @@ class BlockStore:
         """Put a reserved pack's object, on another thread."""
         return _submit(self._putters, self.objects.put, self.object_name(pack), data)
 
-    def bury(self, packs: Sequence[int]) -> None:
-        """Take packs that nobody needs, put or not: their objects go with the next sweep."""
-        with self._lock:
-            self._dead += packs
-
-    # Sessions
-
-    def open_session(self) -> int:
-        """Begin to count on blocks that have references now; return the session's number."""
-        with self._lock:
-            if self._is_closed:
-                raise BankClosedError
-            self._last_session += 1
-            self._sessions[self._last_session] = set()
-            return self._last_session
-
-    def own_range(self, session: int, start: int) -> None:
-        """Keep the sweep off the range of stream ids from *start*, until the session ends."""
-        with self._lock:
-            self._sessions[session].add(start)
-
-    def close_session(self, session: int, *, sweep: bool = False) -> None:
-        """End a session, and free what waited for that, or what it left itself (*sweep*)."""
-        with self._lock:
-            del self._sessions[session]
-            sweep = sweep or bool(self._rounds or self._dead)
-        if sweep:
-            self.sweep()
+    def delete_pack(self, pack: int) -> None:
+        """Delete a pack's object, if it is there."""
+        name = self.object_name(pack)
+        self._ranges.forget(name)
+        self.objects.delete(name)
 
     # Blocks
 
@@ -295,90 +263,6 @@ class BlockStore:
 
     def _fetch(self, row: BlockRow) -> bytes | memoryview:
         return self._ranges.get(self.object_name(row.pack), row.offset, row.stored_length)
-
-    # Freeing
-
-    def sweep(self) -> None:
-        """Free what nobody needs, as far as open sessions let it. Runs on the calling thread.
-
-        Never raises for what can wait: it is logged, stays listed, and the next sweep takes it.
-        While another thread sweeps, that one starts over instead.
-        """
-        with self._lock:
-            self._is_sweep_due = True
-            if self._is_sweeping:
-                return
-            self._is_sweeping = True
-        while self._must_sweep():
-            try:
-                self._release_ranges()
-                self._remove_unreferenced()
-                self._delete_objects()
-            except BankError as error:
-                _log.warning("some space could not be freed yet: %s", error)
-
-    def _must_sweep(self) -> bool:
-        with self._lock:
-            self._is_sweeping, self._is_sweep_due = self._is_sweep_due, False
-            return self._is_sweeping
-
-    def _release_ranges(self) -> None:
-        turn = self.next_ids(1)
-        ranges = self._unowned_ranges()
-        if not ranges:
-            return
-        try:
-            for at in range(0, len(ranges), STEP):
-                left = ranges[at : at + STEP]
-                while left:
-                    change = partial(block_rows.release, ranges=left, turn=turn, limit=STEP)
-                    left = left[self.write(change) :]
-        finally:
-            with self._lock:
-                self._rounds[turn] = self._last_session
-
-    def _unowned_ranges(self) -> list[tuple[int, int]]:
-        """Return the garbage ranges of no open session."""
-        with self.environment.snapshot() as snapshot:
-            found = list(block_rows.garbage_ranges(snapshot))
-        with self._lock:
-            owned = set().union(*self._sessions.values())
-        return [item for item in found if item[0] not in owned]
-
-    def _remove_unreferenced(self) -> None:
-        before = self._removable_before()
-        with self.environment.snapshot() as snapshot:
-            more = any(turn < before for _, turn, _ in islice(block_rows.unreferenced(snapshot), 1))
-        while more:
-            change = partial(block_rows.remove_unreferenced, before=before, limit=STEP)
-            dead, more = self.write(change)
-            self.bury(dead)
-
-    def _removable_before(self) -> int:
-        """Return the first round that an open session may still count on."""
-        with self._lock:
-            oldest = min(self._sessions, default=self._last_session + 1)
-            for turn in sorted(self._rounds):
-                if self._rounds[turn] >= oldest:
-                    return turn
-                del self._rounds[turn]
-        return block_rows.MAX_ID
-
-    def _delete_objects(self) -> None:
-        with self._lock:
-            dead, self._dead = self._dead, []
-        gone: list[int] = []
-        try:
-            for pack in dead:
-                name = self.object_name(pack)
-                self._ranges.forget(name)
-                self.objects.delete(name)
-                gone.append(pack)
-        finally:
-            with self._lock:
-                self._dead += dead[len(gone) :]
-            for at in range(0, len(gone), STEP):
-                self.write(partial(block_rows.forget_packs, packs=gone[at : at + STEP]))
 
 
 def _submit(pool: ThreadPoolExecutor, function: Callable[..., T], *args: object) -> Future[T]:

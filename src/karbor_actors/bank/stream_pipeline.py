@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from karbor_actors.bank import block_rows
 from karbor_actors.bank.block_rows import Batch, segment_key
-from karbor_actors.bank.blocks import STEP
+from karbor_actors.bank.block_sweep import STEP
 from karbor_actors.bank.stream_rows import NewData
 from karbor_actors.bank.transactions import Table
 from karbor_actors.store.codec import BLOCK_SIZE, DIGEST_SIZE
@@ -164,7 +164,7 @@ class Pipeline:
             if put is not None and not put.cancel():
                 put.exception()  # known already, or less than the first; wait for its end only
             lost.append(batch.pack)
-        self._blocks.bury([pack for pack in lost if pack is not None])
+        self._blocks.sweeper.bury([pack for pack in lost if pack is not None])
 
     def _identify(self, flow: Flow) -> None:
         if flow.id:
@@ -175,7 +175,7 @@ class Pipeline:
             first = self._blocks.next_ids(count)
             self._ids = range(first, first + count)
             self._ranges.append(self._ids)
-            self._blocks.own_range(self._session, first)
+            self._blocks.sweeper.own_range(self._session, first)
         flow.id, self._ids = self._ids[0], self._ids[1:]
 
     def _send(self) -> None:
@@ -278,7 +278,7 @@ class Pipeline:
             return block_rows.stage(transaction, batches)
 
         self._staging = batches
-        self._blocks.bury(self._blocks.write(change))
+        self._blocks.sweeper.bury(self._blocks.write(change))
         self._staging = ()
         self._listed += ranges
         for batch in batches:

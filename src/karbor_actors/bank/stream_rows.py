@@ -110,10 +110,19 @@ def unpack_row(
 
 def row_id(value: bytes) -> int:
     """Return the stream's id in a row's value, whatever its name."""
+    return id_and_size(value)[0]
+
+
+def id_and_size(value: bytes) -> tuple[int, int]:
+    """Return the stream's id and its size in bytes, in a row's value.
+
+    Raises:
+        BankFormatError: the row is damaged.
+    """
     if len(value) < _ROW.size:
         raise BankFormatError("the record of a stream is damaged")
-    number: int = _ROW.unpack(value[-_ROW.size :])[0]
-    return number
+    number, size = _ROW.unpack(value[-_ROW.size :])[:2]
+    return number, size
 
 
 def show(transaction: Transaction, rows: dict[bytes, tuple[bytes, int]]) -> bool:

@@ -73,7 +73,7 @@ class StreamSession:
         self._unrecorded: list[Batch] = []
 
     def __enter__(self) -> Self:
-        self._session = self._blocks.open_session()
+        self._session = self._blocks.sweeper.open_session()
         self._pipeline = Pipeline(self._blocks, self._session, self._on_settled)
         return self
 
@@ -96,7 +96,7 @@ class StreamSession:
                 pipeline.discard(self._unrecorded)
         finally:
             self._pipeline = None
-            self._blocks.close_session(self._session, sweep=has_garbage)
+            self._blocks.sweeper.close_session(self._session, sweep=has_garbage)
 
     def add(self, key: str, readable: Readable) -> StreamInfo:
         """Store what *readable* gives, to its end, as *key*."""
@@ -253,7 +253,7 @@ class StreamSession:
             return replaced, dead
 
         replaced, dead = self._blocks.write(change)
-        self._blocks.bury(dead)
+        self._blocks.sweeper.bury(dead)
         return replaced or bool(dead or self._given_up)
 
 

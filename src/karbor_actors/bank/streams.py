@@ -120,7 +120,7 @@ class Streams:
 
         if not self._blocks.write(change):
             raise ObjectNotFoundError(key, self._name)
-        self._blocks.sweep()
+        self._blocks.sweeper.sweep()
 
     def copy_to(self, target: Streams) -> None:
         """Store every stream in *target* too, of this bank or another; all visible together."""
@@ -144,4 +144,4 @@ def delete_streams(blocks: BlockStore, scope: bytes) -> None:
     """
     while blocks.write(partial(hide, scope=scope, limit=_STEP)) == _STEP:
         pass
-    blocks.sweep()
+    blocks.sweeper.sweep()
