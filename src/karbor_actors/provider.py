@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.errors import PluginError, describe_cause
+from karbor_actors.errors import (
+    AmbiguousCheckpointError,
+    CheckpointNotFoundError,
+    PluginError,
+    ProviderNotFoundError,
+    describe_cause,
+)
 from karbor_actors.model import OperationType
 from karbor_actors.plain import type_fault
 from karbor_actors.plugins import PROTECTABLE_GROUP, PROTECTION_GROUP, instantiate, load_plugin
 from karbor_actors.protectables import Protectables
+from karbor_actors.schema import plugin_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from karbor_actors.bank.bank import Bank
+    from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.model import RetryPolicy
-    from karbor_actors.plugins import Schema
+    from karbor_actors.rules import Schema
 
 _SCHEMA_GETTERS = {
     OperationType.PROTECT: "get_options_schema",
@@ -60,6 +69,7 @@ class Provider:
         self.name, self.bank, self.description = name, bank, description
         self.retry = dict(retry) if retry is not None else {}
         self.recovery_context = recovery_context
+        self._schemas: dict[tuple[str, str], Schema | None] = {}
         self.protection_plugins = _by_type(_loaded(PROTECTION_GROUP, protection_plugins))
         """The protection plugin of each resource type."""
         self.protectables = Protectables(_loaded(PROTECTABLE_GROUP, protectables))
@@ -68,40 +78,91 @@ class Provider:
     def __repr__(self) -> str:
         return f"<Provider {self.name!r}: {', '.join(sorted(self.protection_plugins))}>"
 
-    def schema(self, operation_type: OperationType, resource_type: str) -> Schema:
-        """Return the plugin's schema of the parameters of *operation_type*; {} for none.
+    def schema(self, operation_type: OperationType, resource_type: str) -> Schema | None:
+        """Return the checked schema of the parameters of *operation_type*; None takes any.
 
         Raises:
-            PluginError: The plugin failed to say.
+            LookupError: No plugin handles the type.
+            PluginError: The plugin failed to say, or its schema is none.
         """
+        plugin = self.protection_plugins[resource_type]
         getter = _SCHEMA_GETTERS.get(operation_type)
-        plugin = self.protection_plugins.get(resource_type)
-        method = getattr(plugin, getter, None) if getter else None
-        return _schema_from(method, plugin, resource_type)
+        return None if getter is None else self._schema(plugin, getter, resource_type)
 
-    def saved_info_schema(self, resource_type: str) -> Schema:
-        """Return the plugin's schema of its saved info; {} for none."""
-        plugin = self.protection_plugins.get(resource_type)
-        method = getattr(plugin, "get_saved_info_schema", None)
-        return _schema_from(method, plugin, resource_type)
+    def saved_info_schema(self, resource_type: str) -> Schema | None:
+        """Return the checked schema of a type's saved info; raises as :meth:`schema`."""
+        plugin = self.protection_plugins[resource_type]
+        return self._schema(plugin, "get_saved_info_schema", resource_type)
+
+    def _schema(self, plugin: Any, getter: str, resource_type: str) -> Schema | None:
+        place = (getter, resource_type)
+        if place not in self._schemas:
+            self._schemas[place] = plugin_schema(plugin, getter, resource_type)
+        return self._schemas[place]
 
 
-def _schema_from(method: Any, plugin: Any, resource_type: str) -> Schema:
-    if method is None:
-        return {}
-    try:
-        schema = method(resource_type)
-    except NotImplementedError:
-        return {}
-    except Exception as error:  # plugin code: ends the operation with the plugin's sentence
-        msg = f"{type(plugin).__name__} has no schema for {resource_type}: {describe_cause(error)}"
-        raise PluginError(msg) from error
-    if schema is None:
-        return {}
-    if not isinstance(schema, dict):
-        msg = f"{type(plugin).__name__} returned {schema!r} as the schema for {resource_type}"
-        raise PluginError(msg)
-    return schema
+class ProviderRegistry:
+    """The providers of a service, by name. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._providers: dict[str, Provider] = {}
+
+    def add(self, provider: Provider) -> None:
+        """Add *provider*.
+
+        Raises:
+            ValueError: There is one of that name.
+        """
+        with self._lock:
+            if provider.name in self._providers:
+                msg = f"a provider named {provider.name!r} was added already"
+                raise ValueError(msg)
+            self._providers[provider.name] = provider
+
+    def all(self) -> dict[str, Provider]:
+        """Return a copy: the providers by name."""
+        with self._lock:
+            return dict(self._providers)
+
+    def get(self, name: str) -> Provider:
+        """Return the provider of that name.
+
+        Raises:
+            ProviderNotFoundError: There is none.
+        """
+        with self._lock:
+            if name not in self._providers:
+                raise ProviderNotFoundError(name, sorted(self._providers))
+            return self._providers[name]
+
+    def find_checkpoint(
+        self, checkpoint_id: str, provider: str | None = None
+    ) -> tuple[Provider, Checkpoint]:
+        """Return a checkpoint, and the provider in whose bank it is.
+
+        Args:
+            checkpoint_id: Its id, or enough of the beginning.
+            provider: Where to look; everywhere if not given.
+
+        Raises:
+            CheckpointNotFoundError: There is none.
+            AmbiguousCheckpointError: There are several.
+        """
+        if provider is not None:
+            own = self.get(provider)
+            return own, own.bank.checkpoint(checkpoint_id)
+        found = []
+        for candidate in self.all().values():
+            try:
+                found.append((candidate, candidate.bank.checkpoint(checkpoint_id)))
+            except CheckpointNotFoundError:
+                continue  # it may be in another provider's bank
+        if not found:
+            raise CheckpointNotFoundError(checkpoint_id)
+        if len(found) > 1:
+            raise AmbiguousCheckpointError(checkpoint_id, [c.id for _, c in found])
+        return found[0]
 
 
 def _loaded(group: str, plugins: Iterable[Any]) -> list[Any]:

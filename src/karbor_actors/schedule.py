@@ -276,7 +276,7 @@ class HookSchedule:
 
     def _is_active(self, first: int, count: int) -> bool:
         states = self._state[first : first + count]
-        return BEGUN in states or not self.is_closed and (WAITING in states or READY in states)
+        return BEGUN in states or (not self.is_closed and (WAITING in states or READY in states))
 
     def _finish(self, hook: int) -> None:
         self._state[hook] = DONE

@@ -8,12 +8,9 @@ import uuid
 from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.errors import (
-    AmbiguousCheckpointError,
-    CheckpointNotFoundError,
     Fault,
     OperationNotFoundError,
     PlanError,
-    ProviderNotFoundError,
     ServiceClosedError,
 )
 from karbor_actors.model import (
@@ -31,6 +28,7 @@ from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.operations.verbs.restore import Restore
 from karbor_actors.operations.verbs.verb import CallOptions, Verb, checkpoint_lock
 from karbor_actors.operations.verbs.verify import Verify
+from karbor_actors.provider import Provider, ProviderRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from karbor_actors.errors import ResourceKey
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.planning import PlannedOperation
-    from karbor_actors.provider import Provider
 
 
 class ProtectionService:
@@ -59,7 +56,7 @@ class ProtectionService:
             msg = f"workers must be at least 1, not {workers}"
             raise ValueError(msg)
         self._engine = Engine(workers, abort_grace=abort_grace)
-        self._providers: dict[str, Provider] = {}
+        self._registry = ProviderRegistry()
         self._lock = threading.Lock()
         self._closed = False
         self._pid = os.getpid()
@@ -86,16 +83,12 @@ class ProtectionService:
         """
         with self._lock:
             self._check_open()
-            if provider.name in self._providers:
-                msg = f"a provider named {provider.name!r} was added already"
-                raise ValueError(msg)
-            self._providers[provider.name] = provider
+            self._registry.add(provider)
 
     @property
     def providers(self) -> dict[str, Provider]:
         """A copy: the providers by name."""
-        with self._lock:
-            return dict(self._providers)
+        return self._registry.all()
 
     def provider(self, name: str) -> Provider:
         """Return the provider of that name.
@@ -103,11 +96,8 @@ class ProtectionService:
         Raises:
             ProviderNotFoundError: There is none.
         """
-        with self._lock:
-            self._check_open()
-            if name not in self._providers:
-                raise ProviderNotFoundError(name, sorted(self._providers))
-            return self._providers[name]
+        self._check_open()
+        return self._registry.get(name)
 
     # -- verbs
 
@@ -326,7 +316,7 @@ class ProtectionService:
             if self._closed:
                 return
             self._closed = True
-            providers = list(self._providers.values())
+            providers = list(self._registry.all().values())
         if not (drain and self._engine.wait_idle(timeout)):
             for handle in self._engine.handles():
                 handle.cancel_for(AbortReason(AbortKind.SHUTDOWN))
@@ -369,14 +359,8 @@ class ProtectionService:
         return Protect(operation_id, provider, options, plan, find_previous)
 
     def _find(self, checkpoint_id: str, provider: str | None) -> tuple[Provider, Checkpoint]:
-        """Return the checkpoint and its provider."""
-        if provider is not None:
-            found = self.provider(provider)
-            return found, found.bank.checkpoint(checkpoint_id)
-        with self._lock:
-            self._check_open()
-            providers = list(self._providers.values())
-        return _find_in(providers, checkpoint_id)
+        self._check_open()
+        return self._registry.find_checkpoint(checkpoint_id, provider)
 
     def _find_previous(
         self, operation_id: str, provider: Provider, plan: str, key: ResourceKey
@@ -391,20 +375,6 @@ class ProtectionService:
                 ):
                     return checkpoint
         return None
-
-
-def _find_in(providers: list[Provider], checkpoint_id: str) -> tuple[Provider, Checkpoint]:
-    found = []
-    for provider in providers:
-        try:
-            found.append((provider, provider.bank.checkpoint(checkpoint_id)))
-        except CheckpointNotFoundError:
-            continue
-    if not found:
-        raise CheckpointNotFoundError(checkpoint_id)
-    if len(found) > 1:
-        raise AmbiguousCheckpointError(checkpoint_id, [c.id for _, c in found])
-    return found[0]
 
 
 def _options(

@@ -49,7 +49,7 @@ class HookCall:
                 result = hook(*self._arguments(), **self._keywords())
                 if inspect.isawaitable(result):
                     asyncio.run(_await(result))
-        except BaseException as raised:  # noqa: BLE001 - plugin code, SystemExit too: reported to the hook's actor
+        except BaseException as raised:
             error = raised
         self._end(error)
 
@@ -64,7 +64,7 @@ class HookCall:
             hook = self._hook()
             if hook is not None:
                 await hook(*self._arguments(), **self._keywords())
-        except BaseException as raised:  # noqa: BLE001 - plugin code: reported to the hook's actor
+        except BaseException as raised:
             error = raised
         self._end(error)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.errors import FencedError, HookCancelledError, PluginError
 from karbor_actors.model import HookName
-from karbor_actors.plain import text_fault
 from karbor_actors.operations.memory import (
     Artifact,
     Changes,
@@ -17,6 +16,7 @@ from karbor_actors.operations.memory import (
     HookState,
     NewResources,
 )
+from karbor_actors.plain import text_fault
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
@@ -77,7 +77,8 @@ class HookContext:
     @property
     def state(self) -> HookState:
         """This resource's state in this operation: a mapping of plain values, durable with
-        the hook's completion, or at once with ``flush()``."""
+        the hook's completion, or at once with ``flush()``.
+        """
         if self._state is None:
             attempt = self._attempt
             self._state = HookState(
@@ -122,7 +123,8 @@ class HookContext:
     @property
     def previous(self) -> Checkpoint | None:
         """The newest available checkpoint that holds this resource, kept until the operation
-        ends; None if there is none. Blocks on the bank."""
+        ends; None if there is none. Blocks on the bank.
+        """
         attempt = self._attempt
         return attempt.run.previous(attempt.resource)
 

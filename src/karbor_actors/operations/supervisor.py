@@ -63,7 +63,7 @@ class _Step:
         """Run the step and tell the supervisor how it ended."""
         try:
             done = StepDone(self._name, self._body())
-        except BaseException as error:  # noqa: BLE001 - plugin code may be in it: ends the operation
+        except BaseException as error:
             done = StepDone(self._name, error=error)
         self._handle.tell(done)
 
@@ -151,12 +151,12 @@ class SupervisorActor(PooledActor):
 
     def _take_over(self, dead: SupervisorActor, crash: ActorCrashedError) -> None:
         """Go on where *dead* died: with the end of the operation, and with nothing else."""
-        control = dead._control  # noqa: SLF001 - the same class, and nobody else has it
+        control = dead._control
         if control is None:
             return
         self._is_successor = True
-        self._planned, self._run, self._control = dead._planned, dead._run, control  # noqa: SLF001
-        self._timers = dead._timers  # noqa: SLF001
+        self._planned, self._run, self._control = dead._planned, dead._run, control
+        self._timers = dead._timers
         control.request_flush, control.emit = self._request_flush, self._emit
         control.failures.append(crash)
         control.abort(AbortReason(AbortKind.FAILURE, str(crash)))
@@ -246,6 +246,7 @@ class SupervisorActor(PooledActor):
         if self._outcome is not None or self._cancelled is not None:
             return
         self._cancelled = reason
+        self._verb.is_cancelled = True
         if self._control is not None:
             self._control.abort(reason)
         elif not self._step:  # it waits for its locks

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from karbor_actors.errors import OperationCancelledError
 from karbor_actors.graph import build_graph
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
 from karbor_actors.operations.conflicts import LockRequest
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.writer import Change
     from karbor_actors.errors import ResourceKey
-    from karbor_actors.model import Plan
+    from karbor_actors.model import Plan, Resource
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
@@ -76,10 +77,16 @@ class Protect(Verb):
         """Ask the protectable plugins for the graph, the protection plugins for operations."""
         context = self.options.context
         protectables = self.provider.protectables.for_context(context)
+
+        def find_children(resource: Resource) -> list[Resource]:
+            if self.is_cancelled:
+                raise OperationCancelledError("protect was cancelled")
+            return protectables.find_children(context, resource)
+
         with ParallelMap() as map_parallel:
             graph = build_graph(
                 self._plan.resources,
-                lambda resource: protectables.find_children(context, resource),
+                find_children,
                 map_parallel=map_parallel,
             )
         parameters = merge_call_parameters(self._plan.parameters, self.options.parameters)

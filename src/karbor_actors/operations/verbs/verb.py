@@ -79,6 +79,8 @@ class Verb(abc.ABC):
         self._log: OperationLog | None = None
         self._number = 0
         self._is_pending = False
+        self.is_cancelled = False
+        """Set by the supervisor: a plan that is being made is wanted no more."""
         self.extra: dict[str, Any] = {}
         """What else the operation's record is to say."""
 
