@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -156,8 +157,6 @@ class RecordingProtection(ProtectionPlugin):
 def store_something(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
     """Write a record and a stream in protect's main hook, as a plugin would."""
     if (verb, hook) == ("protect", "on_main"):
-        import io
-
         section = call["checkpoint"].get_resource_bank_section(resource)
         section.update_object("metadata", {"name": resource.name})
         section.write_stream("data", io.BytesIO(resource.id.encode() * 1000))

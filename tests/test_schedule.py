@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +48,7 @@ def all_edges(size: int, edges: Edges) -> set[tuple[int, int]]:
     result = set()
     for resource in range(size):
         own = [hook_number(resource, hook) for hook in HOOKS]
-        result |= set(zip(own, own[1:], strict=False))
+        result |= set(pairwise(own))
     for parent, child in edges:
         begin, finish, complete = (
             HookName.ON_PREPARE_BEGIN,
@@ -245,7 +246,7 @@ def test_aborts_go_children_first_and_wait_for_no_unrelated_hook(dag, data, rand
     out = list(aborts.add(sorted(needed)))
     handed = set(out)
     while aborts.unfinished:
-        blocked = {r for r in needed - handed}
+        blocked = needed - handed
         for resource in blocked:
             own = any(hook // 4 == resource for hook in running)
             preparing = any(hook // 4 in below[resource] and hook % 4 < 2 for hook in running)

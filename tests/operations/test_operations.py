@@ -14,6 +14,7 @@ from karbor_actors import (
     OperationStatus,
     ProtectionService,
     ResourceStatus,
+    RetryPolicy,
 )
 from karbor_actors.errors import (
     CheckpointStateError,
@@ -330,8 +331,6 @@ def test_state_outlives_the_hook_and_is_seen_by_relatives(service, tmp_path, jou
 
 
 def test_a_failed_attempts_state_is_dropped_and_its_flushed_state_kept(tmp_path, journal):
-    from karbor_actors import RetryPolicy
-
     seen: list[Any] = []
 
     def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:

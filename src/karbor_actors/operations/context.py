@@ -76,8 +76,9 @@ class HookContext:
 
     @property
     def state(self) -> HookState:
-        """This resource's state in this operation: a mapping of plain values, durable with
-        the hook's completion, or at once with ``flush()``.
+        """This resource's state in this operation: a mapping of plain values.
+
+        Durable with the hook's completion, or at once with ``flush()``.
         """
         if self._state is None:
             attempt = self._attempt
@@ -122,8 +123,9 @@ class HookContext:
 
     @property
     def previous(self) -> Checkpoint | None:
-        """The newest available checkpoint that holds this resource, kept until the operation
-        ends; None if there is none. Blocks on the bank.
+        """The newest available checkpoint that holds this resource, or None.
+
+        It is not deleted before this operation ends. Blocks on the bank.
         """
         attempt = self._attempt
         return attempt.run.previous(attempt.resource)
