@@ -25,8 +25,12 @@ MAX_EXTENTS = 65_536
 _MAX_SIZE = 2**63 - 1
 _MAX_ID = 2**32 - 1
 _MODE_BITS = 0o7777
-_COMMON = 9
+_MIN_TIME = -(2**63)
+_MAX_INODE = 2**64 - 1
+_NO_NAMES = frozenset({b"", b".", b".."})
+_COMMON = 10
 """Fields that all kinds but links share."""
+_LINK_FIELDS = 4
 
 
 class Kind(IntEnum):
@@ -81,6 +85,12 @@ class Entry:
     inode: int = 0
     extents: list[tuple[int, int]] | None = None
     """(offset, length) of the data of a file with holes; None: all is data."""
+    stream: int = 0
+    """The number of the stream that holds a file's data, if it has any."""
+    offset: int = 0
+    """Where in that stream it begins."""
+    is_bundled: bool = False
+    """Whether that stream holds other files too."""
     target: bytes = b""
     """What a symbolic link holds."""
     device: tuple[int, int] = (0, 0)
@@ -102,13 +112,13 @@ def pack_entry(entry: Entry) -> bytes:
     if entry.kind is Kind.LINK:
         row.append(entry.ordinal)
     else:
-        flags = entry.is_linked | entry.is_unstable << 1
+        flags = entry.is_linked | entry.is_unstable << 1 | entry.is_bundled << 2
         row += [entry.mode, entry.uid, entry.gid, entry.mtime, entry.atime, flags]
         row.append(entry.xattrs or None)
         if entry.kind is Kind.FILE:
             extents = entry.extents
             flat = None if extents is None else [number for pair in extents for number in pair]
-            row += [entry.size, entry.ctime, entry.inode, flat]
+            row += [entry.size, entry.ctime, entry.inode, flat, entry.stream, entry.offset]
         elif entry.kind is Kind.SYMLINK:
             row.append(entry.target)
         elif entry.kind in _SPECIAL:
@@ -133,43 +143,53 @@ def _unpack(row: Any, ordinal: int) -> Entry:
     if not isinstance(row, list):
         raise TypeError("it is no array")
     kind = Kind(_integer(row[0], 0, 255))
-    entry = Entry(kind, _integer(row[1], 0, _MAX_ID), _name(row[2], row[1]), ordinal=ordinal)
+    depth = _integer(row[1], 0, _MAX_ID)
+    name = _name(row[2], depth)
     if kind is Kind.LINK:
-        entry.ordinal = _integer(row[3], 0, ordinal - 1)
-        rest = row[4:]
-    else:
-        rest = _unpack_specific(entry, row[_COMMON + 1 :])
-        entry.mode = _integer(row[3], 0, _MODE_BITS)
-        entry.uid = _integer(row[4], 0, _MAX_ID)
-        entry.gid = _integer(row[5], 0, _MAX_ID)
-        entry.mtime = _time(row[6])
-        entry.atime = None if row[7] is None else _time(row[7])
-        flags = _integer(row[8], 0, 3)
-        entry.is_linked, entry.is_unstable = bool(flags & 1), bool(flags & 2)
-        entry.xattrs = _attributes(row[9])
-    if rest:
+        if len(row) != _LINK_FIELDS:
+            raise ValueError("it has too many fields")
+        return Entry(kind, depth, name, ordinal=_integer(row[3], 0, ordinal - 1))
+    flags = _integer(row[8], 0, 7)
+    entry = Entry(
+        kind,
+        depth,
+        name,
+        _integer(row[3], 0, _MODE_BITS),
+        _integer(row[4], 0, _MAX_ID),
+        _integer(row[5], 0, _MAX_ID),
+        _integer(row[6], _MIN_TIME, _MAX_SIZE),
+        None if row[7] is None else _integer(row[7], _MIN_TIME, _MAX_SIZE),
+        None if row[9] is None else _attributes(row[9]),
+        is_linked=bool(flags & 1),
+        is_unstable=bool(flags & 2),
+        is_bundled=bool(flags & 4),
+        ordinal=ordinal,
+    )
+    if len(row) != _COMMON + _unpack_specific(entry, row):
         raise ValueError("it has too many fields")
     return entry
 
 
-def _unpack_specific(entry: Entry, rest: list[Any]) -> list[Any]:
-    """Take the fields of *entry*'s kind from *rest* and return what is left over."""
+def _unpack_specific(entry: Entry, row: list[Any]) -> int:
+    """Take the fields of *entry*'s kind from *row* and return how many there are."""
     if entry.kind is Kind.FILE:
-        entry.size = _integer(rest[0], 0, _MAX_SIZE)
-        entry.ctime = _time(rest[1])
-        entry.inode = _integer(rest[2], 0, 2**64 - 1)
-        entry.extents = _extents(rest[3], entry.size)
-        return rest[4:]
+        entry.size = _integer(row[10], 0, _MAX_SIZE)
+        entry.ctime = _integer(row[11], _MIN_TIME, _MAX_SIZE)
+        entry.inode = _integer(row[12], 0, _MAX_INODE)
+        entry.extents = None if row[13] is None else _extents(row[13], entry.size)
+        entry.stream = _integer(row[14], 0, _MAX_ID)
+        entry.offset = _integer(row[15], 0, _MAX_SIZE)
+        return 6
     if entry.kind is Kind.SYMLINK:
-        target = rest[0]
+        target = row[10]
         if not isinstance(target, bytes) or not target or b"\0" in target:
             raise ValueError("a symbolic link leads nowhere")
         entry.target = target
-        return rest[1:]
+        return 1
     if entry.kind in _SPECIAL:
-        entry.device = (_integer(rest[0], 0, _MAX_ID), _integer(rest[1], 0, _MAX_ID))
-        return rest[2:]
-    return rest
+        entry.device = (_integer(row[10], 0, _MAX_ID), _integer(row[11], 0, _MAX_ID))
+        return 2
+    return 0
 
 
 def _integer(value: Any, least: int, most: int) -> int:
@@ -178,23 +198,17 @@ def _integer(value: Any, least: int, most: int) -> int:
     return value
 
 
-def _time(value: Any) -> int:
-    return _integer(value, -(2**63), _MAX_SIZE)
-
-
-def _name(name: Any, depth: Any) -> bytes:
+def _name(name: Any, depth: int) -> bytes:
     if not isinstance(name, bytes) or len(name) > MAX_NAME:
         raise ValueError("its name is no name")
     if depth == 0 and name == b"":
         return name
-    if depth == 0 or name in {b"", b".", b".."} or b"/" in name or b"\0" in name:
+    if depth == 0 or name in _NO_NAMES or b"/" in name or b"\0" in name:
         raise ValueError(f"the name {name!r} would lead elsewhere")
     return name
 
 
-def _attributes(value: Any) -> dict[bytes, bytes] | None:
-    if value is None:
-        return None
+def _attributes(value: Any) -> dict[bytes, bytes]:
     if not isinstance(value, dict):
         raise TypeError("its attributes are no map")
     for name, content in value.items():
@@ -203,9 +217,7 @@ def _attributes(value: Any) -> dict[bytes, bytes] | None:
     return value
 
 
-def _extents(value: Any, size: int) -> list[tuple[int, int]] | None:
-    if value is None:
-        return None
+def _extents(value: Any, size: int) -> list[tuple[int, int]]:
     if not isinstance(value, list) or len(value) % 2 or len(value) > 2 * MAX_EXTENTS:
         raise ValueError("its runs of data are no list of pairs")
     extents = []

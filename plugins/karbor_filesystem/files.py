@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from karbor_filesystem.descent import open_directory
 from karbor_filesystem.entries import Kind
 from karbor_filesystem.errors import ManifestError
-from karbor_filesystem.manifest import data_key
 from karbor_filesystem.target import remove_if_there
 
 if TYPE_CHECKING:
+    from karbor_filesystem.data import DataReader
     from karbor_filesystem.entries import Entry
     from karbor_filesystem.metadata import MetadataSetter
     from karbor_filesystem.patterns import Path
@@ -33,7 +34,7 @@ class FileMaker:
 
     Args:
         place: The target.
-        section: Where the data is.
+        data: Gives the data.
         setter: Sets owners, modes, times and attributes.
         part_name: The name under which a file is until it is whole.
         ticker: Told of what is written.
@@ -44,7 +45,7 @@ class FileMaker:
     def __init__(
         self,
         place: Place,
-        section: Any,
+        data: DataReader,
         setter: MetadataSetter,
         part_name: bytes,
         ticker: Ticker,
@@ -52,7 +53,7 @@ class FileMaker:
         makes_devices: bool,
         log: Any,
     ) -> None:
-        self._place, self._section, self._setter = place, section, setter
+        self._place, self._data, self._setter = place, data, setter
         self._part, self._ticker = part_name, ticker
         self._makes_devices, self._log = makes_devices, log
         # Where the first name of each file with several names is; None: it was left out.
@@ -80,7 +81,7 @@ class FileMaker:
         """
         with self._place.errors_at(entry.name):
             try:
-                is_made = self._make(number, entry)
+                is_made = self._make(entry)
                 if is_made:
                     directory = self._place.descent.fd
                     os.rename(self._part, entry.name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -94,10 +95,10 @@ class FileMaker:
             path = (*self._place.descent.path, entry.name)
             self._linked[number] = path if is_made else None
 
-    def _make(self, number: int, entry: Entry) -> bool:
+    def _make(self, entry: Entry) -> bool:
         """Make *entry* under the part's name; return False if it is left out."""
         if entry.kind is Kind.FILE:
-            self._make_file(number, entry)
+            self._make_file(entry)
             return True
         self._remove_part()
         if entry.kind is Kind.LINK:
@@ -105,12 +106,12 @@ class FileMaker:
         directory = self._place.descent.fd
         if entry.kind is Kind.SYMLINK:
             os.symlink(entry.target, self._part, dir_fd=directory)
-            path = self._place.path(entry.name)
+            path = partial(self._place.path, entry.name)
             self._setter.apply_to_symlink(self._part, directory, entry, path)
             return True
         return self._make_special(entry)
 
-    def _make_file(self, number: int, entry: Entry) -> None:
+    def _make_file(self, entry: Entry) -> None:
         directory = self._place.descent.fd
         try:
             fd = os.open(self._part, _CREATE, 0o600, dir_fd=directory)
@@ -119,19 +120,16 @@ class FileMaker:
             fd = os.open(self._part, _CREATE, 0o600, dir_fd=directory)
         try:
             if entry.stored:
-                self._write_data(fd, number, entry)
+                self._write_data(fd, entry)
             if entry.extents is not None:
                 os.ftruncate(fd, entry.size)
-            self._setter.apply(fd, entry, self._place.path(entry.name))
+            self._setter.apply(fd, entry, partial(self._place.path, entry.name))
         finally:
             os.close(fd)
 
-    def _write_data(self, fd: int, number: int, entry: Entry) -> None:
+    def _write_data(self, fd: int, entry: Entry) -> None:
         runs = [(0, entry.size)] if entry.extents is None else entry.extents
-        with self._section.open_stream(data_key(number)) as stream:
-            if stream.size != entry.stored:
-                reason = f"has {stream.size} bytes of data, and should have {entry.stored}"
-                raise ManifestError(f"{self._place.path(entry.name)} {reason}")
+        with self._data.open(entry) as stream:
             for start, length in runs:
                 offset, end = start, start + length
                 while offset < end:
@@ -194,7 +192,7 @@ class FileMaker:
             return False
         fd = os.open(self._part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         try:
-            self._setter.apply(fd, entry, path)
+            self._setter.apply(fd, entry, lambda: path)
         finally:
             os.close(fd)
         return True

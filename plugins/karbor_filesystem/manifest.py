@@ -36,9 +36,9 @@ def chunk_key(number: int) -> str:
     return f"manifest/{number:06x}"
 
 
-def data_key(ordinal: int) -> str:
-    """Return the key of the stream that holds the data of file *ordinal*."""
-    return f"data/{ordinal:08x}"
+def data_key(number: int) -> str:
+    """Return the key of stream *number* of those that hold the data of files."""
+    return f"data/{number:08x}"
 
 
 class ManifestWriter:
@@ -91,7 +91,8 @@ class Manifest:
     """
 
     def __init__(self, section: Any) -> None:
-        self._section = section
+        self.section = section
+        """The section that it was read from."""
         info = section.get_object(INFO_KEY)
         if not isinstance(info, dict) or info.get("format") != FORMAT:
             raise ManifestError(
@@ -104,6 +105,8 @@ class Manifest:
         """How many entries there are."""
         self.bytes = _count(info, "bytes")
         """Bytes of all files, holes included."""
+        self.bundled, self.live = _count(info, "bundled"), _count(info, "bundled_live")
+        """Bytes of all bundles, and of the files in them."""
 
     def entries(self) -> Iterator[Entry]:
         """Return every entry in the order of the walk, checked.
@@ -119,7 +122,7 @@ class Manifest:
             yield from unpack_rows(self._read_chunk(chunk_key(number)))
 
     def _read_chunk(self, key: str) -> bytes:
-        with self._section.open_stream(key) as stream:
+        with self.section.open_stream(key) as stream:
             if stream.size > _MAX_CHUNK:
                 raise ManifestError(f"the chunk {key} of the manifest is too large to be one")
             parts = []

@@ -93,13 +93,13 @@ class MetadataSetter:
             raise UnsupportedError(path, what, reason_of(error)) from error
         self._report(path, what, reason_of(error))
 
-    def apply(self, fd: int, entry: Entry, path: str) -> None:
+    def apply(self, fd: int, entry: Entry, path: Callable[[], str]) -> None:
         """Give an open file or directory the metadata of *entry*.
 
         Args:
             fd: The file; one that was opened with O_PATH will do for what is no file.
             entry: What to set; not a symbolic link.
-            path: For messages.
+            path: Gives its path, for messages.
 
         Raises:
             UnsupportedError: The target cannot hold it, and that is not only reported.
@@ -112,17 +112,19 @@ class MetadataSetter:
         self._try(path, "the mode", os.chmod, where, self._mode(fd, entry))
         os.utime(where, ns=_times(entry))
 
-    def apply_to_symlink(self, name: bytes, directory_fd: int, entry: Entry, path: str) -> None:
+    def apply_to_symlink(
+        self, name: bytes, directory_fd: int, entry: Entry, path: Callable[[], str]
+    ) -> None:
         """Give the symbolic link *name* in a directory the metadata of *entry*."""
         if self.restores_owner:
             try:
                 os.chown(name, entry.uid, entry.gid, dir_fd=directory_fd, follow_symlinks=False)
             except OSError as error:
-                self.refused(path, "the owner", error)
+                self.refused(path(), "the owner", error)
         self._set_attributes(path_of(directory_fd, name), entry, path)
         os.utime(name, ns=_times(entry), dir_fd=directory_fd, follow_symlinks=False)
 
-    def _set_attributes(self, where: int | bytes, entry: Entry, path: str) -> None:
+    def _set_attributes(self, where: int | bytes, entry: Entry, path: Callable[[], str]) -> None:
         for name, value in (entry.xattrs or {}).items():
             if not self._is_root and name.startswith(_PRIVILEGED):
                 continue
@@ -131,7 +133,7 @@ class MetadataSetter:
                 follows = isinstance(where, int) or entry.kind is not Kind.SYMLINK
                 os.setxattr(where, name, value, follow_symlinks=follows)
             except OSError as error:
-                self.refused(path, f"the attribute {os.fsdecode(name)}", error)
+                self.refused(path(), f"the attribute {os.fsdecode(name)}", error)
 
     def _mode(self, fd: int, entry: Entry) -> int:
         """Return the mode without the set-id bits that would lend another owner's rights."""
@@ -144,11 +146,13 @@ class MetadataSetter:
                 mode &= ~stat.S_ISGID
         return mode
 
-    def _try(self, path: str, what: str, call: Callable[..., Any], *arguments: Any) -> None:
+    def _try(
+        self, path: Callable[[], str], what: str, call: Callable[..., Any], *arguments: Any
+    ) -> None:
         try:
             call(*arguments)
         except OSError as error:
-            self.refused(path, what, error)
+            self.refused(path(), what, error)
 
 
 def _times(entry: Entry) -> tuple[int, int]:

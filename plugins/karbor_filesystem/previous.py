@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.errors import BankError, KarborError
+from karbor_actors.errors import BankError
 from karbor_filesystem.entries import Kind
 from karbor_filesystem.errors import ManifestError
-from karbor_filesystem.manifest import Manifest
 
 if TYPE_CHECKING:
     import os
@@ -53,16 +52,6 @@ class PreviousEntries:
         except (ManifestError, BankError) as error:
             self._log.warning("the previous checkpoint is not used further: %s", error)
             self._next = None
-
-
-def previous_entries(section: Any, log: Any) -> PreviousEntries:
-    """Return what the section of an earlier checkpoint holds; nothing if it is not readable."""
-    try:
-        entries = Manifest(section).entries()
-    except (KarborError, LookupError) as error:
-        log.warning("the previous checkpoint is not used: %s", error)
-        entries = iter(())
-    return PreviousEntries(entries, log)
 
 
 def is_unchanged(previous: Entry, status: os.stat_result) -> bool:

@@ -6,13 +6,15 @@ import os
 import posixpath
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.errors import BankFormatError, ObjectNotFoundError
 from karbor_actors.plugins import Operation
+from karbor_filesystem.data import DataWriter, StreamPages, is_mostly_dead
 from karbor_filesystem.descent import Descent
-from karbor_filesystem.errors import RootError
-from karbor_filesystem.manifest import FORMAT, INFO_KEY
+from karbor_filesystem.errors import ManifestError, RootError
+from karbor_filesystem.manifest import FORMAT, INFO_KEY, Manifest, ManifestWriter
 from karbor_filesystem.patterns import Selection
-from karbor_filesystem.previous import previous_entries
-from karbor_filesystem.reader import StreamPages, TreeReader
+from karbor_filesystem.previous import PreviousEntries
+from karbor_filesystem.reader import TreeReader
 from karbor_filesystem.report import Report, Ticker, reason_of
 from karbor_filesystem.scan import Scanner
 
@@ -95,30 +97,42 @@ class ProtectDirectory(Operation):
             BankError: The bank cannot write.
         """
         section = checkpoint.get_resource_bank_section(resource)
-        fails = parameters.get("on_unreadable", "fail") == "fail"
-        report = Report(resource.id, context.log, fails_on_unreadable=fails)
-        previous = None
-        if context.previous is not None:
-            earlier = context.previous.get_resource_bank_section(resource)
-            previous = (previous_entries(earlier, context.log), StreamPages(earlier))
         # What an earlier attempt wrote may have other numbers.
         for stream in list(section.list_streams()):
             section.delete_stream(stream.key)
+        fails = parameters.get("on_unreadable", "fail") == "fail"
         with open_root(resource.id) as descent, section.stream_writer() as writer:
             scanner = Scanner(
                 descent,
                 selection_of(parameters),
                 databases_below(checkpoint, resource),
-                report,
+                Report(resource.id, context.log, fails_on_unreadable=fails),
                 one_file_system=parameters.get("one_file_system", False),
                 keeps_atime=parameters.get("atime", False),
             )
+            data, previous = self._beginning(writer, resource, context)
             reader = TreeReader(
                 scanner,
-                writer,
+                ManifestWriter(writer.add),
+                data,
                 Ticker(context),
                 previous=previous,
                 fails_on_change=parameters.get("on_change", "report") == "fail",
             )
             info = reader.run()
         section.update_object(INFO_KEY, {"format": FORMAT, "path": resource.id, **info})
+
+    def _beginning(
+        self, writer: Any, resource: Resource, context: Any
+    ) -> tuple[DataWriter, PreviousEntries | None]:
+        """Return what takes the data, and the previous checkpoint's entries if it has any."""
+        if context.previous is None:
+            return DataWriter(writer), None
+        try:
+            earlier = Manifest(context.previous.get_resource_bank_section(resource))
+        except (ManifestError, ObjectNotFoundError, BankFormatError) as error:
+            context.log.warning("the previous checkpoint is not used: %s", error)
+            return DataWriter(writer), None
+        streams = StreamPages(earlier.section)
+        data = DataWriter(writer, streams, reuses_bundles=not is_mostly_dead(earlier))
+        return data, PreviousEntries(earlier.entries(), context.log)

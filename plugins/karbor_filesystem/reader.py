@@ -6,10 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.errors import ObjectNotFoundError
 from karbor_filesystem.entries import Entry, Kind
 from karbor_filesystem.errors import ChangedError
-from karbor_filesystem.manifest import ManifestWriter, data_key
 from karbor_filesystem.metadata import read_attributes
 from karbor_filesystem.previous import is_unchanged
 from karbor_filesystem.report import What
@@ -25,6 +23,8 @@ from karbor_filesystem.source import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from karbor_filesystem.data import DataWriter
+    from karbor_filesystem.manifest import ManifestWriter
     from karbor_filesystem.patterns import Path
     from karbor_filesystem.previous import PreviousEntries
     from karbor_filesystem.report import Ticker
@@ -32,33 +32,10 @@ if TYPE_CHECKING:
 
 READ_ATTEMPTS = 3
 """How often a file is read before it is taken as it is, although it keeps changing."""
-_PAGE_BITS = 12
 
 
 class _UnstableError(Exception):
     """The file changed while it was read; read it again."""
-
-
-class StreamPages:
-    """The data streams of a checkpoint, looked up page by page.
-
-    Args:
-        section: The directory's section in that checkpoint.
-    """
-
-    def __init__(self, section: Any) -> None:
-        self._section = section
-        self._page = -1
-        self._streams: dict[str, Any] = {}
-
-    def find(self, ordinal: int) -> Any:
-        """Return the stream of file *ordinal*, or None; fastest with ascending ordinals."""
-        page = ordinal >> _PAGE_BITS
-        if page != self._page:
-            digits = len(data_key(0)) - _PAGE_BITS // 4
-            listed = self._section.list_streams(data_key(ordinal)[:digits])
-            self._page, self._streams = page, {stream.key: stream for stream in listed}
-        return self._streams.get(data_key(ordinal))
 
 
 class TreeReader:
@@ -66,9 +43,10 @@ class TreeReader:
 
     Args:
         scanner: Lists the tree.
-        writer: The section's stream writer.
+        manifest: Takes the entries.
+        data: Takes their data.
         ticker: Told of what is read.
-        previous: The earlier entries and their streams, or None.
+        previous: The entries of the earlier checkpoint, or None.
         fails_on_change: Whether a file that keeps changing ends the protect.
         after_read: Called with the path of each file, before it is looked at whether it changed.
     """
@@ -76,19 +54,20 @@ class TreeReader:
     def __init__(
         self,
         scanner: Scanner,
-        writer: Any,
+        manifest: ManifestWriter,
+        data: DataWriter,
         ticker: Ticker,
         *,
-        previous: tuple[PreviousEntries, StreamPages] | None = None,
+        previous: PreviousEntries | None = None,
         fails_on_change: bool = False,
         after_read: Callable[[Path], None] | None = None,
     ) -> None:
-        self._scanner, self._writer, self._ticker = scanner, writer, ticker
+        self._scanner, self._ticker = scanner, ticker
+        self._manifest, self._data = manifest, data
         self._report = scanner.report
         self._previous = previous
         self._fails_on_change = fails_on_change
         self._after_read = after_read
-        self._manifest = ManifestWriter(writer.add)
         # By (device, inode): ordinal, size and mtime, for files with several names.
         self._linked: dict[tuple[int, int], tuple[int, int, int]] = {}
         self._counts = dict.fromkeys(Kind, 0)
@@ -106,7 +85,9 @@ class TreeReader:
         """
         for entry, status in self._scanner.entries():
             self._ticker.entry()
-            earlier = self._previous and self._previous[0].find(entry.depth, entry.name)
+            earlier = None
+            if self._previous is not None:
+                earlier = self._previous.find(entry.depth, entry.name)
             first = self._first_name(entry, status)
             if first is not None:
                 entry = Entry(Kind.LINK, entry.depth, entry.name, ordinal=first)  # noqa: PLW2901
@@ -120,6 +101,7 @@ class TreeReader:
             if entry.is_linked:
                 key = (status.st_dev, status.st_ino)
                 self._linked[key] = (ordinal, entry.size, entry.mtime)
+        self._data.flush()
         self._manifest.flush()
         return self._info()
 
@@ -136,6 +118,8 @@ class TreeReader:
             "special": special,
             "bytes": self._bytes,
             "bytes_read": self._read,
+            "bundled": self._data.bundled,
+            "bundled_live": self._data.live,
             "unchanged": self._unchanged,
             "left_to_children": self._scanner.left_out,
             **self._report.counts,
@@ -159,10 +143,11 @@ class TreeReader:
         self, entry: Entry, status: os.stat_result, earlier: Entry | None
     ) -> Entry | None:
         """Store the data of a file; return its entry, or None if it is left out."""
-        if earlier is not None and is_unchanged(earlier, status):
-            reused = self._reuse(entry, earlier)
-            if reused is not None:
-                return reused
+        if earlier is not None and is_unchanged(earlier, status) and self._data.reuse(earlier):
+            earlier.is_linked, earlier.atime = entry.is_linked, entry.atime
+            self._unchanged += 1
+            self._bytes += earlier.size
+            return earlier
         path = (*self._scanner.descent.path, entry.name)
         try:
             for attempt in range(1, READ_ATTEMPTS + 1):
@@ -175,22 +160,6 @@ class TreeReader:
         except OSError as error:
             self._report.unreadable(path, error)
         return None
-
-    def _reuse(self, entry: Entry, earlier: Entry) -> Entry | None:
-        """Take over an unchanged file's data; None if the earlier checkpoint lacks it."""
-        assert self._previous is not None
-        if earlier.stored:
-            stream = self._previous[1].find(earlier.ordinal)
-            if stream is None or stream.size != earlier.stored:
-                return None
-            try:
-                self._writer.reuse(data_key(self._manifest.entries), stream)
-            except ObjectNotFoundError:
-                return None
-        earlier.is_linked, earlier.atime = entry.is_linked, entry.atime
-        self._unchanged += 1
-        self._bytes += earlier.size
-        return earlier
 
     def _read_file(self, entry: Entry, path: Path, *, is_last: bool) -> Entry | None:
         fd = open_file(entry.name, self._scanner.descent.fd)
@@ -205,7 +174,7 @@ class TreeReader:
             source = FileSource(fd, entry.size, entry.extents, self._ticker.count)
             checked = _CheckedSource(source, lambda: self._check(fd, status, path, is_last, entry))
             if entry.stored:
-                self._writer.add(data_key(self._manifest.entries), checked)
+                self._data.store(entry, checked)
             else:
                 checked.read()
             if source.shrunk_to is not None:

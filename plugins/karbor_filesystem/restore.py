@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.errors import BlockCorruptError, BlockMissingError, ObjectNotFoundError
 from karbor_actors.plugins import Operation
+from karbor_filesystem.data import DataReader
 from karbor_filesystem.descent import Descent
 from karbor_filesystem.errors import ManifestError, TargetError, show
 from karbor_filesystem.files import FileMaker
@@ -156,14 +157,13 @@ class RestoreDirectory(Operation):
             DirectoryError: The target cannot take them.
             BankError: The data cannot be read.
         """
-        section = checkpoint.get_resource_bank_section(resource)
-        manifest = Manifest(section)
+        manifest = Manifest(checkpoint.get_resource_bank_section(resource))
         ticker = Ticker(context, manifest.bytes)
         makes_devices = parameters.get("restore_devices")
         with opened_place(context.state["target"]) as (place, file_systems):
             maker = FileMaker(
                 place,
-                section,
+                DataReader(manifest.section),
                 self._setter(context, parameters),
                 os.fsencode(context.state["part"]),
                 ticker,

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from karbor_filesystem.entries import MAX_EXTENTS
 
@@ -19,6 +19,13 @@ _OPEN_FILE |= os.O_NONBLOCK
 _BLOCK = 512
 _SETTLED_AFTER = 0.02
 """Seconds in which two changes may get the same time: two ticks of the slowest kernel clock."""
+
+
+class Readable(Protocol):
+    """What data is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most *size* bytes; b"" at the end."""
 
 
 def open_file(name: bytes, directory_fd: int) -> int:

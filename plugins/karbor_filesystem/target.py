@@ -189,7 +189,7 @@ class DirectoryFinisher:
     def leave(self, number: int, entry: Entry) -> None:
         """Set the metadata of the directory and go back up."""
         with self._place.errors_at(b""):
-            self._setter.apply(self._place.descent.fd, entry, self._place.path())
+            self._setter.apply(self._place.descent.fd, entry, self._place.path)
         if entry.depth:
             self._place.descent.leave()
 

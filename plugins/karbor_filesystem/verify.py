@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.plugins import Operation
+from karbor_filesystem.data import StreamPages, fits
 from karbor_filesystem.entries import Kind
 from karbor_filesystem.errors import VerifyError, show
 from karbor_filesystem.manifest import Manifest
-from karbor_filesystem.reader import StreamPages
 from karbor_filesystem.report import Ticker
 
 if TYPE_CHECKING:
@@ -35,19 +35,19 @@ class VerifyDirectory(Operation):
         ticker = Ticker(context)
         faults: list[str] = []
         wrong = files = size = 0
-        for number, entry in enumerate(manifest.entries()):
+        for entry in manifest.entries():
             ticker.entry()
             if entry.kind is not Kind.FILE:
                 continue
             files += 1
             size += entry.size
-            stream = streams.find(number) if entry.stored else None
-            if (0 if stream is None else stream.size) == entry.stored:
+            stream = streams.find(entry.stream) if entry.stored else None
+            if not entry.stored or (stream is not None and fits(entry, stream.size)):
                 continue
             wrong += 1
             if len(faults) < _SHOWN:
-                held = "no data" if stream is None else f"{stream.size} bytes"
-                faults.append(f"{show(entry.name)} has {held} instead of {entry.stored} bytes")
+                held = "no stream" if stream is None else f"a stream of {stream.size} bytes"
+                faults.append(f"{show(entry.name)} has {held} for its {entry.stored} bytes")
         for field, counted in (("files", files), ("bytes", size)):
             if manifest.info.get(field) != counted:
                 wrong += 1

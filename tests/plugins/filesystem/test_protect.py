@@ -11,7 +11,7 @@ import pytest
 
 from karbor_actors import Resource
 from karbor_actors.errors import HookCancelledError
-from karbor_filesystem import reader
+from karbor_filesystem import data, reader
 from karbor_filesystem.errors import ChangedError, PatternError, RootError, UnreadableError
 from plugins.hooks import Context
 
@@ -420,7 +420,7 @@ def test_a_cancelled_protect_stops_within_a_megabyte_or_so(case):
 def test_a_protect_that_ran_before_leaves_nothing_stale(case):
     checkpoint = case.driver.new_checkpoint(case.resource)
     for name in "abc":
-        (case.source / name).write_text(name)
+        (case.source / name).write_text(name * 70_000)
     case.driver.run("protect", checkpoint, case.resource, Context(), {})
     (case.source / "a").unlink()
 
@@ -428,4 +428,64 @@ def test_a_protect_that_ran_before_leaves_nothing_stale(case):
 
     section = checkpoint.get_resource_bank_section(case.resource)
     assert len(section.list_streams("data/")) == 2
-    assert contents(case, checkpoint) == {"b": b"b", "c": b"c"}
+    assert contents(case, checkpoint) == {"b": b"b" * 70_000, "c": b"c" * 70_000}
+
+
+def test_small_files_share_streams_and_large_ones_do_not(case):
+    for number in range(100):
+        (case.source / f"small {number}").write_bytes(os.urandom(30_000))
+    (case.source / "large").write_bytes(os.urandom(100_000))
+
+    checkpoint = case.driver.protect(case.resource)
+
+    section = checkpoint.get_resource_bank_section(case.resource)
+    sizes = [stream.size for stream in section.list_streams("data/")]
+    assert sorted(sizes) == [100_000, 30_000 * 32, 30_000 * 34, 30_000 * 34]
+    found = contents(case, checkpoint)
+    assert found == {path.name: path.read_bytes() for path in case.source.iterdir()}
+
+
+def test_files_from_many_generations_of_bundles_come_back(case):
+    checkpoint = None
+    for generation in range(20):
+        for number in range(20):
+            if generation in {0, number}:
+                text = f"{number} of generation {generation}"
+                (case.source / f"file {number}").write_text(text)
+                (case.source / f"large {number}").write_text(text * 5000)
+        checkpoint = case.driver.protect(case.resource, previous=checkpoint)
+
+    assert info(case, checkpoint)["unchanged"] == 38
+    case.driver.verify(checkpoint, case.resource)
+    found = contents(case, checkpoint)
+    assert found == {path.name: path.read_bytes() for path in case.source.iterdir()}
+
+
+def test_a_protect_after_many_changes_still_stores_nothing_for_an_unchanged_tree(case):
+    checkpoint = None
+    for generation in range(4):
+        for number in range(generation, 10):
+            (case.source / f"file {number}").write_text(f"{generation}")
+        checkpoint = case.driver.protect(case.resource, previous=checkpoint)
+
+    last = case.driver.protect(case.resource, previous=checkpoint)
+
+    assert new_blocks(case, last) == 0
+    assert info(case, last)["bytes_read"] == 0
+
+
+def test_bundles_that_are_mostly_dead_are_written_anew(case, monkeypatch):
+    monkeypatch.setattr(data, "_SPARE_DEAD", 100)
+    for number in range(10):
+        (case.source / f"file {number}").write_text("x" * 100)
+    first = case.driver.protect(case.resource)
+    for number in range(8):
+        (case.source / f"file {number}").unlink()
+    second = case.driver.protect(case.resource, previous=first)
+
+    third = case.driver.protect(case.resource, previous=second)
+    fourth = case.driver.protect(case.resource, previous=third)
+
+    read = [info(case, each)["bytes_read"] for each in (first, second, third, fourth)]
+    assert read == [1000, 0, 200, 0]
+    assert contents(case, fourth) == {"file 8": b"x" * 100, "file 9": b"x" * 100}

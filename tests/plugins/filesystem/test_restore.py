@@ -344,6 +344,7 @@ def forge(case, entries, *, streams=None, claims=None, **fields):
         for number, data in (streams or {}).items():
             writer.add(data_key(number), io.BytesIO(data))
     counts = {"entries": manifest.entries, "chunks": manifest.chunks, "bytes": 0}
+    counts |= {"bundled": 0, "bundled_live": 0}
     section.update_object("directory", {"format": 1, **counts, **fields, **(claims or {})})
     return checkpoint
 
@@ -391,21 +392,42 @@ def test_a_forged_count_is_refused(case):
 
 def test_data_of_another_size_than_the_manifest_says_is_refused(case):
     entries = [ROOT, Entry(Kind.FILE, 1, b"file", size=5)]
-    checkpoint = forge(case, entries, streams={1: b"123456"}, bytes=5, files=1)
+    checkpoint = forge(case, entries, streams={0: b"123456"}, bytes=5, files=1)
 
-    with pytest.raises(VerifyError, match="file has 6 bytes instead of 5"):
+    with pytest.raises(VerifyError, match="file has a stream of 6 bytes for its 5"):
         case.driver.verify(checkpoint, case.resource)
-    with pytest.raises(ManifestError, match="6 bytes of data, and should have 5"):
+    with pytest.raises(ManifestError, match="has 6 bytes, and should hold 5 bytes at 0"):
         restore(case, checkpoint)
     assert not list(case.target.iterdir())
+
+
+@pytest.mark.parametrize("offset", [4, 2**40])
+def test_data_beyond_its_bundle_is_refused(case, offset):
+    first = Entry(Kind.FILE, 1, b"a", size=3, is_bundled=True)
+    second = Entry(Kind.FILE, 1, b"b", size=3, offset=offset, is_bundled=True)
+    checkpoint = forge(case, [ROOT, first, second], streams={0: b"123456"}, bytes=6, files=2)
+
+    with pytest.raises(VerifyError, match="b has a stream of 6 bytes for its 3"):
+        case.driver.verify(checkpoint, case.resource)
+    with pytest.raises(ManifestError, match="should hold 3 bytes at"):
+        restore(case, checkpoint)
+    assert [path.name for path in case.target.iterdir()] == ["a"]
+
+
+def test_a_bundle_larger_than_any_is_refused_unread(case):
+    entry = Entry(Kind.FILE, 1, b"a", size=3, is_bundled=True)
+    streams = {0: b"x" * ((1 << 20) + 1)}
+
+    with pytest.raises(ManifestError, match="has 1048577 bytes"):
+        restore(case, forge(case, [ROOT, entry], streams=streams, bytes=3))
 
 
 def test_verify_names_the_files_whose_data_is_missing(case, protected):
     case.driver.verify(protected, case.resource)
     section = protected.get_resource_bank_section(case.resource)
-    section.delete_stream(section.list_streams("data/")[1].key)
+    section.delete_stream(section.list_streams("data/")[0].key)
 
-    with pytest.raises(VerifyError, match="not complete: file has no data instead of"):
+    with pytest.raises(VerifyError, match="not complete: file has no stream for its"):
         case.driver.verify(protected, case.resource)
 
 
