@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import threading
 from typing import TYPE_CHECKING, Any
@@ -154,12 +155,19 @@ class RecordingProtection(ProtectionPlugin):
         return async_hook if self.is_async else hook
 
 
-def store_something(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+def store_something(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> Any:
     """Write a record and a stream in protect's main hook, as a plugin would."""
-    if (verb, hook) == ("protect", "on_main"):
-        section = call["checkpoint"].get_resource_bank_section(resource)
-        section.update_object("metadata", {"name": resource.name})
-        section.write_stream("data", io.BytesIO(resource.id.encode() * 1000))
+    if (verb, hook) != ("protect", "on_main"):
+        return None
+    if threading.current_thread().name == "karbor-loop":
+        return asyncio.to_thread(_store, resource, call)
+    return _store(resource, call)
+
+
+def _store(resource: Resource, call: dict[str, Any]) -> None:
+    section = call["checkpoint"].get_resource_bank_section(resource)
+    section.update_object("metadata", {"name": resource.name})
+    section.write_stream("data", io.BytesIO(resource.id.encode() * 1000))
 
 
 def failing(*where: tuple[str, str], error: BaseException | None = None) -> Any:

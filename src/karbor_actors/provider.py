@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from karbor_actors.errors import (
     AmbiguousCheckpointError,
     CheckpointNotFoundError,
+    KarborError,
     PluginError,
     ProviderNotFoundError,
     describe_cause,
@@ -16,14 +17,14 @@ from karbor_actors.model import OperationType
 from karbor_actors.plain import type_fault
 from karbor_actors.plugins import PROTECTABLE_GROUP, PROTECTION_GROUP, instantiate, load_plugin
 from karbor_actors.protectables import Protectables
-from karbor_actors.schema import plugin_schema
+from karbor_actors.schema import plugin_schema, validate_saved_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from karbor_actors.bank.bank import Bank
     from karbor_actors.bank.checkpoint import Checkpoint
-    from karbor_actors.model import RetryPolicy
+    from karbor_actors.model import Resource, RetryPolicy
     from karbor_actors.rules import Schema
 
 _SCHEMA_GETTERS = {
@@ -93,6 +94,27 @@ class Provider:
         """Return the checked schema of a type's saved info; raises as :meth:`schema`."""
         plugin = self.protection_plugins[resource_type]
         return self._schema(plugin, "get_saved_info_schema", resource_type)
+
+    def saved_info(self, checkpoint: Checkpoint, resource: Resource) -> dict[str, Any]:
+        """Return what the plugin says of *resource* in *checkpoint*, checked; {} for nothing.
+
+        Raises:
+            LookupError: No plugin handles the type.
+            PluginError: The plugin failed, or what it says does not fit its schema.
+        """
+        plugin = self.protection_plugins[resource.type]
+        section = checkpoint.get_resource_bank_section(resource)
+        try:
+            info = plugin.get_saved_info(section, resource)
+        except (AttributeError, NotImplementedError):
+            return {}
+        except KarborError:
+            raise
+        except Exception as error:  # plugin code: reported with the plugin's name
+            name = type(plugin).__name__
+            msg = f"{name} has no saved info of {resource}: {describe_cause(error)}"
+            raise PluginError(msg) from error
+        return validate_saved_info(self.saved_info_schema(resource.type), info)
 
     def _schema(self, plugin: Any, getter: str, resource_type: str) -> Schema | None:
         place = (getter, resource_type)

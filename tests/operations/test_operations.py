@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers import DEADLINE
+from helpers import DEADLINE, Gate
 from karbor_actors import (
     Bank,
     CheckpointStatus,
     OperationError,
     OperationStatus,
     ProtectionService,
+    Provider,
     ResourceStatus,
     RetryPolicy,
 )
@@ -514,3 +515,75 @@ def test_a_dry_run_shows_the_waves_and_runs_nothing(service, tmp_path, journal):
     ]
     assert planned.hook_count == 8
     assert journal.entries == []
+
+
+def test_a_plugin_says_how_consistent_its_data_is(service, tmp_path, journal):
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_prepare_finish" and resource.id != "image":
+            call["context"].report_consistency("application", "the server was quiesced")
+            assert dict(call["context"].state) == {}
+
+    add(service, tmp_path, journal, behave)
+    checkpoint = protect(service)
+
+    found = checkpoint.consistency(thing("disk1"))
+    assert (found.level, found.cause) == ("application", "the server was quiesced")
+    assert checkpoint.consistency(thing("image")) is None
+    assert checkpoint.point_in_time is not None
+
+
+def test_previous_is_the_newest_good_checkpoint_and_is_kept_meanwhile(service, tmp_path, journal):
+    seen: list[Any] = []
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (verb, hook) == ("protect", "on_main"):
+            previous = call["context"].previous
+            seen.append(previous and previous.id)
+            if len(seen) == 3:
+                gate.pass_through()
+
+    add(service, tmp_path, journal, behave, children={})
+    first = service.protect(plan("one")).result(DEADLINE)
+    second = service.protect(plan("one")).result(DEADLINE)
+    third = service.protect(plan("one"))
+    gate.wait_entered()
+    delete = service.delete(second.id)
+    assert not delete.wait(0.05)
+    gate.open()
+    third.result(DEADLINE)
+    delete.result(DEADLINE)
+
+    assert seen == [None, first.id, second.id]
+
+
+def test_an_async_hook_that_would_block_the_event_loop_is_told_so(service, tmp_path, journal):
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> Any:
+        section = call["checkpoint"].get_resource_bank_section(resource)
+        if hook == "on_main":
+            section.update_object("metadata", {})
+        return section.aupdate_object("metadata", {})
+
+    add(service, tmp_path, journal, behave, children={}, is_async=True)
+    with pytest.raises(OperationError, match="await its twin"):
+        service.protect(plan("one")).result(DEADLINE)
+    assert ("on_prepare_finish", "one") in journal.hooks()
+
+
+def test_saved_info_is_checked_against_its_schema(service, tmp_path, journal):
+    plugin = add(service, tmp_path, journal, children={})
+    schema = {"size": {"type": "integer", "required": True}}
+    type(plugin).get_saved_info_schema = classmethod(lambda cls, kind: schema)  # type: ignore[method-assign]
+    type(plugin).get_saved_info = classmethod(  # type: ignore[method-assign]
+        lambda cls, section, resource: {"size": len(section.get_object("metadata")["name"])}
+    )
+    try:
+        checkpoint = service.protect(plan("one")).result(DEADLINE)
+        local = service.provider("local")
+        assert local.saved_info(checkpoint, thing("one")) == {"size": len("the one")}
+        schema["other"] = {"type": "string", "required": True}
+        fresh = Provider("fresh", bank=local.bank, protection_plugins=[plugin])
+        with pytest.raises(PluginError, match="other"):
+            fresh.saved_info(checkpoint, thing("one"))
+    finally:
+        del type(plugin).get_saved_info_schema, type(plugin).get_saved_info

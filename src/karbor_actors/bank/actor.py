@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pykka import ActorDeadError
 
+from karbor_actors.actors.blocking import check_may_block
 from karbor_actors.actors.mailbox import PooledFuture
 from karbor_actors.actors.pooled import PooledActor
 from karbor_actors.actors.threads import ThreadDispatcher
@@ -103,6 +104,7 @@ class BankWriter:
             BankError: Also when the calling thread could wait for itself: it is the one that
                 commits, or it holds a snapshot, which the map's growth would wait for.
         """
+        check_may_block("a write to the bank")
         if self.thread == threading.get_ident():
             raise BankError("the bank's own thread cannot wait for a write; use submit()")
         if self._environment.is_reading:

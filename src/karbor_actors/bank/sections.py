@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from karbor_actors.actors.blocking import check_may_block
 from karbor_actors.bank.checkpoint_rows import row_key
 from karbor_actors.bank.keys import (
     check_name,
@@ -237,6 +238,7 @@ class BankSection:
         Raises:
             ObjectNotFoundError: There is none.
         """
+        check_may_block("open_stream()")
         return self._streams.open(_checked(key))
 
     def list_streams(self, prefix: str = "") -> list[StreamInfo]:

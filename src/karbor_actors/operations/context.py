@@ -7,9 +7,12 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.bank.records import pack_record
+from karbor_actors.bank.resource_rows import ConsistencyLevel
 from karbor_actors.errors import FencedError, HookCancelledError, PluginError
 from karbor_actors.model import HookName
 from karbor_actors.operations.memory import (
+    CONSISTENCY_KEY,
     Artifact,
     Changes,
     FrozenState,
@@ -120,6 +123,19 @@ class HookContext:
     async def aartifact(self, kind: str, name: str) -> Artifact:
         """Do :meth:`artifact` without blocking the event loop."""
         return await asyncio.to_thread(self.artifact, kind, name)
+
+    def report_consistency(self, level: str, cause: str = "") -> None:
+        """Say how well the parts of this resource's data fit together.
+
+        Args:
+            level: ``"application"`` (it was brought to rest), ``"filesystem"`` (frozen),
+                ``"crash"`` (as after a power cut, all of one moment) or ``"none"``.
+            cause: What made it so, in a few words.
+        """
+        attempt = self._attempt
+        attempt.check()
+        kept = [ConsistencyLevel(level).value, str(cause)]
+        attempt.changes.state[CONSISTENCY_KEY] = pack_record(kept, "the consistency")
 
     @property
     def previous(self) -> Checkpoint | None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from karbor_actors.graph import ResourceGraph
 
 _ABSENT = object()
+CONSISTENCY_KEY = ""
+"""Where in a resource's state its consistency is kept; no key of a plugin's."""
 
 
 def _value(packed: bytes) -> Any:
@@ -83,9 +85,15 @@ class Memory:
             return self._states.get(resource, {}).get(key)
 
     def state_keys(self, resource: int) -> list[str]:
-        """Return the keys of *resource*'s durable state."""
+        """Return the plugin's keys of *resource*'s durable state."""
         with self._lock:
-            return list(self._states.get(resource, ()))
+            return [key for key in self._states.get(resource, ()) if key != CONSISTENCY_KEY]
+
+    def consistencies(self) -> dict[int, tuple[str, str]]:
+        """Return (level, cause) of each resource whose hooks said how consistent its data is."""
+        with self._lock:
+            kept = {n: state.get(CONSISTENCY_KEY) for n, state in self._states.items()}
+        return {n: tuple(_value(packed)) for n, packed in kept.items() if packed is not None}
 
     def new_resource(self, key: ResourceKey) -> bytes | None:
         """Return the packed new id, or None."""
@@ -170,8 +178,8 @@ class HookState(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._check()
-        if not isinstance(key, str):
-            msg = f"a key of context.state is a string, not {key!r}"
+        if not isinstance(key, str) or not key:
+            msg = f"a key of context.state is a non-empty string, not {key!r}"
             raise PluginError(msg)
         self._changes.state[key] = pack_record(value, f"context.state[{key!r}]")
 
@@ -189,7 +197,7 @@ class HookState(MutableMapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         changed = self._changes.state
         yield from [k for k in self._memory.state_keys(self._resource) if k not in changed]
-        yield from [k for k, value in list(changed.items()) if value is not None]
+        yield from [k for k, value in list(changed.items()) if k and value is not None]
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

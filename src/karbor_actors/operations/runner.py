@@ -13,6 +13,8 @@ from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from karbor_actors.actors.blocking import forbid_blocking
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
@@ -142,6 +144,7 @@ class LoopRunner:
             task.add_done_callback(self._tasks.discard)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        forbid_blocking()
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()

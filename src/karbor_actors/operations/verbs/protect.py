@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel
 from karbor_actors.errors import OperationCancelledError
 from karbor_actors.graph import build_graph
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
@@ -117,6 +118,10 @@ class Protect(Verb):
             statuses=outcome.resources,
             error_info=outcome.error_info(),
             point_in_time=run.point_in_time(),
+            consistency={
+                number: Consistency(ConsistencyLevel(level), cause)
+                for number, (level, cause) in run.memory.consistencies().items()
+            },
         )
 
     def give_up(self, run: OperationRun, outcome: Outcome) -> Change[Any]:

@@ -1,0 +1,31 @@
+"""Which threads must not block: those that run an event loop for many."""
+
+from __future__ import annotations
+
+import threading
+
+from karbor_actors.errors import BlockingCallError
+
+_thread = threading.local()
+
+
+def forbid_blocking() -> None:
+    """Mark the calling thread as one that :func:`check_may_block` refuses."""
+    _thread.forbids = True
+
+
+def check_may_block(what: str) -> None:
+    """Refuse a blocking call on a marked thread.
+
+    Args:
+        what: The call, for the error.
+
+    Raises:
+        BlockingCallError: Everything else on this event loop would wait for it.
+    """
+    if getattr(_thread, "forbids", False):
+        msg = (
+            f"{what} would block the engine's event loop; await its twin (a...), "
+            "or asyncio.to_thread(...)"
+        )
+        raise BlockingCallError(msg)
