@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from karbor_actors.errors import KarborError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+COMPLETION = "_KARBOR_ACTORS_COMPLETE"
+"""The variable by which a shell asks for completions."""
 
 
 def _version() -> str:
@@ -47,7 +51,12 @@ def run(arguments: Sequence[str]) -> int:
         BrokenPipeError: The reader of the output went away.
     """
     try:
-        code = app.main(list(arguments), prog_name="karbor-actors", standalone_mode=False)
+        code = app.main(
+            list(arguments),
+            prog_name="karbor-actors",
+            complete_var=COMPLETION,
+            standalone_mode=False,
+        )
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return ExitCode.USAGE
@@ -57,6 +66,10 @@ def run(arguments: Sequence[str]) -> int:
         return _report(KeyboardInterrupt(), arguments)
     except BrokenPipeError:
         raise
+    except SystemExit as error:
+        if COMPLETION in os.environ:
+            raise
+        raise BrokenPipeError from error  # the only other end that click makes by itself
     except Exception as error:  # whatever a command met: one line, and an exit code
         return _report(error, arguments)
     return int(code or 0)

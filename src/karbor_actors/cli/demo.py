@@ -51,7 +51,7 @@ def register(app: click.Group) -> None:
     "--tamper", is_flag=True, help="Change one restored byte, to see that the demo then fails."
 )
 def _demo(invocation: Invocation, directory: str | None, tamper: bool) -> int:
-    """Protect, damage, verify, restore and compare an application that the demo makes.
+    """Protect, damage, restore and compare a made-up application.
 
     The application is a directory with files of many kinds and a SQLite database that a process
     keeps writing. Fails if one file or one row is not as it was.

@@ -14,6 +14,7 @@ _NEEDED = ("click", "rich")
 
 def main() -> int:
     """Run the command in ``sys.argv`` and return its exit code."""
+    _open_missing_streams()
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
         sys.stderr.write(
             "error: the command line needs its extra: pip install 'karbor-actors[cli]'\n"
@@ -28,3 +29,10 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     return code
+
+
+def _open_missing_streams() -> None:
+    """Give output that the caller closed somewhere to go; Python has None for it."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for good

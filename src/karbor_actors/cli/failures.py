@@ -37,7 +37,7 @@ class ExitCode(IntEnum):
     CANCELLED = 130
 
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitCode], ...] = (
     (errors.OperationCancelledError, ExitCode.CANCELLED),
@@ -64,6 +64,22 @@ _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitC
     (errors.KarborError, ExitCode.FAILED),
 )
 """The first class that fits counts."""
+
+_LIST = "see: karbor-actors checkpoints list"
+_ADVICE: tuple[tuple[type[BaseException], str], ...] = (
+    (errors.CheckpointNotFoundError, _LIST),
+    (errors.AmbiguousCheckpointError, "give more of the id"),
+    (errors.OperationNotFoundError, "see: karbor-actors operations list"),
+    (errors.ProviderNotFoundError, "correct the plan, --provider or --config"),
+    (errors.BankPathError, "name the bank's directory with --bank"),
+    (errors.BankReadonlyError, "name a bank that may be written"),
+)
+"""What to do about errors whose sentences, made for programs too, do not say it."""
+
+_ADVICE_BY_CODE = {
+    ExitCode.FULL: "free some",
+    ExitCode.DAMAGED: "use another checkpoint, or a copy of this one",
+}
 
 _TELLING = {ExitCode.FULL, ExitCode.DAMAGED}
 """Codes that say more of a failed operation than that it failed."""
@@ -108,12 +124,20 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def error_line(error: BaseException) -> str:
     """Return *error* in one line for a person."""
     if isinstance(error, errors.KarborError):
-        return sentence(error)
+        line, advice = sentence(error), _advice(error)
+        return f"{line}; {advice}" if advice and advice not in line else line
     if exit_code(error) is ExitCode.FULL:
         return sentence(f"no space is left: {error}; free some and try again")
     return sentence(
         f"{errors.describe_cause(error)}; this is a bug, --debug shows where it comes from"
     )
+
+
+def _advice(error: BaseException) -> str:
+    for kind, advice in _ADVICE:
+        if isinstance(error, kind):
+            return advice
+    return _ADVICE_BY_CODE.get(exit_code(error), "")
 
 
 def error_document(error: BaseException) -> dict[str, Any]:

@@ -83,9 +83,7 @@ def _provider(
         kind = _PROVIDER_FIELDS.get(key)
         if kind is None:
             faults.append(Fault(f"{where}.{key}", "is not a field of a provider"))
-        elif not isinstance(value, kind) or (kind is str and not value and key != "description"):
-            faults.append(Fault(f"{where}.{key}", f"must be {_KINDS[kind]}"))
-        elif kind is list and not all(isinstance(name, str) for name in value):
+        elif not _fits(value, kind, may_be_empty=key == "description"):
             faults.append(Fault(f"{where}.{key}", f"must be {_KINDS[kind]}"))
     faults.extend(
         Fault(f"{where}.{key}", "is missing") for key in ("name", "bank") if key not in table
@@ -101,6 +99,12 @@ def _provider(
         protection_plugins=plugins,
         protectables=tuple(table.get("protectables", plugins)),
     )
+
+
+def _fits(value: object, kind: type, *, may_be_empty: bool) -> bool:
+    if isinstance(value, list):
+        return kind is list and all(isinstance(name, str) and name for name in value)
+    return isinstance(value, kind) and (bool(value) or may_be_empty)
 
 
 def read_plan(path: str) -> Plan:

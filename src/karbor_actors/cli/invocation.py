@@ -131,12 +131,9 @@ class Invocation:
 
     @contextmanager
     def planning_service(self, settings: ProviderSettings) -> Iterator[ProtectionService]:
-        """Hold a service that can plan a protect but not run it; no bank need be there."""
+        """Hold a service that can plan a protect but not run it; it looks at no bank."""
         with self.logging(), ProtectionService(workers=1) as service:
-            bank: Any = _NoBank()
-            if os.path.lexists(settings.bank):
-                bank = open_bank(settings, readonly=True)
-            service.add_provider(make_provider(settings, bank))
+            service.add_provider(make_provider(settings, _NoBank()))
             yield service
 
     @contextmanager

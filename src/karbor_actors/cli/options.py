@@ -80,12 +80,20 @@ def command(
         def call(**values: Any) -> Any:
             output = Output(is_json=values.pop("is_json"), is_debug=values.pop("debug"))
             names = ("config", "bank", "objects", "provider", "progress", "workers")
-            own = {key: values.pop(key) for key in names if key in values}
-            return function(Invocation(output, **own), **values)
+            given = {key: values.pop(key) for key in names if key in values}
+            return function(Invocation(output, **given), **values)
 
+        own = getattr(function, "__click_params__", [])
+        call.__click_params__ = []  # type: ignore[attr-defined]
         decorated: Function = call
         for option in reversed(shared):
             decorated = option(decorated)
-        return group.command(name)(decorated)
+        # click reads the list from its end: the command's own come first in the help.
+        decorated.__click_params__ += own  # type: ignore[attr-defined]
+        return group.command(name, short_help=_first_line(function))(decorated)
 
     return declare
+
+
+def _first_line(function: Function) -> str:
+    return (function.__doc__ or "").partition("\n")[0]

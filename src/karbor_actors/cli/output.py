@@ -52,14 +52,14 @@ class Output:
             self.out.print(Text(text, style), soft_wrap=True)
 
     def note(self, text: str, style: str = "") -> None:
-        """Print one line about what goes on."""
-        self.err.print(Text(sentence(text), style), soft_wrap=True)
+        """Print one line about what goes on; a terminal wraps it between words."""
+        self.err.print(Text(sentence(text), style), soft_wrap=not self.err.is_terminal)
 
     def error(self, text: str) -> None:
         """Print one line that says what went wrong."""
         line = Text("error: ", "bold red")
         line.append(sentence(text), "not bold default")
-        self.err.print(line, soft_wrap=True)
+        self.err.print(line, soft_wrap=not self.err.is_terminal)
 
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, indent: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,14 @@ _SCHEMAS = {
     "verify": "get_verify_schema",
     "saved": "get_saved_info_schema",
 }
-_RULES = ("type", "default", "required", "nullable", "meta", "allowed")
-"""Rules of a schema that have a column of their own, or none."""
+_NOTES: tuple[tuple[str, Callable[[Any], str]], ...] = (
+    ("allowed", lambda values: "one of " + ", ".join(map(str, values))),
+    ("enum", lambda values: "one of " + ", ".join(map(str, values))),
+    ("min", lambda least: f"at least {least}" if least else ""),
+    ("max", lambda most: f"at most {most}"),
+    ("regex", lambda pattern: f"matches {pattern}"),
+)
+"""The rules of a schema that are said beside a field's meaning, and how."""
 
 
 @dataclass
@@ -169,18 +175,21 @@ def _show_schema(output: Output, resource_type: str, verb: str, schema: Any) -> 
     output.line(f"\n{shown(resource_type)}, {what}:", "bold")
     rows = []
     for name, rules in _fields(schema).items():
-        rest = {rule: value for rule, value in rules.items() if rule not in _RULES}
-        notes = [str(_description(rules))] if _description(rules) else []
-        if "allowed" in rules:
-            notes.append("one of " + ", ".join(map(str, rules["allowed"])))
-        notes += [f"{rule}: {value}" for rule, value in rest.items()]
-        kind = rules.get("type", "any")
-        kind = kind if isinstance(kind, str) else " or ".join(map(str, kind))
-        rows.append((name, kind, _default(rules), "; ".join(notes)))
+        notes = [_description(rules), *(note(rules[rule]) for rule, note in _NOTES if rule in rules)]
+        rows.append((name, _kind(rules), _default(rules), "; ".join(filter(None, notes))))
     if verb == "saved":
         output.table(["field", "type", "meaning"], [(row[0], row[1], row[3]) for row in rows])
     else:
         output.table(["field", "type", "default", "meaning"], rows)
+
+
+def _kind(rules: Mapping[str, Any]) -> str:
+    kind = rules.get("type", "any")
+    text = kind if isinstance(kind, str) else " or ".join(map(str, kind))
+    inner = rules.get("schema")
+    if text == "list" and isinstance(inner, Mapping) and isinstance(inner.get("type"), str):
+        return f"list of {inner['type']}"
+    return text
 
 
 def _fields(schema: Any) -> dict[str, dict[str, Any]]:
@@ -201,7 +210,9 @@ def _description(rules: Mapping[str, Any]) -> str:
 def _default(rules: Mapping[str, Any]) -> str:
     if "default" in rules:
         default = rules["default"]
-        return "none" if default is None else str(default).lower() if default in (True, False) else str(default)
+        if default is None:
+            return "none"
+        return str(default).lower() if isinstance(default, bool) else str(default)
     return "required" if rules.get("required") else ""
 
 

@@ -79,7 +79,7 @@ class PlainView:
         self, output: Output, handle: OperationHandle, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._output, self._handle, self._clock = output, handle, clock
-        self._status = ""
+        self._status = "queued"
         self._failures = 0
         self._printed_at = clock()
         self._rates = Rates(clock)
@@ -89,7 +89,7 @@ class PlainView:
         self._rates.update(progress.running)
         if str(progress.status) != self._status:
             self._status = str(progress.status)
-            self._line(self._status)
+            self._line("started" if self._status == "running" else self._status)
         for failure in progress.failures[self._failures :]:
             self._line(failure)
         self._failures = len(progress.failures)

@@ -26,7 +26,7 @@ def show_checkpoint(
         output,
         checkpoint,
         handle,
-        f"checkpoint {checkpoint.id} is {checkpoint.status}: {count}",
+        f"checkpoint {checkpoint.id}: {checkpoint.status}, {count}",
         seconds,
     )
 
@@ -62,7 +62,7 @@ def finish(
     output: Output, result: object, handle: OperationHandle, text: str, seconds: float
 ) -> None:
     """Print the last line about an operation that succeeded, or its JSON document."""
-    output.line(f"{shown(text)}, in {human_seconds(seconds)}")
+    output.line(f"{shown(text)}, {human_seconds(seconds)}")
     operation = {"id": handle.id, "type": str(handle.type), "status": str(handle.status)}
     document = {"operation": {**operation, "seconds": round(seconds, 3)}}
     output.document({**document, "result": describe_result(result)})

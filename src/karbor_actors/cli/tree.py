@@ -66,8 +66,9 @@ def tree_lines(graph: ResourceGraph) -> Iterator[Line]:
         yield Line(resource.key, branch, label_of(resource.key, resource.name))
         below = "" if is_root else before + ("   " if is_last else "│  ")
         children = [child for child in graph.children(number) if child not in seen]
-        for child in reversed(children):
-            waiting.append((child, below, child == children[-1], False))
+        waiting.extend(
+            (child, below, child == children[-1], False) for child in reversed(children)
+        )
 
 
 def label_of(key: ResourceKey, name: str = "") -> str:

@@ -93,7 +93,9 @@ def _protect(
     parameters_file: str | None,
     **options: Any,
 ) -> None:
-    """Make a checkpoint of a plan, or of the directories and databases at paths.
+    """Make a checkpoint of a plan, or of paths.
+
+    A path is a directory or a database, or what else the provider finds at it.
 
     A bank that is not there yet is made.
     """
@@ -130,7 +132,7 @@ def _restore(
     readonly: bool,
     **options: Any,
 ) -> None:
-    """Make a checkpoint's resources again, where they were or elsewhere."""
+    """Restore a checkpoint, in place or elsewhere."""
     parameters = _parameters(assignments, parameters_file)
     settings, whole = invocation.holder(checkpoint)
     with invocation.service(settings, readonly=readonly) as service:
@@ -201,7 +203,10 @@ def _copy(
     parameters_file: str | None,
     **options: Any,
 ) -> None:
-    """Copy a checkpoint into another bank; a bank that is not there yet is made."""
+    """Copy a checkpoint into another bank.
+
+    A bank that is not there yet is made.
+    """
     parameters = _parameters(assignments, parameters_file)
     if (to is None) == (to_bank is None):
         raise click.UsageError("say where the copy goes: --to NAME, or --to-bank DIRECTORY")

@@ -60,7 +60,7 @@ class BankLeaseError(BankError):
     def __str__(self) -> str:
         return (
             f"the bank {self.directory} is in use by {self.owner}; "
-            "stop it first, or open the bank with readonly=True"
+            "stop it first, or open the bank with readonly=True (--readonly)"
         )
 
 
