@@ -263,6 +263,7 @@ class Environment:
             finally:
                 whole.end()
             raw.commit()
+        file.extend()
         return outcomes
 
     def _run(self, transaction: Transaction, change: Change[Any]) -> Outcome:

@@ -34,7 +34,7 @@ _PROBE = 1 << 16
 
 def record_error(error: lmdb.Error, path: str) -> BankError:
     """Return what *error*, met while reading or writing the records in *path*, means."""
-    code = error.code
+    code = getattr(error, "code", 0)
     if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)) or code in _FULL:
         return _full(path)
     if code == errno.EIO and _is_full(path):
@@ -53,7 +53,7 @@ def record_error(error: lmdb.Error, path: str) -> BankError:
 
 def open_error(error: lmdb.Error | OSError, path: str) -> BankError:
     """Return what *error*, met while opening the environment *path*, means."""
-    code = error.errno if isinstance(error, OSError) else error.code
+    code = error.errno if isinstance(error, OSError) else getattr(error, "code", 0)
     if isinstance(error, _DAMAGE):
         return BankFormatError(f"{path} holds no bank that this release can read: {error}")
     if code in _FULL or (code == errno.EIO and _is_full(path)):

@@ -8,12 +8,13 @@ readers while the map is replaced.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import lmdb
+from lmdb import verify as lmdb_verify
 
 from karbor_actors.bank.faults import open_error, record_error
 from karbor_actors.bank.gate import Gate
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MAX_READERS = 1024
-_SPARE_TRANSACTIONS = 8
+
+_LOOKS = 3
 
 _FileId = tuple[int, int]
 
@@ -124,7 +126,7 @@ class MappedFile:
                 raise
         raise BankBrokenError(f"the size of {self.path} changes too fast to read it; try again")
 
-    @contextmanager
+    @contextlib.contextmanager
     def begin(self) -> Iterator[Any]:
         """Begin a write transaction, to be committed within; aborted where it is not."""
         self._check()
@@ -230,10 +232,11 @@ class MappedFile:
         except (lmdb.Error, OSError) as error:
             raise open_error(error, self.path) from error
         try:
+            self._page_size = self._raw.stat()["psize"]
             self._check_length()
             self.tables = {table: self._raw.open_db(table.value, create=False) for table in Table}
             self._raw.reader_check()
-        except lmdb.NotFoundError as error:
+        except (lmdb.NotFoundError, lmdb_verify.VerifyError) as error:
             self._raw.close()
             raise BankFormatError(f"{self.path} is an LMDB file but no bank") from error
         except lmdb.Error as error:
@@ -243,15 +246,38 @@ class MappedFile:
             self._raw.close()
             raise
 
+    def extend(self) -> None:
+        """Make the data file as long as LMDB believes it to be; called after each commit.
+
+        A transaction that frees again the last pages that it took does not write them. Nobody
+        reads them, but a file that is shorter than it should be looks as if it had been cut.
+        """
+        missing = self._missing_bytes()
+        if missing > 0:
+            path = data_file(self.path)
+            with contextlib.suppress(OSError):  # then the next open looks more closely
+                os.truncate(path, os.path.getsize(path) + missing)
+
+    def _missing_bytes(self) -> int:
+        needed = (self._raw.info()["last_pgno"] + 1) * self._page_size
+        return int(needed) - os.path.getsize(data_file(self.path))
+
     def _check_length(self) -> None:
-        """Refuse a data file that ends before its last page."""
-        needed = (self._raw.info()["last_pgno"] + 1) * self._raw.stat()["psize"]
-        size = os.path.getsize(data_file(self.path))
-        if size < needed:
-            raise BankFormatError(
-                f"{data_file(self.path)} is cut short: it has {size} of {needed} bytes; "
-                "restore it from a backup or rebuild it"
-            )
+        """Refuse a data file that ends before a page that is in use."""
+        for _ in range(_LOOKS):
+            if self._missing_bytes() <= 0:
+                return
+            # Killed between a commit and extend()? The walk reads the file without mapping it.
+            # A writer in another process may change it meanwhile: look again.
+            findings = lmdb_verify.verify(self.path)  # type: ignore[no-untyped-call]
+            if not findings:
+                if not self._readonly:
+                    self.extend()
+                return
+        raise BankFormatError(
+            f"{data_file(self.path)} is cut short by {self._missing_bytes()} bytes; "
+            f"restore it from a backup or rebuild it ({findings[0]})"
+        )
 
     def _adopt_map(self) -> None:
         with self.gate.alone():
@@ -293,7 +319,7 @@ def _open_raw(path: str, *, readonly: bool) -> Any:
         map_size=0,
         max_dbs=len(Table),
         max_readers=_MAX_READERS,
-        max_spare_txns=_SPARE_TRANSACTIONS,
+        max_spare_txns=0,  # a forked child that frees spare ones would break the parent's
         mode=0o600,
         create=False,
         readonly=readonly,
