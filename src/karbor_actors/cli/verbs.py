@@ -156,7 +156,7 @@ def _target_parameters(
         message = f"the checkpoint has {len(roots)} root resources; name each one's place with -p"
         raise click.UsageError(message)
     resource = roots[0].value
-    if _TARGET not in provider.schema(OperationType.RESTORE, resource.type):
+    if _TARGET not in (provider.schema(OperationType.RESTORE, resource.type) or {}):
         raise click.UsageError(f"{resource.type} takes no target; see what it takes: plugins show")
     return {f"{resource.type}#{resource.id}": {_TARGET: os.path.abspath(target)}}
 

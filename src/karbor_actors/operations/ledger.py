@@ -66,6 +66,9 @@ class Ledger:
         def written(_: Any, error: BaseException | None) -> None:
             self._outbox.put(JournalWritten(intents, completions, error))
 
+        if not self._run.bank.is_writable:  # a restore from somebody else's bank: not recorded
+            written(None, None)
+            return
         self._run.bank.writer.submit(lambda txn: journal.append(txn, number, record), written)
 
     def written(self) -> None:

@@ -120,5 +120,7 @@ class OperationRun:
         return self.find_previous(self.planned.graph.nodes[resource].key)
 
     def _write(self, record: JournalRecord) -> None:
+        if not self.bank.is_writable:
+            return
         journal, number = self.bank.journal, self.journal_number
         self.bank.writer.write(lambda transaction: journal.append(transaction, number, record))

@@ -136,6 +136,8 @@ class Verb(abc.ABC):
 
     def refuse(self, outcome: Outcome) -> None:
         """Record an operation that ended before any hook ran."""
+        if not self.bank.is_writable:
+            return
         journal, record = self.bank.journal, self._record()
         ended = replace(
             record,
@@ -179,10 +181,11 @@ class Verb(abc.ABC):
         """Change the operations that the plugins gave, where the verb has reason to."""
 
     def _begin(self, planned: PlannedOperation, checkpoint: Checkpoint) -> OperationRun:
-        """Record the operation's beginning."""
+        """Record the operation's beginning, unless the bank is only read."""
         self.checkpoint_id = checkpoint.id
-        journal, record = self.bank.journal, self._record()
-        number = self.bank.writer.write(lambda transaction: journal.create(transaction, record))
+        journal, record, number = self.bank.journal, self._record(), 0
+        if self.bank.is_writable:
+            number = self.bank.writer.write(lambda transaction: journal.create(transaction, record))
         self._log = OperationLog(
             self.operation_id,
             str(self.type),
@@ -226,6 +229,8 @@ class Verb(abc.ABC):
 
     def _record_end(self, outcome: Outcome, change: Change[Any] | None) -> None:
         """Commit the operation's end, and *change* with it."""
+        if not self.bank.is_writable:
+            return
         journal, number = self.bank.journal, self._number
         counts = Counter(str(status) for status in outcome.resources.values())
         pending = counts[ResourceStatus.ABORT_PENDING]
