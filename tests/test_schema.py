@@ -309,7 +309,7 @@ def test_what_holds_no_parameters_is_a_format_error(data):
 
 def test_karbors_form_is_translated():
     assert translate(KARBOR) == {
-        "backup_name": {"type": "string", "default": None, "nullable": True},
+        "backup_name": {"type": "string", "nullable": True},
         "backup_mode": {"type": "string", "allowed": ["full", "incremental"], "default": "full"},
         "force": {"type": "boolean", "default": False},
         "size": {"type": "number"},
@@ -325,12 +325,19 @@ def test_translating_twice_changes_nothing():
     assert translate(SCHEMAS[DIRECTORY]) == SCHEMAS[DIRECTORY]
 
 
+def test_a_default_of_none_is_allowed_and_not_filled_in():
+    schemas = {**SCHEMAS, VOLUME: KARBOR}
+
+    assert "backup_name" not in validate(None, schemas).for_resource(2)
+    given = validate({VOLUME: {"backup_name": None}}, schemas).for_resource(2)
+    assert given["backup_name"] is None
+
+
 def test_karbors_checks_are_kept():
     schemas = {**SCHEMAS, VOLUME: KARBOR}
     found = validate({VOLUME: {"where": {"pool": None}, "count": "2"}}, schemas)
 
     assert found.for_resource(2) == {
-        "backup_name": None,
         "backup_mode": "full",
         "force": False,
         "where": {"pool": None},
@@ -570,7 +577,7 @@ def test_a_field_may_be_called_meta_or_schema():
 def test_saved_info_is_checked_against_its_schema():
     schema = {"properties": {"size": {"type": "integer"}, "name": {"default": None}}}
 
-    assert validate_saved_info(schema, {"size": 3}) == {"size": 3, "name": None}
+    assert validate_saved_info(schema, {"size": 3}) == {"size": 3}
     assert validate_saved_info(None, {"any": [1]}) == {"any": [1]}
     assert validate_saved_info(schema, None) == {}
     for rubbish in ({"size": "big"}, {"weight": 1}, [1], {"size": object()}, "x"):

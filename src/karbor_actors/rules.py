@@ -59,7 +59,8 @@ def translate(schema: Mapping[str, Any], warnings: list[str] | None = None) -> S
     """Return *schema* as a Cerberus schema; one that is a Cerberus schema is only copied.
 
     From JSON Schema these are kept: types, enum, defaults, nested properties and items. A
-    default of None makes its field nullable. Unknown keywords are ignored.
+    default of None only makes its field nullable and is not filled in: Karbor never did, and
+    its plugins mean different things by None and by nothing. Unknown keywords are ignored.
 
     Args:
         schema: In either form.
@@ -99,12 +100,13 @@ def _translated(schema: Any, where: str, warnings: list[str]) -> Schema:
         rules["type"] = known[0]
     elif known:
         rules["type"] = known
-    if "default" in schema:
-        rules["default"] = schema["default"]
+    default = schema.get("default")
+    if default is not None:
+        rules["default"] = default
     allowed = schema.get("enum")
     if isinstance(allowed, (list, tuple)):
         rules["allowed"] = list(allowed)
-    if "null" in types or None in rules.get("allowed", ()) or rules.get("default", 0) is None:
+    if "null" in types or None in rules.get("allowed", ()) or schema.get("default", 0) is None:
         rules["nullable"] = True
     if isinstance(schema.get("properties"), Mapping):
         rules["schema"] = _translated_fields(schema, f"{where}.", warnings)

@@ -1,7 +1,7 @@
 """Which hooks an Operation object implements, and how they are called.
 
 Any object will do. A hook is implemented when it is there and is not the empty one of
-:class:`karbor_actors.Operation`.
+:class:`karbor_actors.Operation`, nor that of Karbor's own base class.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ SYNC: Final = 1
 ASYNC: Final = 2
 
 _EMPTY = {name: getattr(Operation, name) for name in HookName}
+_KARBORS_MODULE = "karbor.services.protection.protection_plugin"
 
 
 class HookTable:
@@ -56,9 +57,15 @@ class HookTable:
             msg = f"{owner.__name__}.{name} is {hook!r}, which cannot be called"
             raise PluginError(msg)
         function = inspect.unwrap(getattr(hook, "__func__", hook))
-        if function is _EMPTY[name]:
+        if function is _EMPTY[name] or _is_karbors_empty(function, name):
             return ABSENT
         return ASYNC if inspect.iscoroutinefunction(function) else SYNC
+
+
+def _is_karbors_empty(function: Any, name: HookName) -> bool:
+    """Tell the empty hook of Karbor's base class, by name: Karbor need not be installed."""
+    module, qualified = (getattr(function, key, "") for key in ("__module__", "__qualname__"))
+    return bool(module == _KARBORS_MODULE and qualified == f"Operation.{name}")
 
 
 ABORT: Final = 4
