@@ -85,6 +85,14 @@ def opened_place(target: str) -> Iterator[tuple[Place, FileSystems]]:
         file_systems.close()
 
 
+def _is_directory(path: str) -> bool:
+    """Return whether *path* is a directory, and no link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def until_damaged(entries: Iterator[Entry], log: Any) -> Iterator[Entry]:
     """Return the entries up to the first that cannot be read.
 
@@ -198,7 +206,7 @@ class RestoreDirectory(Operation):
         if "target" not in state:
             return
         manifest = Manifest(checkpoint.get_resource_bank_section(resource))
-        if os.path.isdir(state["target"]):
+        if _is_directory(state["target"]):
             with opened_place(state["target"]) as (place, _):
                 part = os.fsencode(state["part"])
                 remover = Remover(place, state["existed"], part, context.log)

@@ -214,16 +214,22 @@ class Remover:
             self._place.enter(entry)
         except (FileNotFoundError, NotADirectoryError):
             return False
+        if os.geteuid() != 0 and not has_existed(self._existed, number):
+            # It may have its own mode by now, which keeps all but root from removing anything.
+            with suppress(PermissionError):
+                os.fchmod(self._place.descent.fd, 0o700)
         return True
 
     def visit(self, number: int, entry: Entry) -> None:
         """Remove a file that was not there before."""
         if not has_existed(self._existed, number):
-            remove_if_there(entry.name, self._place.descent.fd)
+            with self._place.errors_at(entry.name):
+                remove_if_there(entry.name, self._place.descent.fd)
 
     def leave(self, number: int, entry: Entry) -> None:
         """Remove a directory that was not there before, unless others use it."""
-        remove_if_there(self._part, self._place.descent.fd)
+        with self._place.errors_at(self._part):
+            remove_if_there(self._part, self._place.descent.fd)
         if not entry.depth:
             return
         path = self._place.path()

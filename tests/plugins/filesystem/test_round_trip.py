@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from karbor_actors import Resource
 from karbor_filesystem.source import is_same
@@ -49,6 +51,40 @@ def test_any_tree_comes_back(driver, tree):
         assert where == str(target)
         assert describe(target) == before
         assert describe(source) == before
+
+
+def remove(path):
+    """Remove a file or a tree."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+@needs_root
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(trees(), trees(), st.data())
+def test_a_tree_that_changed_since_the_last_protect_comes_back(driver, first, second, data):
+    with tempfile.TemporaryDirectory() as directory:
+        source, target = Path(directory) / "source", Path(directory) / "target"
+        source.mkdir()
+        make_tree(os.fsencode(source), first)
+        resource = Resource("FileSystem::Directory", str(source))
+        previous = driver.protect(resource)
+        for path in sorted(describe(source), reverse=True)[:-1]:
+            full = os.fsencode(source) + b"/" + path
+            if data.draw(st.integers(0, 3)) == 0 and os.path.lexists(full):
+                remove(full)
+        kept = set(os.listdir(os.fsencode(source)))
+        added = {name: node for name, node in second.items() if name not in kept}
+        make_tree(os.fsencode(source), added)
+        before = describe(source)
+
+        checkpoint = driver.protect(resource, previous=previous)
+        driver.verify(checkpoint, resource)
+        driver.restore(checkpoint, resource, target=str(target))
+
+        assert describe(target) == before
 
 
 def test_an_empty_directory_comes_back(case):
