@@ -132,6 +132,11 @@ class AbortReason:
     """The resource whose hook failed, if one did."""
     hook: HookName | None = None
 
+    def describe(self) -> str:
+        """Return the reason in one line."""
+        where = "" if self.resource is None else f"{describe_key(self.resource)}: "
+        return f"{where}{self.error or self.kind}"
+
 
 _RESOURCE_FIELDS = ("type", "id", "name", "extra_info")
 

@@ -47,6 +47,8 @@ class Provider:
             or under ``"*"``; the most exact one counts.
         recovery_context: The ``context`` of operations that a restart takes up again: a
             mapping, or a callable that gets the operation's id.
+        recover: What becomes of operations that a dead process left: ``"resume"`` goes on
+            with those that can and aborts the others, ``"abort"`` aborts them all.
         description: For people.
 
     Raises:
@@ -62,6 +64,7 @@ class Provider:
         protectables: Iterable[Any] = (),
         retry: Mapping[Any, RetryPolicy] | None = None,
         recovery_context: Mapping[str, Any] | Callable[[str], Any] | None = None,
+        recover: str = "resume",
         description: str = "",
     ) -> None:
         if not isinstance(name, str) or not name:
@@ -70,6 +73,10 @@ class Provider:
         self.name, self.bank, self.description = name, bank, description
         self.retry = dict(retry) if retry is not None else {}
         self.recovery_context = recovery_context
+        if recover not in {"resume", "abort"}:
+            msg = f'recover is "resume" or "abort", not {recover!r}'
+            raise PluginError(msg)
+        self.recover = recover
         self._schemas: dict[tuple[str, str], Schema | None] = {}
         self.protection_plugins = _by_type(_loaded(PROTECTION_GROUP, protection_plugins))
         """The protection plugin of each resource type."""

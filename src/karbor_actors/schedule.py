@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from karbor_actors.model import HOOKS, HookName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
 PREPARE_BEGIN: Final = 0
 PREPARE_FINISH: Final = 1
@@ -147,6 +147,18 @@ class HookSchedule:
                 self._finish(hook)
                 self._propagate(hook, ready)
         self.active += len(ready)
+        return ready
+
+    def resume(self, completed: Container[int]) -> list[int]:
+        """Start where hooks have *completed* already; return those that may run now."""
+        ready = []
+        todo = self.start()
+        while todo:
+            hook = todo.pop()
+            if hook in completed:
+                todo += self.complete(hook)
+            else:
+                ready.append(hook)
         return ready
 
     def begin(self, hook: int) -> bool:

@@ -22,6 +22,7 @@ from karbor_actors.model import (
     Plan,
 )
 from karbor_actors.operations.engine import ABORT_GRACE, Engine
+from karbor_actors.operations.recovering import Recovery
 from karbor_actors.operations.verbs.copy import Copy
 from karbor_actors.operations.verbs.delete import Delete
 from karbor_actors.operations.verbs.protect import Protect
@@ -57,6 +58,8 @@ class ProtectionService:
             raise ValueError(msg)
         self._engine = Engine(workers, abort_grace=abort_grace)
         self._registry = ProviderRegistry()
+        self._recovery = Recovery(self._engine, self._registry.all, self._find_previous)
+        self._recovered: list[OperationHandle] = []
         self._lock = threading.Lock()
         self._closed = False
         self._pid = os.getpid()
@@ -77,6 +80,9 @@ class ProtectionService:
     def add_provider(self, provider: Provider) -> None:
         """Make *provider* known under its name; the service closes its bank.
 
+        Operations that an earlier owner of the bank left unfinished are taken up again, or
+        undone; :attr:`recovered` lists them. They have their locks when this returns.
+
         Raises:
             ValueError: A provider of that name is there already.
             ServiceClosedError: The service was closed.
@@ -84,6 +90,12 @@ class ProtectionService:
         with self._lock:
             self._check_open()
             self._registry.add(provider)
+            self._recovered += self._recovery.recover(provider)
+
+    @property
+    def recovered(self) -> list[OperationHandle]:
+        """The operations that an earlier process left and :meth:`add_provider` took up again."""
+        return list(self._recovered)
 
     @property
     def providers(self) -> dict[str, Provider]:

@@ -43,6 +43,7 @@ class HookCall:
             return
         error: BaseException | None = None
         try:
+            self._resume()
             self._engine_part()
             hook = self._hook()
             if hook is not None:
@@ -59,6 +60,8 @@ class HookCall:
             return
         error: BaseException | None = None
         try:
+            if self._attempt.run.recovered is not None:
+                await asyncio.to_thread(self._resume)
             if self._has_engine_part():
                 await asyncio.to_thread(self._engine_part)
             hook = self._hook()
@@ -82,6 +85,24 @@ class HookCall:
         if error is not None:
             error = hook_failure(attempt, error)
         self._report(BodyEnded(attempt, began=True, error=error))
+
+    def _resume(self) -> None:
+        """After a restart, let the Operation take up again what its process held."""
+        attempt = self._attempt
+        if attempt.hook is HookName.ON_ABORT:
+            return
+        found = attempt.run.take_up(attempt.resource)
+        on_resume = getattr(attempt.run.planned.operations[attempt.resource], "on_resume", None)
+        if found is None or on_resume is None:
+            return
+        result = on_resume(
+            *self._arguments(),
+            began=found.began(attempt.resource),
+            completed=found.completed(attempt.resource),
+            **self._keywords(),
+        )
+        if inspect.isawaitable(result):
+            asyncio.run(_await(result))
 
     def _hook(self) -> Callable[..., Any] | None:
         attempt = self._attempt

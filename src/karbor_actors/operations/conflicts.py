@@ -39,7 +39,14 @@ class LockTable:
         self._waiting: OrderedDict[str, LockRequest] = OrderedDict()
 
     def request(self, owner: str, request: LockRequest) -> bool:
-        """Ask for *request* in the name of *owner*; return whether it is granted at once."""
+        """Ask for *request* in the name of *owner*; return whether it is granted at once.
+
+        An owner that asks again has, or waits for, what it asked for first.
+        """
+        if owner in self._granted:
+            return True
+        if owner in self._waiting:
+            return False
         if self._is_free(request, self._waiting.values()):
             self._granted[owner] = request
             return True

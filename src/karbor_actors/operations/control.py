@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.errors import (
     BankError,
+    CannotResumeError,
     HookCancelledError,
     HookFailedError,
     describe_cause,
@@ -37,6 +38,7 @@ from karbor_actors.operations.messages import (
     RunHook,
     Withdraw,
 )
+from karbor_actors.operations.recovery import abort_reason
 from karbor_actors.operations.runner import Lane
 from karbor_actors.operations.undo import Undo
 from karbor_actors.schedule import HOOKS_PER_RESOURCE, MAIN, hook_name
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
     from karbor_actors.actors import Dispatcher
     from karbor_actors.operations.outbox import Outbox
+    from karbor_actors.operations.recovery import Recovered
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.operations.runner import Runners
 
@@ -97,13 +100,36 @@ class OperationControl:
         self._calls: dict[Lane, list[HookCall]] = {lane: [] for lane in Lane}
         self._async_calls: list[HookCall] = []
         self._decision_pending = False
+        self._attempts: dict[int, int] = {}
+        """By hook of a recovered operation that had begun: the number of its next attempt."""
 
     # -- what the supervisor asks
 
     def start(self) -> None:
-        """Let the first hooks run."""
-        self._ready.extend(self.schedule.start())
+        """Let the first hooks run; or those that a recovered operation has still to run."""
+        found = self.run.recovered
+        if found is None:
+            self._ready.extend(self.schedule.start())
+        else:
+            self._take_up(found)
         self.request_flush()
+
+    def _take_up(self, found: Recovered) -> None:
+        """Go on where an earlier process stopped, or undo what it began."""
+        ready = self.schedule.resume(found.journal.completed)
+        reason = abort_reason(self.run.planned, found)
+        if reason is None:
+            self._attempts = {h: found.journal.attempts.get(h, 0) + 1 for h in ready}
+            self._ready.extend(ready)
+            return
+        self.failures.append(CannotResumeError(reason.describe()))
+        for hook in ready:
+            if hook in found.journal.attempts:
+                self.schedule.fail(hook)
+            else:
+                self.schedule.withdraw(hook)
+        self.undo.forget(resource for resource, ok in found.journal.aborts.items() if ok)
+        self.abort(reason)
 
     @property
     def is_over(self) -> bool:
@@ -181,6 +207,7 @@ class OperationControl:
         if self.schedule.is_closed:
             return False
         resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
+        number += self._attempts.get(hook, 1) - 1
         call = HookCall(Attempt(self.run, resource, name, number), self._outbox.put)
         if self.run.planned.hook_kinds[hook] == ASYNC:
             self._async_calls.append(call)

@@ -119,6 +119,11 @@ class Engine:
         if granted:
             ref.tell(LocksGranted(waited=False))
 
+    def reserve(self, operation_id: str, request: LockRequest) -> None:
+        """Ask for locks before the operation is started, so that none comes before it."""
+        with self._lock:
+            self._locks.request(operation_id, request)
+
     def pin(self, operation_id: str, key: Hashable) -> bool:
         """Let a running operation share *key* until it ends; False if somebody has it alone."""
         with self._lock:
@@ -128,9 +133,10 @@ class Engine:
         """Take an operation's locks back and tell those that waited for them."""
         with self._lock:
             self._waiting.pop(operation_id, None)
-            granted = [self._waiting.pop(name) for name in self._locks.release(operation_id)]
+            granted = [self._waiting.pop(name, None) for name in self._locks.release(operation_id)]
         for ref in granted:
-            ref.tell(LocksGranted(waited=True))
+            if ref is not None:  # else it asks later, and has them
+                ref.tell(LocksGranted(waited=True))
 
     def _defer(self, fn: Callable[..., object], *args: Any) -> None:
         """Call *fn* on the event thread; what it raises is logged."""

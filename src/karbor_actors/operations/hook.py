@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors import LightActor
-from karbor_actors.errors import ActorCrashedError, describe_cause
+from karbor_actors.errors import ActorCrashedError, CannotResumeError, describe_cause
 from karbor_actors.operations.messages import (
     BodyFailed,
     CompletionDurable,
@@ -78,7 +78,8 @@ class HookActor(LightActor):
 
     def _failed(self, error: BaseException) -> None:
         policy = self.control.retry(self.hook)
-        if self._attempt >= policy.attempts or self.control.schedule.is_closed:
+        is_last = self._attempt >= policy.attempts or isinstance(error.__cause__, CannotResumeError)
+        if is_last or self.control.schedule.is_closed:
             self.control.hook_failed(self.hook, error)
             self.stop()
             return

@@ -19,12 +19,14 @@ from karbor_actors.errors import PluginError, describe_key
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from karbor_actors.bank.journal_records import JournalState
     from karbor_actors.errors import ResourceKey
     from karbor_actors.graph import ResourceGraph
 
 _ABSENT = object()
-CONSISTENCY_KEY = ""
-"""Where in a resource's state its consistency is kept; no key of a plugin's."""
+ENGINE_KEY = "\0"
+"""What the engine's own keys in a resource's state begin with; no plugin sees them."""
+CONSISTENCY_KEY = ENGINE_KEY + "consistency"
 
 
 def _value(packed: bytes) -> Any:
@@ -67,6 +69,16 @@ class Memory:
         self._new_resources: dict[ResourceKey, bytes] = {}
         self._artifacts: dict[int, ArtifactRecord] = {}
 
+    def restore(self, journal: JournalState) -> None:
+        """Take in what an earlier process made durable."""
+        with self._lock:
+            self._states = {n: dict(state) for n, state in journal.state.items()}
+            self._new_resources = dict(journal.new_resources)
+            for entry in journal.artifacts.values():
+                record = ArtifactRecord(entry.id, entry.resource, entry.kind, entry.name)
+                record.status, record.data = entry.status, entry.data
+                self._artifacts[entry.id] = record
+
     def apply(self, resource: int, changes: Changes) -> None:
         """Make *changes* of *resource*'s hook visible to all; they are durable."""
         with self._lock:
@@ -87,7 +99,7 @@ class Memory:
     def state_keys(self, resource: int) -> list[str]:
         """Return the plugin's keys of *resource*'s durable state."""
         with self._lock:
-            return [key for key in self._states.get(resource, ()) if key != CONSISTENCY_KEY]
+            return [key for key in self._states.get(resource, ()) if not key.startswith(ENGINE_KEY)]
 
     def consistencies(self) -> dict[int, tuple[str, str]]:
         """Return (level, cause) of each resource whose hooks said how consistent its data is."""
@@ -113,7 +125,7 @@ class Memory:
     def add_artifact(self, resource: int, kind: str, name: str) -> ArtifactRecord:
         """Return a new outstanding artifact."""
         with self._lock:
-            record = ArtifactRecord(len(self._artifacts) + 1, resource, kind, name)
+            record = ArtifactRecord(max(self._artifacts, default=0) + 1, resource, kind, name)
             self._artifacts[record.id] = record
             return record
 
@@ -178,8 +190,8 @@ class HookState(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._check()
-        if not isinstance(key, str) or not key:
-            msg = f"a key of context.state is a non-empty string, not {key!r}"
+        if not isinstance(key, str) or key.startswith(ENGINE_KEY):
+            msg = f"a key of context.state is a string that does not begin with NUL, not {key!r}"
             raise PluginError(msg)
         self._changes.state[key] = pack_record(value, f"context.state[{key!r}]")
 
@@ -197,7 +209,11 @@ class HookState(MutableMapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         changed = self._changes.state
         yield from [k for k in self._memory.state_keys(self._resource) if k not in changed]
-        yield from [k for k, value in list(changed.items()) if k and value is not None]
+        yield from [
+            key
+            for key, value in list(changed.items())
+            if value is not None and not key.startswith(ENGINE_KEY)
+        ]
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

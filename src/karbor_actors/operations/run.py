@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.context import Attempt
     from karbor_actors.operations.memory import ArtifactRecord, Changes
     from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.operations.recovery import Recovered
 
 
 @dataclass(slots=True)
@@ -58,6 +59,8 @@ class OperationRun:
     engine_main: Callable[[Attempt], None] | None = None
     """What the engine itself does in each resource's main hook, before the plugin."""
     find_previous: Callable[[ResourceKey], Checkpoint | None] = field(default=lambda _: None)
+    recovered: Recovered | None = None
+    """What an earlier process had done of it."""
     is_cancelled: bool = False
     """Set once, by the supervisor; read by hooks."""
 
@@ -66,6 +69,9 @@ class OperationRun:
         self.running: dict[int, Running] = {}
         """By resource; written by workers, read by anyone."""
         self._prepared_at: datetime | None = None
+        self._to_resume: set[int] = set()
+        if self.recovered is not None:
+            self._to_resume = self.recovered.begun_resources()
 
     def flush(self, resource: int, changes: Changes) -> None:
         """Make *changes* durable and visible. Blocks; any worker."""
@@ -110,6 +116,13 @@ class OperationRun:
             )
             for resource, r in list(self.running.items())
         )
+
+    def take_up(self, resource: int) -> Recovered | None:
+        """Return what *resource*'s hooks had done before the restart; once per resource."""
+        if resource in self._to_resume:
+            self._to_resume.discard(resource)
+            return self.recovered
+        return None
 
     def point_in_time(self) -> datetime | None:
         """Return the moment at which the last prepare hook ended, if one ran."""

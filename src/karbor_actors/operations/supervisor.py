@@ -178,14 +178,15 @@ class SupervisorActor(PooledActor):
             self._refuse(OperationCancelledError(f"the {self._verb.type} was cancelled"))
         elif done.step == "plan":
             self._planned = done.result
-            self._engine.acquire(self._handle.id, self._verb.locks(done.result), self.actor_ref)
+            request = self._verb.locks(done.result.graph)
+            self._engine.acquire(self._handle.id, request, self.actor_ref)
         else:
             self._opened(done.result)
 
     def _locks_granted(self, *, waited: bool) -> None:
         if self._cancelled is not None:
             self._refuse(OperationCancelledError(f"the {self._verb.type} was cancelled"))
-        elif waited and self._verb.replans:
+        elif waited and self._verb.replans and self._verb.recovered is None:
             self._engine.release(self._handle.id)
             self._begin_step("plan", self._verb.plan)
         else:

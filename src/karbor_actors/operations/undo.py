@@ -52,10 +52,14 @@ class Undo:
             self._reasons.setdefault(resource, reason)
         self._start(self._schedule.add(listed))
 
+    def forget(self, resources: Iterable[int]) -> None:
+        """Leave out *resources*, whose aborts an earlier process has had."""
+        self.aborted.update(resources)
+
     def add_begun(self, reason: AbortReason) -> None:
         """Abort every resource whose hooks began, now that nothing more starts."""
-        kinds, hooks = self._control.run.planned.abort_kinds, self._control.schedule
-        self.add([r for r in range(len(kinds)) if kinds[r] and hooks.has_begun(r)], reason)
+        kinds = self._control.run.planned.abort_kinds
+        self.add([r for r in range(len(kinds)) if kinds[r] and self._needs(r)], reason)
 
     def hooks_changed(self, resources: Iterable[int]) -> None:
         """Look again at resources whose hooks ended or were dropped."""
@@ -101,13 +105,16 @@ class Undo:
             ),
         }
 
+    def _needs(self, resource: int) -> bool:
+        return self._control.schedule.has_begun(resource) and resource not in self.aborted
+
     def _start(self, resources: Iterable[int]) -> None:
         """Start the aborts of *resources*; those that began nothing have had theirs."""
-        kinds, hooks = self._control.run.planned.abort_kinds, self._control.schedule
+        kinds = self._control.run.planned.abort_kinds
         todo = deque(resources)
         while todo:
             resource = todo.popleft()
-            if kinds[resource] and hooks.has_begun(resource):
+            if kinds[resource] and self._needs(resource):
                 ref = AbortActor.start_on(self._control.dispatcher, self._control, resource)
                 self._refs[resource] = ref
                 ref.tell(RunAbort())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from karbor_actors.errors import CheckpointNotFoundError
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType, ResourceStatus
 from karbor_actors.operations.verbs.verb import (
     CallOptions,
@@ -13,11 +15,20 @@ from karbor_actors.operations.verbs.verb import (
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.operations.context import Attempt
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.provider import Provider
+
+_COPY, _TARGET = "copy", "target"
+
+
+def copy_target(record: OperationRecord) -> str | None:
+    """Return the name of the provider that an unfinished copy went to."""
+    target = record.extra.get(_TARGET)
+    return target if isinstance(target, str) else None
 
 
 class Copy(CheckpointVerb):
@@ -45,7 +56,6 @@ class Copy(CheckpointVerb):
         self._target, self._again, self._allow_partial = target, again, allow_partial
         self._copy: Checkpoint | None = None
         self._finished: Checkpoint | None = None
-        self._copied: set[int] = set()
 
     def check_status(self, checkpoint: Checkpoint) -> None:
         """Want an available checkpoint, or a partial one where that is allowed."""
@@ -71,24 +81,35 @@ class Copy(CheckpointVerb):
         return None
 
     def open(self, planned: PlannedOperation) -> OperationRun:
-        """Make the copy's checkpoint, ``copying``, and record the operation."""
+        """Record the operation and make the copy's checkpoint, ``copying``."""
         source = self._reread()
         if self._finished is None:
-            made = self._target.bank.create_checkpoint(
+            kept = {} if self.recovered is None else self.recovered.record.extra
+            self.extra[_COPY] = kept.get(_COPY) or str(uuid.uuid4())
+            self.extra[_TARGET] = self._target.name
+        run = self._begin(planned, source)
+        if self._finished is None:
+            self._copy = self._make_copy(source, str(self.extra[_COPY])).view(is_writable=True)
+        run.engine_main = self._copy_section
+        return run
+
+    def _make_copy(self, source: Checkpoint, copy_id: str) -> Checkpoint:
+        """Return the copy's checkpoint; it may be there from before a restart."""
+        try:
+            return self._target.bank.checkpoint(copy_id)
+        except CheckpointNotFoundError:
+            return self._target.bank.create_checkpoint(
                 plan=source.plan,
                 provider=self._target.name,
                 graph=source.resource_graph,
                 status=CheckpointStatus.COPYING,
                 copied_from=source.id,
+                checkpoint_id=copy_id,
             )
-            self._copy = made.view(is_writable=True)
-        run = self._begin(planned, source)
-        run.engine_main = self._copy_section
-        return run
 
     def conclude(self, run: OperationRun, outcome: Outcome) -> None:
         """Make the copy available, partial or error, in its own bank."""
-        if self._copy is None:
+        if self._copy is None or self._copy.status is not CheckpointStatus.COPYING:
             return
         status = {
             OperationStatus.SUCCEEDED: CheckpointStatus.AVAILABLE,
@@ -98,7 +119,7 @@ class Copy(CheckpointVerb):
         for number, known in enumerate(run.checkpoint.resource_statuses().values()):
             if known is not ResourceStatus.AVAILABLE:
                 statuses.setdefault(number, known)
-            elif number not in self._copied:
+            elif self._is_empty(run, number):
                 statuses.setdefault(number, ResourceStatus.EMPTY)
         self._copy.finish(
             status,
@@ -120,14 +141,16 @@ class Copy(CheckpointVerb):
         if copy is None:
             return
         resource = run.planned.graph.nodes[number]
-        if run.planned.operations[number] is not None:
-            self._copied.add(number)
-            return
-        section = run.checkpoint.get_resource_bank_section(resource)
-        if not section.list_objects() and not section.list_streams():
-            return
-        section.copy_to(copy.get_resource_bank_section(resource))
-        self._copied.add(number)
+        if run.planned.operations[number] is None:
+            section = run.checkpoint.get_resource_bank_section(resource)
+            section.copy_to(copy.get_resource_bank_section(resource))
+
+    @staticmethod
+    def _is_empty(run: OperationRun, number: int) -> bool:
+        """Return whether a resource had nothing to copy."""
+        section = run.checkpoint.get_resource_bank_section(run.planned.graph.nodes[number])
+        nothing = not section.list_objects() and not section.list_streams()
+        return nothing and run.planned.operations[number] is None
 
     def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
         return {"checkpoint_copy": self._copy, "operation_log": self._log}

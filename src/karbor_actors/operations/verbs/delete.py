@@ -17,6 +17,7 @@ from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.transactions import Transaction
     from karbor_actors.bank.writer import Change
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.outcome import Outcome
@@ -42,7 +43,7 @@ class Delete(CheckpointVerb):
         """Want any checkpoint that is not being made, and that nobody holds."""
         want_status(checkpoint, DELETABLE, "wait until the operation on it has ended")
 
-    def locks(self, planned: PlannedOperation) -> LockRequest:
+    def locks(self, graph: ResourceGraph) -> LockRequest:
         """Return the checkpoint, for this operation alone."""
         key = checkpoint_lock(self.bank, self.checkpoint_id)
         return LockRequest(exclusive=frozenset({key}))
@@ -76,9 +77,14 @@ class Delete(CheckpointVerb):
 
     def open(self, planned: PlannedOperation) -> OperationRun:
         """Mark the checkpoint ``deleting`` and record the operation."""
-        checkpoint = self._reread()
-        checkpoint.set_status(CheckpointStatus.DELETING, expected=DELETABLE)
-        return self._begin(planned, checkpoint.view(is_writable=True))
+        checkpoint = self._reread().view(is_writable=True)
+        mark = checkpoint.finish_change(CheckpointStatus.DELETING, expected=DELETABLE)
+
+        def change(transaction: Transaction) -> Checkpoint:
+            mark(transaction)
+            return checkpoint
+
+        return self._begin(planned, checkpoint, change)
 
     def conclude(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Remove the records and blocks, or return what says that something is in the way."""

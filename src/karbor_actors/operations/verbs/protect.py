@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel
-from karbor_actors.errors import OperationCancelledError
+from karbor_actors.errors import CheckpointNotFoundError, OperationCancelledError
 from karbor_actors.graph import build_graph
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
 from karbor_actors.operations.conflicts import LockRequest
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.writer import Change
     from karbor_actors.errors import ResourceKey
+    from karbor_actors.graph import ResourceGraph
     from karbor_actors.model import Plan, Resource
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
@@ -75,7 +77,14 @@ class Protect(Verb):
         self._plan, self._find_previous = plan, find_previous
 
     def plan(self) -> PlannedOperation:
-        """Ask the protectable plugins for the graph, the protection plugins for operations."""
+        """Ask the protectable plugins for the graph, the protection plugins for operations.
+
+        A recovered protect has its graph: the one that its checkpoint kept.
+        """
+        parameters = merge_call_parameters(self._plan.parameters, self.options.parameters)
+        if self.recovered is not None:
+            kept = self.bank.checkpoint(self.checkpoint_id or "").resource_graph
+            return self._planned(kept, parameters)
         context = self.options.context
         protectables = self.provider.protectables.for_context(context)
 
@@ -90,24 +99,47 @@ class Protect(Verb):
                 find_children,
                 map_parallel=map_parallel,
             )
-        parameters = merge_call_parameters(self._plan.parameters, self.options.parameters)
         return self._planned(graph, parameters)
 
-    def locks(self, planned: PlannedOperation) -> LockRequest:
+    def locks(self, graph: ResourceGraph) -> LockRequest:
         """Return the live resources."""
-        return LockRequest(exclusive=resource_locks(planned))
+        return LockRequest(exclusive=resource_locks(graph))
 
     def open(self, planned: PlannedOperation) -> OperationRun:
-        """Make the checkpoint, ``protecting``, and record the operation."""
-        checkpoint = self.bank.create_checkpoint(
-            plan=self._plan.to_dict(), provider=self.provider.name, graph=planned.graph
-        )
-        run = self._begin(planned, checkpoint.view(is_writable=True))
+        """Make the checkpoint, ``protecting``, and record the operation, in one transaction."""
+        if self.recovered is not None:
+            checkpoint = self.bank.checkpoint(self.checkpoint_id or "").view(is_writable=True)
+            run = self._begin(planned, checkpoint)
+        else:
+            self.checkpoint_id = str(uuid.uuid4())
+            change = self.bank.create_checkpoint_change(
+                plan=self._plan.to_dict(),
+                provider=self.provider.name,
+                graph=planned.graph,
+                checkpoint_id=self.checkpoint_id,
+            )
+            run = self._begin(planned, None, change)
         run.find_previous = self._find_previous
         return run
 
-    def conclude(self, run: OperationRun, outcome: Outcome) -> Change[Any]:
+    def abandon(self, outcome: Outcome) -> Change[Any] | None:
+        """Return what makes the checkpoint of a recovery that was refused an error."""
+        try:
+            checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
+        except CheckpointNotFoundError:
+            return None
+        if checkpoint.status is not CheckpointStatus.PROTECTING:
+            return None
+        return checkpoint.finish_change(
+            CheckpointStatus.ERROR,
+            expected={CheckpointStatus.PROTECTING},
+            error_info=outcome.error_info(),
+        )
+
+    def conclude(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Return what makes the checkpoint available, partial or error."""
+        if run.checkpoint.status is not CheckpointStatus.PROTECTING:
+            return None  # only aborts that were pending were left to do
         status = {
             OperationStatus.SUCCEEDED: CheckpointStatus.AVAILABLE,
             OperationStatus.PARTIAL: CheckpointStatus.PARTIAL,
@@ -124,7 +156,7 @@ class Protect(Verb):
             },
         )
 
-    def give_up(self, run: OperationRun, outcome: Outcome) -> Change[Any]:
+    def give_up(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Return what makes the checkpoint an error."""
         return self.conclude(run, outcome)
 

@@ -61,10 +61,10 @@ class Restore(CheckpointVerb):
             if status is not ResourceStatus.AVAILABLE:
                 operations[number] = None
 
-    def locks(self, planned: PlannedOperation) -> LockRequest:
+    def locks(self, graph: ResourceGraph) -> LockRequest:
         """Return a share in the checkpoint, and the live resources that may be written."""
-        shared = super().locks(planned).shared
-        return LockRequest(exclusive=resource_locks(planned), shared=shared)
+        shared = super().locks(graph).shared
+        return LockRequest(exclusive=resource_locks(graph), shared=shared)
 
     def open(self, planned: PlannedOperation) -> OperationRun:
         """Record the operation."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.bank.journal import OperationRecord
-from karbor_actors.errors import CheckpointStateError
+from karbor_actors.errors import CheckpointNotFoundError, CheckpointStateError
 from karbor_actors.model import (
     CheckpointStatus,
     OnFailure,
@@ -19,6 +19,7 @@ from karbor_actors.model import (
 )
 from karbor_actors.operations.conflicts import LockRequest
 from karbor_actors.operations.planning import PlannedOperation, hook_kinds_of, plan_operations
+from karbor_actors.operations.recovery import RECOVERIES
 from karbor_actors.operations.run import OperationRun
 from karbor_actors.schema import validate_parameters
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.context import Attempt
     from karbor_actors.operations.outcome import Outcome
+    from karbor_actors.operations.recovery import Recovered
     from karbor_actors.provider import Provider
 
 
@@ -83,6 +85,8 @@ class Verb(abc.ABC):
         """Set by the supervisor: a plan that is being made is wanted no more."""
         self.extra: dict[str, Any] = {}
         """What else the operation's record is to say."""
+        self.recovered: Recovered | None = None
+        """What an earlier process left of the operation, if it began it."""
 
     @property
     def bank(self) -> Bank:
@@ -99,7 +103,7 @@ class Verb(abc.ABC):
         """Return what would run; raises what the caller is to see. Changes nothing."""
 
     @abc.abstractmethod
-    def locks(self, planned: PlannedOperation) -> LockRequest:
+    def locks(self, graph: ResourceGraph) -> LockRequest:
         """Return what the operation must have for itself, or share."""
 
     @abc.abstractmethod
@@ -138,14 +142,28 @@ class Verb(abc.ABC):
         """Record an operation that ended before any hook ran."""
         if not self.bank.is_writable:
             return
-        journal, record = self.bank.journal, self._record()
-        ended = replace(
-            record,
-            status=outcome.status,
-            ended_at=record.created_at,
-            error_info=outcome.error_info(),
-        )
-        self.bank.writer.write(lambda transaction: journal.create(transaction, ended))
+        journal, record, found = self.bank.journal, self._record(), self.recovered
+        end: dict[str, Any] = {
+            "status": outcome.status,
+            "ended_at": record.created_at,
+            "error_info": outcome.error_info(),
+        }
+
+        def refuse(transaction: Transaction) -> None:
+            if found is None:
+                journal.create(transaction, replace(record, **end))
+                return
+            change = self.abandon(outcome)
+            if change is not None:
+                change(transaction)
+            pending = max(found.record.abort_pending, len(found.begun_resources()))
+            journal.update(transaction, found.record.number, **end, abort_pending=pending)
+
+        self.bank.writer.write(refuse)
+
+    def abandon(self, outcome: Outcome) -> Change[Any] | None:
+        """Return what is to be recorded of the checkpoint when recovery itself was refused."""
+        return None
 
     def tidy(self) -> None:
         """Drop what nobody needs once the operation has ended."""
@@ -180,31 +198,53 @@ class Verb(abc.ABC):
     def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
         """Change the operations that the plugins gave, where the verb has reason to."""
 
-    def _begin(self, planned: PlannedOperation, checkpoint: Checkpoint) -> OperationRun:
-        """Record the operation's beginning, unless the bank is only read."""
-        self.checkpoint_id = checkpoint.id
-        journal, record, number = self.bank.journal, self._record(), 0
-        if self.bank.is_writable:
-            number = self.bank.writer.write(lambda transaction: journal.create(transaction, record))
+    def _begin(
+        self,
+        planned: PlannedOperation,
+        checkpoint: Checkpoint | None,
+        change: Change[Checkpoint] | None = None,
+    ) -> OperationRun:
+        """Record the operation's beginning, and *change*, which gives the checkpoint, with it.
+
+        A recovered operation has a record: that it is taken up again is added.
+        """
+        journal, found = self.bank.journal, self.recovered
+        self.extra[RECOVERIES] = 0 if found is None else found.count + 1
+        record = self._record()
+
+        def begin(transaction: Transaction) -> tuple[int, Checkpoint | None]:
+            if found is not None:
+                number = found.record.number
+                journal.update(transaction, number, extra=found.record.extra | self.extra)
+                return number, checkpoint
+            made = checkpoint if change is None else change(transaction)
+            return journal.create(transaction, record), made
+
+        self._number, made = self.bank.writer.write(begin)
+        if made is None:
+            raise CheckpointNotFoundError(self.checkpoint_id or "")
         self._log = OperationLog(
             self.operation_id,
             str(self.type),
-            checkpoint.id,
-            checkpoint.plan_name,
+            made.id,
+            made.plan_name,
             self.provider.name,
-            time.time(),
+            record.created_at,
         )
-        self._number = number
-        return OperationRun(
+        run = OperationRun(
             id=self.operation_id,
             type=self.type,
             bank=self.bank,
             planned=planned,
-            checkpoint=checkpoint,
-            journal_number=number,
+            checkpoint=made,
+            journal_number=self._number,
             caller_context=self.options.context,
             hook_arguments=self._hook_arguments,
+            recovered=found,
         )
+        if found is not None:
+            run.memory.restore(found.journal)
+        return run
 
     def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
         return {"operation_log": self._log}
@@ -225,6 +265,7 @@ class Verb(abc.ABC):
             parameters={key: dict(value) for key, value in self.options.parameters.items()},
             created_at=now,
             started_at=now,
+            extra=dict(self.extra),
         )
 
     def _record_end(self, outcome: Outcome, change: Change[Any] | None) -> None:
@@ -265,22 +306,22 @@ class CheckpointVerb(Verb):
 
     def plan(self) -> PlannedOperation:
         """Return what would run over the kept graph."""
-        checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
-        self.check_status(checkpoint)
+        checkpoint = self._reread()
         return self._planned(checkpoint.resource_graph, self.options.parameters)
 
     @abc.abstractmethod
     def check_status(self, checkpoint: Checkpoint) -> None:
         """Raise CheckpointStateError if the verb cannot have *checkpoint*."""
 
-    def locks(self, planned: PlannedOperation) -> LockRequest:
+    def locks(self, graph: ResourceGraph) -> LockRequest:
         """Return a share in the checkpoint."""
         return LockRequest(shared=frozenset({checkpoint_lock(self.bank, self.checkpoint_id)}))
 
     def _reread(self) -> Checkpoint:
         """Return the checkpoint as it is now that the locks are had."""
         checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
-        self.check_status(checkpoint)
+        if self.recovered is None:
+            self.check_status(checkpoint)
         return checkpoint
 
 
@@ -289,9 +330,9 @@ def checkpoint_lock(bank: Bank, checkpoint_id: str | None) -> tuple[str, str, st
     return ("checkpoint", str(bank.directory), checkpoint_id or "")
 
 
-def resource_locks(planned: PlannedOperation) -> frozenset[tuple[str, ResourceKey]]:
+def resource_locks(graph: ResourceGraph) -> frozenset[tuple[str, ResourceKey]]:
     """Return the lock keys of the live resources."""
-    return frozenset(("resource", resource.key) for resource in planned.graph.nodes)
+    return frozenset(("resource", resource.key) for resource in graph.nodes)
 
 
 def want_status(checkpoint: Checkpoint, wanted: set[CheckpointStatus], advice: str) -> None:

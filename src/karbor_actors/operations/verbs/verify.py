@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from karbor_actors.bank.records import pack_record, unpack_record
 from karbor_actors.errors import BankError, describe_cause
 from karbor_actors.model import (
     CheckpointStatus,
@@ -12,6 +13,7 @@ from karbor_actors.model import (
     ResourceStatus,
 )
 from karbor_actors.operations.context import new_resources_of
+from karbor_actors.operations.memory import ENGINE_KEY
 from karbor_actors.operations.results import Evidence, VerifyResult
 from karbor_actors.operations.verbs.report import ResourceReport
 from karbor_actors.operations.verbs.verb import CallOptions, CheckpointVerb, want_status
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from karbor_actors.provider import Provider
 
 _CHUNK = 1 << 20
+_EVIDENCE_KEY = ENGINE_KEY + "evidence"
 
 
 class Verify(CheckpointVerb):
@@ -62,6 +65,10 @@ class Verify(CheckpointVerb):
     def conclude(self, run: OperationRun, outcome: Outcome) -> None:
         """Fail if a plugin reported a fault without raising, or if there was nothing to look at."""
         self._check_reports(outcome)
+        for number in range(len(run.planned.graph.nodes)):
+            kept = run.memory.state_value(number, _EVIDENCE_KEY)
+            if kept is not None and number not in self._evidence:  # of before a restart
+                self._evidence[number] = Evidence(*unpack_record(kept, "evidence"))
         is_good = outcome.status is OperationStatus.SUCCEEDED
         if is_good and not any(found.records or found.streams for found in self._evidence.values()):
             outcome.failures.append(BankError("nothing was verified: the checkpoint holds nothing"))
@@ -117,6 +124,8 @@ class Verify(CheckpointVerb):
             self._evidence[number] = Evidence(records, streams, blocks, size, faults)
             raise
         self._evidence[number] = Evidence(records, streams, blocks, size)
+        packed = pack_record([records, streams, blocks, size], "evidence")
+        attempt.changes.state[_EVIDENCE_KEY] = packed
 
     def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
         return {

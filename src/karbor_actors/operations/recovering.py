@@ -1,0 +1,130 @@
+"""Taking up what an earlier process left of its operations."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.bank.journal_records import replay
+from karbor_actors.errors import CheckpointNotFoundError, KarborError, describe_cause
+from karbor_actors.model import OperationStatus, OperationType, Plan
+from karbor_actors.operations.recovery import Recovered, call_parameters
+from karbor_actors.operations.verbs.copy import Copy, copy_target
+from karbor_actors.operations.verbs.delete import Delete
+from karbor_actors.operations.verbs.protect import Protect
+from karbor_actors.operations.verbs.restore import Restore
+from karbor_actors.operations.verbs.verb import CallOptions
+from karbor_actors.operations.verbs.verify import Verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.errors import ResourceKey
+    from karbor_actors.operations.engine import Engine
+    from karbor_actors.operations.handle import OperationHandle
+    from karbor_actors.operations.verbs.verb import Verb
+    from karbor_actors.provider import Provider
+
+    FindPrevious = Callable[[str, Provider, str, ResourceKey], Checkpoint | None]
+
+_LOG = logging.getLogger("karbor_actors.operations")
+
+
+class Recovery:
+    """Starts again what the owners before this one did not end.
+
+    Args:
+        engine: Where operations run.
+        providers: Returns the providers by name.
+        find_previous: As for :class:`~karbor_actors.operations.verbs.protect.Protect`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        providers: Callable[[], dict[str, Provider]],
+        find_previous: FindPrevious,
+    ) -> None:
+        self._engine, self._providers, self._find_previous = engine, providers, find_previous
+        self._waiting: list[tuple[Provider, OperationRecord]] = []
+        """Copies whose target has not been added yet."""
+
+    def recover(self, provider: Provider) -> list[OperationHandle]:
+        """Take up what is unfinished in *provider*'s bank, and copies that waited for it.
+
+        The locks are had before this returns, so that new operations come after.
+        """
+        if not provider.bank.is_writable:
+            return []
+        records = [
+            record
+            for record in reversed(provider.bank.journal.operations())
+            if (not record.status.is_terminal or record.abort_pending)
+            and record.provider == provider.name
+        ]
+        waiting, self._waiting = self._waiting, []
+        handles = [self._start(owner, record) for owner, record in waiting]
+        handles += [self._start(provider, record) for record in records]
+        return [handle for handle in handles if handle is not None]
+
+    def _start(self, provider: Provider, record: OperationRecord) -> OperationHandle | None:
+        try:
+            graph = provider.bank.checkpoint(record.checkpoint_id).resource_graph
+            verb = self._verb_of(provider, record)
+            journal = replay(provider.bank.journal.read(record.number))
+        except CheckpointNotFoundError:
+            self._end_without_checkpoint(provider, record)
+            return None
+        except KarborError as error:  # damaged: left as it is for whoever mends the bank
+            _LOG.error("operation %s cannot be recovered: %s", record.id, describe_cause(error))
+            return None
+        if verb is None:
+            self._waiting.append((provider, record))
+            return None
+        verb.recovered = Recovered(record, journal, must_abort=provider.recover == "abort")
+        verb.checkpoint_id = record.checkpoint_id
+        self._engine.reserve(record.id, verb.locks(graph))
+        _LOG.info("%s %s is taken up again", record.type, record.id)
+        return self._engine.start(record.id, verb)
+
+    def _verb_of(self, provider: Provider, record: OperationRecord) -> Verb | None:
+        """Return the verb as it was called; None if its target is not there yet."""
+        context: Any = provider.recovery_context
+        options = CallOptions(
+            parameters=call_parameters(record),
+            context=context(record.id) if callable(context) else context,
+            on_failure=record.on_failure,
+        )
+        checkpoint_id = record.checkpoint_id
+        if record.type is OperationType.PROTECT:
+            plan = Plan.from_dict(provider.bank.checkpoint(checkpoint_id).plan)
+
+            def find_previous(key: ResourceKey) -> Checkpoint | None:
+                return self._find_previous(record.id, provider, plan.name, key)
+
+            return Protect(record.id, provider, options, plan, find_previous)
+        if record.type is OperationType.COPY:
+            target = self._providers().get(copy_target(record) or "")
+            if target is None:
+                return None
+            return Copy(record.id, provider, options, checkpoint_id, target, again=True)
+        verbs: dict[OperationType, type[Restore | Verify | Delete]] = {
+            OperationType.RESTORE: Restore,
+            OperationType.VERIFY: Verify,
+            OperationType.DELETE: Delete,
+        }
+        return verbs[record.type](record.id, provider, options, checkpoint_id)
+
+    @staticmethod
+    def _end_without_checkpoint(provider: Provider, record: OperationRecord) -> None:
+        """End an operation whose checkpoint is gone: a delete had all but finished."""
+        is_deleted = record.type is OperationType.DELETE
+        status = OperationStatus.SUCCEEDED if is_deleted else OperationStatus.FAILED
+        journal = provider.bank.journal
+        provider.bank.writer.write(
+            lambda transaction: journal.update(
+                transaction, record.number, status=status, ended_at=record.created_at
+            )
+        )
