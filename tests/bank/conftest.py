@@ -1,23 +1,11 @@
-"""What the bank's tests share: an open bank, a small graph, and a place without space."""
+"""What the bank's tests share: an open bank with a checkpoint."""
 
 from __future__ import annotations
 
-from array import array
-
 import pytest
 
+from banks import SERVER, make_graph
 from karbor_actors.bank.bank import Bank
-from karbor_actors.graph import ResourceGraph
-from karbor_actors.model import Resource
-
-SERVER = Resource("OS::Nova::Server", "s1", "web")
-VOLUME = Resource("OS::Cinder::Volume", "v1", "root disk")
-SHARED = Resource("OS::Cinder::Volume", "s1", "has the server's id")
-
-
-def make_graph() -> ResourceGraph:
-    """Return a server over two volumes, one of which has the server's id."""
-    return ResourceGraph([SERVER, VOLUME, SHARED], array("I", [0, 2, 2, 2]), array("I", [1, 2]))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.bank import checkpoint_rows as rows
 from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
+from karbor_actors.bank.block_check import repack
 from karbor_actors.bank.blocks import BlockStore
 from karbor_actors.bank.checking import check_bank
 from karbor_actors.bank.checkpoint import Checkpoint
@@ -324,12 +325,17 @@ class Bank:
         }
 
     def compact(self) -> None:
-        """Give the space that deleted records left back to the disk. Writes wait meanwhile.
+        """Give the space that was deleted back: rewrite sparse packs, then the records.
+
+        Writes wait while the records are rewritten.
 
         Raises:
             BankFullError: There is no space for a second copy of the records.
             BankReadonlyError: The bank was opened for reading only.
         """
+        if not self.is_writable:
+            raise BankReadonlyError(f"the bank {self.directory} was opened for reading only")
+        repack(self._parts.blocks)
         self._environment.compact()
 
     def backup(self, path: str | os.PathLike[str]) -> None:

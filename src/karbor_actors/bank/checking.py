@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from karbor_actors.bank import checkpoint_rows as rows
+from karbor_actors.bank.block_check import check_blocks
 from karbor_actors.bank.journal import OperationRecord, operation_index_key
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.bank.keys import SECTION_SIZE, pack_u64, split_row, unpack_u32, unpack_u64
@@ -32,6 +33,7 @@ def check_bank(parts: BankParts, *, deep: bool) -> list[str]:
         findings.extend(_check_indices(snapshot))
         findings.extend(_check_objects(snapshot, sizes))
         findings.extend(_check_operations(snapshot))
+    findings.extend(check_blocks(parts.blocks, deep=deep))
     return findings
 
 

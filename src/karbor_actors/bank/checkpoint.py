@@ -253,9 +253,9 @@ class Checkpoint:
             CheckpointStateError: It is in none of *expected*; or held and to be deleted.
             CheckpointNotFoundError: It was deleted.
         """
-        allowed = frozenset(expected)
+        new, allowed = CheckpointStatus(status), frozenset(expected)
         self._row = self._parts.writer.write(
-            lambda transaction: rows.set_status(transaction, self.number, self.id, status, allowed)
+            lambda transaction: rows.set_status(transaction, self.number, self.id, new, allowed)
         )
 
     def finish(
@@ -302,7 +302,7 @@ class Checkpoint:
         point_in_time: datetime | None = None,
     ) -> Callable[[Transaction], CheckpointRow]:
         """Return what :meth:`finish` writes, to be part of a larger change; refresh() after it."""
-        allowed, number = frozenset(expected), self.number
+        new, allowed, number = CheckpointStatus(status), frozenset(expected), self.number
         kept = [status_row(number, n, s) for n, s in sorted((statuses or {}).items())]
         kept += [consistency_row(number, n, c) for n, c in sorted((consistency or {}).items())]
         if error_info:
@@ -312,7 +312,7 @@ class Checkpoint:
             changes["point_in_time"] = rows.microseconds(point_in_time) / 1_000_000
 
         def change(transaction: Transaction) -> CheckpointRow:
-            rows.set_status(transaction, number, self.id, status, allowed)
+            rows.set_status(transaction, number, self.id, new, allowed)
             transaction.put_many(Table.CHECKPOINTS, kept)
             return rows.change_row(transaction, number, self.id, **changes)
 

@@ -63,6 +63,12 @@ class Lease:
 
     def release(self) -> None:
         """Give the lease up. Idempotent."""
+        if self._fd >= 0:
+            _lock(self._fd, fcntl.F_UNLCK)  # at once, whatever else has the description open
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file but let the lock be: a forked child's part."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -74,15 +80,15 @@ _held: weakref.WeakSet[Lease] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     # A child that kept the description would keep the lock beyond its parent's death.
     for lease in list(_held):
-        lease.release()
+        lease.abandon()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _lock(fd: int) -> None:
+def _lock(fd: int, kind: int = fcntl.F_WRLCK) -> None:
     # struct flock: type, whence, start, length (0: all), pid (0: the file description's lock)
-    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
 
 

@@ -46,7 +46,8 @@ class Consistency:
 
 def status_row(checkpoint: int, resource: int, status: ResourceStatus) -> tuple[bytes, bytes]:
     """Return the CHECKPOINTS row that keeps a resource's status."""
-    return resource_key(checkpoint, RESOURCE_STATUS, resource), status.value.encode()
+    key = resource_key(checkpoint, RESOURCE_STATUS, resource)
+    return key, ResourceStatus(status).value.encode()
 
 
 def consistency_row(checkpoint: int, resource: int, found: Consistency) -> tuple[bytes, bytes]:

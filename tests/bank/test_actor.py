@@ -1,0 +1,258 @@
+"""The bank actor and its writer: groups, acknowledgement, death and closing."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pykka
+import pytest
+
+from helpers import DEADLINE, Gate
+from karbor_actors.actors import SimulatedDispatcher
+from karbor_actors.bank.actor import BankWriter
+from karbor_actors.bank.environment import Environment, Table
+from karbor_actors.errors import BankBrokenError, BankClosedError, BankError, BankFullError
+
+OBJECTS = Table.OBJECTS
+
+
+@pytest.fixture
+def environment(tmp_path):
+    with Environment(str(tmp_path / "bank.lmdb")) as environment:
+        yield environment
+
+
+@pytest.fixture
+def writer(environment):
+    writer = BankWriter(environment)
+    yield writer
+    writer.close()
+
+
+def put(key, value=b"v"):
+    return lambda transaction: transaction.put(OBJECTS, key, value)
+
+
+def keys(environment):
+    with environment.snapshot() as snapshot:
+        return {key for key, _ in snapshot.scan(OBJECTS)}
+
+
+class Done:
+    """Hears how a submitted change ended."""
+
+    def __init__(self):
+        self.calls = []
+        self._event = threading.Event()
+
+    def __call__(self, value, error):
+        self.calls.append((value, error))
+        self._event.set()
+
+    def wait(self):
+        assert self._event.wait(DEADLINE), "nobody was told"
+        return self.calls[0]
+
+
+def hold_up(writer, gate):
+    """Make the bank's thread stand at *gate* within a change."""
+    done = Done()
+    writer.submit(lambda _: gate.pass_through(), done)
+    gate.wait_entered()
+    return done
+
+
+def test_a_write_is_there_when_it_returns(writer, environment):
+    def change(transaction):
+        transaction.put(OBJECTS, b"a", b"1")
+        return "made"
+
+    assert writer.write(change) == "made"
+    assert keys(environment) == {b"a"}
+
+
+def test_what_a_change_raises_reaches_its_writer_alone(writer, environment):
+    def bad(transaction):
+        transaction.put(OBJECTS, b"bad", b"")
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        writer.write(bad)
+    writer.write(put(b"a"))
+
+    assert keys(environment) == {b"a"}
+
+
+def test_changes_that_wait_are_committed_as_one_group(writer, environment, monkeypatch):
+    groups = []
+    commit_group = environment.commit_group
+
+    def counting(changes):
+        groups.append(len(changes))
+        return commit_group(changes)
+
+    monkeypatch.setattr(environment, "commit_group", counting)
+    gate = Gate()
+    hold_up(writer, gate)
+    waiting = [Done() for _ in range(2500)]
+    for number, done in enumerate(waiting):
+        writer.submit(put(b"%d" % number), done)
+    gate.open()
+
+    assert all(done.wait() == (None, None) for done in waiting)
+    assert groups == [1, 1024, 1024, 452]
+    assert len(keys(environment)) == 2500
+
+
+def test_nobody_is_told_before_the_commit(writer, environment, monkeypatch):
+    gate, done = Gate(), Done()
+    commit_group = environment.commit_group
+
+    def slow(changes):
+        outcomes = commit_group(changes)
+        gate.pass_through()
+        return outcomes
+
+    monkeypatch.setattr(environment, "commit_group", slow)
+    writer.submit(put(b"a"), done)
+    gate.wait_entered()
+    assert done.calls == []
+
+    gate.open()
+    assert done.wait() == (None, None)
+
+
+def test_many_threads_share_commits(writer, environment):
+    with ThreadPoolExecutor(16) as pool:
+        writes = [pool.submit(writer.write, put(b"%d" % number)) for number in range(300)]
+        for write in writes:
+            write.result(DEADLINE)
+
+    assert len(keys(environment)) == 300
+
+
+def test_closing_commits_what_was_submitted(environment):
+    writer = BankWriter(environment)
+    gate = Gate()
+    hold_up(writer, gate)
+    done = Done()
+    writer.submit(put(b"late"), done)
+    gate.open()
+    writer.close()
+    writer.close()
+
+    assert done.calls == [(None, None)]
+    assert keys(environment) == {b"late"}
+
+
+def test_a_closed_writer_says_so(environment):
+    writer = BankWriter(environment)
+    writer.close()
+    done = Done()
+    writer.submit(put(b"a"), done)
+
+    with pytest.raises(BankClosedError):
+        writer.write(put(b"a"))
+    assert isinstance(done.wait()[1], BankClosedError)
+
+
+@pytest.mark.crash_expected
+def test_when_the_actor_dies_all_who_wait_are_told(environment, monkeypatch):
+    writer = BankWriter(environment)
+    gate = Gate()
+    hold_up(writer, gate)
+    monkeypatch.setattr(environment, "commit_group", _die)
+    with ThreadPoolExecutor(4) as pool:
+        writes = [pool.submit(writer.write, put(b"%d" % number)) for number in range(4)]
+        queued = Done()
+        writer.submit(put(b"queued"), queued)
+        gate.open()
+        errors = [write.exception(DEADLINE) for write in writes]
+    error = queued.wait()[1]
+    with pytest.raises(BankBrokenError):
+        writer.write(put(b"later"))
+    writer.close()
+
+    assert all(isinstance(error, BankBrokenError) for error in [*errors, error])
+    assert "no more" in str(error.__cause__)
+    assert keys(environment) == set()
+
+
+def _die(changes):
+    raise RuntimeError("no more")
+
+
+def test_a_full_disk_is_told_and_the_writer_goes_on(writer, environment, monkeypatch):
+    def full():
+        raise BankFullError("no space is left")
+
+    monkeypatch.setattr(environment._file, "begin", full)
+    with pytest.raises(BankFullError):
+        writer.write(put(b"a"))
+    monkeypatch.undo()
+    writer.write(put(b"b"))
+
+    assert keys(environment) == {b"b"}
+
+
+@pytest.mark.crash_expected
+def test_a_listener_that_fails_harms_nobody_else(writer, environment):
+    def failing(value, error):
+        raise SystemExit(1)
+
+    gate, done = Gate(), Done()
+    hold_up(writer, gate)
+    writer.submit(put(b"a"), failing)
+    writer.submit(put(b"b"), done)
+    gate.open()
+
+    assert done.wait() == (None, None)
+    assert keys(environment) == {b"a", b"b"}
+
+
+def test_waiting_on_the_banks_own_thread_is_refused(writer):
+    outcomes = []
+
+    def on_done(value, error):
+        for action in (lambda: writer.write(put(b"a")), writer.close):
+            try:
+                action()
+            except BankError as refusal:
+                outcomes.append(str(refusal))
+
+    done = Done()
+    writer.submit(put(b"first"), on_done)
+    writer.submit(put(b"second"), done)
+    done.wait()
+
+    assert len(outcomes) == 2
+    assert "submit()" in outcomes[0]
+
+
+def test_writing_while_holding_a_snapshot_is_refused(writer, environment):
+    with environment.snapshot(), pytest.raises(BankError, match="snapshot"):
+        writer.write(put(b"a"))
+    writer.write(put(b"a"))
+
+
+def test_stopping_all_of_pykkas_actors_leaves_the_bank_alone(writer, environment):
+    pykka.ActorRegistry.stop_all()
+    writer.write(put(b"a"))
+
+    assert keys(environment) == {b"a"}
+
+
+def test_the_actor_runs_in_a_simulation_too(environment):
+    dispatcher = SimulatedDispatcher(seed=1)
+    writer = BankWriter(environment, dispatcher)
+    done = Done()
+    writer.submit(put(b"a"), done)
+    assert done.calls == []
+    dispatcher.run_until_idle()
+    writer.write(put(b"b"))
+    writer.close()
+    dispatcher.close()
+
+    assert done.calls == [(None, None)]
+    assert keys(environment) == {b"a", b"b"}
