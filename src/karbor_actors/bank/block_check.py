@@ -160,8 +160,7 @@ def _check_objects(blocks: BlockStore, packs: dict[int, PackRow]) -> list[str]:
 
 def _pack_row(blocks: BlockStore, pack: int) -> PackRow | None:
     with blocks.environment.snapshot() as snapshot:
-        value = snapshot.get(Table.PACKS, pack_key(pack))
-    return None if value is None else PackRow.unpack(value, pack)
+        return block_rows.pack_row(snapshot, pack)
 
 
 def _pack_number(name: str) -> int | None:

@@ -128,6 +128,12 @@ def pack_rows(reader: Reader) -> Iterator[tuple[int, PackRow]]:
         yield pack, PackRow.unpack(value, pack)
 
 
+def pack_row(reader: Reader, pack: int) -> PackRow | None:
+    """Return a pack's row, or None."""
+    value = reader.get(Table.PACKS, pack_key(pack))
+    return None if value is None else PackRow.unpack(value, pack)
+
+
 def block_row(reader: Reader, digest: bytes) -> BlockRow | None:
     """Return a block's row, or None."""
     value = reader.get(Table.BLOCKS, digest)
@@ -345,10 +351,9 @@ def remove_unreferenced(
 
 def lower_pack(transaction: Transaction, pack: int, blocks: int, size: int) -> bool:
     """Count *blocks* of *size* stored bytes off *pack*; return whether it is FREEING now."""
-    value = transaction.get(Table.PACKS, pack_key(pack))
-    if value is None:
+    row = pack_row(transaction, pack)
+    if row is None:
         return False
-    row = PackRow.unpack(value, pack)
     left = max(0, row.live_blocks - blocks)
     state = row.state if left else PackState.FREEING
     lowered = PackRow(state, row.size, left, max(0, row.live_bytes - size) if left else 0)
@@ -359,8 +364,8 @@ def lower_pack(transaction: Transaction, pack: int, blocks: int, size: int) -> b
 def forget_packs(transaction: Transaction, packs: Sequence[int]) -> None:
     """Remove the rows of packs whose objects are gone."""
     for pack in packs:
-        value = transaction.get(Table.PACKS, pack_key(pack))
-        if value is not None and PackRow.unpack(value, pack).state != PackState.PRESENT:
+        row = pack_row(transaction, pack)
+        if row is not None and row.state != PackState.PRESENT:
             transaction.delete(Table.PACKS, pack_key(pack))
 
 

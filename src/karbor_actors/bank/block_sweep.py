@@ -157,13 +157,20 @@ class Sweeper:
     def _delete_objects(self) -> None:
         with self._lock:
             dead, self._dead = self._dead, []
-        gone: list[int] = []
+        done: list[int] = []
         try:
             for pack in dead:
-                self._delete_pack(pack)
-                gone.append(pack)
+                if not self._is_needed(pack):
+                    self._delete_pack(pack)
+                done.append(pack)
         finally:
             with self._lock:
-                self._dead += dead[len(gone) :]
-            for at in range(0, len(gone), STEP):
-                self._write(partial(block_rows.forget_packs, packs=gone[at : at + STEP]))
+                self._dead += dead[len(done) :]
+            for at in range(0, len(done), STEP):
+                self._write(partial(block_rows.forget_packs, packs=done[at : at + STEP]))
+
+    def _is_needed(self, pack: int) -> bool:
+        """Tell whether a buried pack is in use after all: a writer may die having committed."""
+        with self._environment.snapshot() as snapshot:
+            row = block_rows.pack_row(snapshot, pack)
+        return row is not None and row.state == block_rows.PackState.PRESENT

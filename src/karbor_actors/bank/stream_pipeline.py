@@ -258,15 +258,14 @@ class Pipeline:
 
     def _put_until(self, most: int) -> list[Batch]:
         """Return what is durable, in order, waiting until at most *most* packs are being put."""
-        for _, future in list(self._puts)[: max(0, len(self._puts) - most)]:
+        ready = 0
+        for _, future in self._puts:
             if future is not None:
-                future.result()
-        batches = []
-        while self._puts and ((future := self._puts[0][1]) is None or future.done()):
-            if future is not None:
-                future.result()
-            batches.append(self._puts.popleft()[0])
-        return batches
+                if len(self._puts) - ready <= most and not future.done():
+                    break
+                future.result()  # what fails here leaves all of them to discard()
+            ready += 1
+        return [self._puts.popleft()[0] for _ in range(ready)]
 
     def _stage(self, batches: list[Batch]) -> None:
         """Have *batches* recorded; the encoders have enough to do while this waits for it."""

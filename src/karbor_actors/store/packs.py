@@ -2,7 +2,7 @@
 
 Format, all numbers big-endian: the blocks' stored bytes one after another; the index, msgpack of
 ``[[digest, offset, stored length, raw length, codec], ...]`` in order; the footer, which is the
-index's length (4 bytes), its BLAKE2b-256 digest (32) and ``KARBORPACK`` with the format's version
+index's length (4 bytes), its SHA-256 digest (32) and ``KARBORPACK`` with the format's version
 (10 + 2). With the index, a lost database can be rebuilt from the packs alone.
 """
 
