@@ -237,6 +237,8 @@ class Environment:
                 _sync_folder(making)
                 self._opened().replace(making, f"{self.path}{_OLD}")
                 _sync_folder(os.path.dirname(self.path))
+            except BankError:
+                raise  # some are OSErrors
             except OSError as error:
                 raise open_error(error, self.path) from error
             finally:
