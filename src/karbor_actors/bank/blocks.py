@@ -59,6 +59,7 @@ FOLDER = "packs"
 _META_KEY = b"blocks"
 _META = struct.Struct(">8sI")
 _ID_BITS = 40
+_MAX_OPENING = (1 << 64 - _ID_BITS) - 1
 _RESERVED = (4, 32)
 """How many packs are reserved at once: the first time, and later."""
 _ZEROS = bytes(BLOCK_SIZE)
@@ -282,4 +283,6 @@ def _unpack_meta(value: bytes) -> tuple[bytes, int]:
     if len(value) != _META.size:
         raise BankFormatError("the head of the bank's block records is damaged")
     bank_id, opening = _META.unpack(value)
+    if opening >= _MAX_OPENING:
+        raise BankFormatError("the head of the bank's block records is damaged")
     return bank_id, opening
