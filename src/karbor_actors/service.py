@@ -166,7 +166,7 @@ class ProtectionService:
             AmbiguousCheckpointError: Several checkpoints begin so.
             CheckpointStateError: It is not available.
         """
-        options = _options(parameters, context, on_failure, timeout)
+        options = CallOptions.of(parameters, context, on_failure, timeout)
         found, checkpoint = self._find(checkpoint_id, provider)
         verb = Restore(_new_id(), found, options, checkpoint.id, allow_partial=allow_partial)
         verb.check_status(checkpoint)
@@ -187,7 +187,7 @@ class ProtectionService:
         The arguments are those of :meth:`restore`; but a fault in one resource does not keep
         the others from being checked, unless ``on_failure="abort"`` says so.
         """
-        options = _options(parameters, context, on_failure, timeout)
+        options = CallOptions.of(parameters, context, on_failure, timeout)
         found, checkpoint = self._find(checkpoint_id, provider)
         verb = Verify(_new_id(), found, options, checkpoint.id)
         verb.check_status(checkpoint)
@@ -219,7 +219,7 @@ class ProtectionService:
             again: Whether to copy although a finished copy is there; else that one is the result.
             allow_partial: See there.
         """
-        options = _options(parameters, context, on_failure, timeout)
+        options = CallOptions.of(parameters, context, on_failure, timeout)
         target = self.provider(to)
         found, checkpoint = self._find(checkpoint_id, provider)
         verb = Copy(
@@ -248,7 +248,7 @@ class ProtectionService:
 
         The arguments are those of :meth:`restore`.
         """
-        options = _options(parameters, context, on_failure, timeout)
+        options = CallOptions.of(parameters, context, on_failure, timeout)
         found, checkpoint = self._find(checkpoint_id, provider)
         verb = Delete(_new_id(), found, options, checkpoint.id)
         verb.check_status(checkpoint)
@@ -284,7 +284,7 @@ class ProtectionService:
             if not isinstance(subject, Plan):
                 raise PlanError([Fault("plan", f"is {subject!r}, not a Plan")])
             return self._protect_verb(subject, parameters, context, on_failure, None).plan()
-        options = _options(parameters, context, on_failure, None)
+        options = CallOptions.of(parameters, context, on_failure, None)
         found, checkpoint = self._find(str(subject), provider)
         verbs: dict[OperationType, type[Restore | Verify | Delete]] = {
             OperationType.RESTORE: Restore,
@@ -363,7 +363,7 @@ class ProtectionService:
             raise PlanError([Fault("plan", f"is {plan!r}, not a Plan")])
         provider = self.provider(plan.provider)
         operation_id = _new_id()
-        options = _options(parameters, context, on_failure, timeout)
+        options = CallOptions.of(parameters, context, on_failure, timeout)
 
         def find_previous(key: ResourceKey) -> Checkpoint | None:
             return self._find_previous(operation_id, provider, plan.name, key)
@@ -387,20 +387,6 @@ class ProtectionService:
                 ):
                     return checkpoint
         return None
-
-
-def _options(
-    parameters: Mapping[str, Mapping[str, Any]] | None,
-    context: Any,
-    on_failure: str,
-    timeout: float | None,
-) -> CallOptions:
-    return CallOptions(
-        parameters=parameters or {},
-        context=context,
-        on_failure=OnFailure(on_failure),
-        timeout=timeout,
-    )
 
 
 def _new_id() -> str:

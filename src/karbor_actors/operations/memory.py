@@ -138,8 +138,16 @@ class Memory:
                 if record.resource == resource and record.status == "outstanding"
             ]
 
-    def find_key(self, key: object, writer: ResourceKey | None = None) -> ResourceKey | None:
-        """Return the (type, id) that *key*, a pair or a bare id, means; None if nothing.
+    def find_key(self, key: object, own: ResourceKey, *, sets: bool = False) -> ResourceKey:
+        """Return the (type, id) that *key*, a pair or a bare id, means to *own*'s hook.
+
+        A bare id that no resource has is something within *own*'s: Karbor's network plugin
+        files each network, subnet and port of its one resource by name.
+
+        Args:
+            key: A pair or a bare id.
+            own: The resource whose hook asks.
+            sets: Whether a shared id may mean that of *own*'s type.
 
         Raises:
             PluginError: Several types share the id.
@@ -147,14 +155,14 @@ class Memory:
         if isinstance(key, tuple) and len(key) == 2:  # noqa: PLR2004 - (type, id)
             return (str(key[0]), str(key[1]))
         found = self._graph.keys_by_id(str(key))
+        if not found:
+            return (own[0], str(key))
         if len(found) == 1:
             return found[0]
-        if writer is not None and len(found) > 1:
+        if sets:
             for candidate in found:
-                if candidate[0] == writer[0]:
+                if candidate[0] == own[0]:
                     return candidate
-        if not found:
-            return None
         shared = ", ".join(map(describe_key, found))
         msg = f"new_resources: the id {key!r} is shared by {shared}; use (type, id)"
         raise PluginError(msg)
@@ -258,7 +266,8 @@ class NewResources(MutableMapping[Any, Any]):
     """``new_resources``: the original resource -> what restore made of it.
 
     ``m[id]`` and ``m[(type, id)]`` both do; a bare id that several types share means the
-    writer's own type when set, and is refused when read. Nothing can be deleted.
+    writer's own type when set, and is refused when read; one that no resource has is filed
+    under the writer's own type. Nothing can be deleted.
     """
 
     __slots__ = ("_changes", "_check", "_flush", "_memory", "_own")
@@ -275,9 +284,7 @@ class NewResources(MutableMapping[Any, Any]):
         self._flush, self._check = flush, check
 
     def __getitem__(self, key: Any) -> Any:
-        found = self._memory.find_key(key)
-        if found is None:
-            raise KeyError(key)
+        found = self._memory.find_key(key, self._own)
         value = self._changes.new_resources.get(found) or self._memory.new_resource(found)
         if value is None:
             raise KeyError(key)
@@ -285,10 +292,7 @@ class NewResources(MutableMapping[Any, Any]):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._check()
-        found = self._memory.find_key(key, self._own)
-        if found is None:
-            msg = f"new_resources: no resource of the operation has the id {key!r}"
-            raise PluginError(msg)
+        found = self._memory.find_key(key, self._own, sets=True)
         self._changes.new_resources[found] = pack_record(value, f"new_resources[{key!r}]")
 
     def __delitem__(self, key: Any) -> None:

@@ -48,6 +48,19 @@ class CallOptions:
     timeout: float | None = None
     """Seconds that the hooks may take in all."""
 
+    @classmethod
+    def of(
+        cls,
+        parameters: Mapping[str, Mapping[str, Any]] | None,
+        context: Any,
+        on_failure: str,
+        timeout: float | None,
+    ) -> CallOptions:
+        """Return the options as a caller gives them; ValueError for an unknown *on_failure*."""
+        failing = OnFailure(on_failure)
+        given = parameters or {}
+        return cls(parameters=given, context=context, on_failure=failing, timeout=timeout)
+
 
 @dataclass(frozen=True, slots=True)
 class OperationLog:
