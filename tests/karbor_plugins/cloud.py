@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cinderclient import exceptions as cinder_errors
 from glanceclient import exc as glance_errors
+from neutronclient.common import exceptions as neutron_errors
 from novaclient import exceptions as nova_errors
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class Cloud:
         self.backups = Table(self, "backup", lambda _: cinder_errors.NotFound(404))
         self.servers = Table(self, "new-server", lambda _: nova_errors.NotFound(404))
         self.images = Table(self, "new-image", lambda _: glance_errors.HTTPNotFound())
+        self.networks = Table(self, "new-network", lambda _: neutron_errors.NotFound())
+        self.subnets = Table(self, "new-subnet", lambda _: neutron_errors.NotFound())
         self.failing_backups: dict[str, str] = {}
         """Why the backup of a volume will fail, by the volume's id."""
         self.failing_lists: set[str] = set()
@@ -113,7 +116,7 @@ class Cloud:
             "cinder": Cinder(self),
             "nova": Nova(self),
             "glance": Glance(self),
-            "neutron": Neutron(),
+            "neutron": Neutron(self),
         }
 
     def create_client(self, service: str, context: Any, **_: Any) -> Any:
@@ -144,6 +147,18 @@ class Cloud:
             id=name, name=f"the {name}", status="active", owner=PROJECT, content=content,
             checksum=hashlib.md5(content).hexdigest(), disk_format="qcow2",
             container_format="bare",
+        )  # fmt: skip
+
+    def add_network(self) -> None:
+        """Add a network with a subnet."""
+        self.networks.add(
+            id="a-network", name="shop", status="ACTIVE", shared=False, admin_state_up=True,
+            port_security_enabled=True, **{"router:external": False},
+        )  # fmt: skip
+        self.subnets.add(
+            id="a-subnet", name="shop floor", status="", network_id="a-network", ip_version=4,
+            cidr="10.0.0.0/24", allocation_pools=[], dns_nameservers=[], enable_dhcp=True,
+            gateway_ip="10.0.0.1", host_routes=[], tenant_id=PROJECT,
         )  # fmt: skip
 
     def add_server(
@@ -376,7 +391,39 @@ class GlanceImages:
 
 
 class Neutron:
-    """The part of neutron's client that Karbor's server plugin calls."""
+    """The parts of neutron's client that Karbor calls for a network without routers."""
 
-    def list_ports(self, *, mac_address: str) -> dict[str, Any]:
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    def list_ports(self, *, mac_address: str = "", project_id: str = "") -> dict[str, Any]:
+        """Return the port of a server, or those of a project: none."""
+        if project_id:
+            return {"ports": []}
         return {"ports": [{"mac_address": mac_address, "network_id": "a-network"}]}
+
+    def list_networks(self, *, project_id: str) -> dict[str, Any]:
+        return {"networks": self._cloud.networks.list()}
+
+    def list_subnets(self, *, project_id: str) -> dict[str, Any]:
+        return {"subnets": self._cloud.subnets.list()}
+
+    def list_routers(self, *, project_id: str) -> dict[str, Any]:
+        return {"routers": []}
+
+    def list_security_groups(self, *, project_id: str) -> dict[str, Any]:
+        return {"security_groups": []}
+
+    def create_network(self, body: dict[str, Any]) -> dict[str, Any]:
+        with self._cloud.lock:
+            network = self._cloud.networks.add(
+                status="BUILD", coming=("ACTIVE",), **body["network"]
+            )
+            return {"network": {"id": network}}
+
+    def show_network(self, network_id: str) -> dict[str, Any]:
+        return {"network": self._cloud.networks.get(network_id)}
+
+    def create_subnet(self, body: dict[str, Any]) -> dict[str, Any]:
+        with self._cloud.lock:
+            return {"subnet": {"id": self._cloud.subnets.add(status="", **body["subnet"])}}

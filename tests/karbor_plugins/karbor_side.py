@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from karbor.services.protection.client_factory import ClientFactory
 from karbor.services.protection.protectable_plugins.image import ImageProtectablePlugin
+from karbor.services.protection.protectable_plugins.network import NetworkProtectablePlugin
 from karbor.services.protection.protectable_plugins.server import ServerProtectablePlugin
 from karbor.services.protection.protectable_plugins.volume import VolumeProtectablePlugin
 from karbor.services.protection.protection_plugins.image.image_protection_plugin import (
     GlanceProtectionPlugin,
+)
+from karbor.services.protection.protection_plugins.network.neutron_protection_plugin import (
+    NeutronProtectionPlugin,
 )
 from karbor.services.protection.protection_plugins.noop_plugin import NoopProtectionPlugin
 from karbor.services.protection.protection_plugins.server.nova_protection_plugin import (
@@ -34,12 +38,19 @@ if TYPE_CHECKING:
     import pytest
 
 SERVER, VOLUME, IMAGE = "OS::Nova::Server", "OS::Cinder::Volume", "OS::Glance::Image"
-PROTECTABLES = (ServerProtectablePlugin, VolumeProtectablePlugin, ImageProtectablePlugin)
+NETWORK = "OS::Neutron::Network"
+PROTECTABLES = (
+    ServerProtectablePlugin,
+    VolumeProtectablePlugin,
+    ImageProtectablePlugin,
+    NetworkProtectablePlugin,
+)
 _GROUPS = {
     NovaProtectionPlugin: "nova_backup_protection_plugin",
     CinderBackupProtectionPlugin: "cinder_backup_protection_plugin",
     GlanceProtectionPlugin: "image_backup_plugin",
     VolumeSnapshotProtectionPlugin: "volume_snapshot_plugin",
+    NeutronProtectionPlugin: "neutron_backup_protection_plugin",
 }
 
 
@@ -96,10 +107,12 @@ def plan(*servers: str, **kwargs: Any) -> Plan:
 
 __all__ = [
     "IMAGE",
+    "NETWORK",
     "SERVER",
     "VOLUME",
     "CinderBackupProtectionPlugin",
     "GlanceProtectionPlugin",
+    "NeutronProtectionPlugin",
     "NoopProtectionPlugin",
     "NovaProtectionPlugin",
     "VolumeSnapshotProtectionPlugin",

@@ -10,9 +10,11 @@ import pytest
 from helpers import DEADLINE
 from karbor_actors import CheckpointStatus, OperationError, Plan, Resource, ResourceStatus
 from karbor_plugins.karbor_side import (
+    NETWORK,
     SERVER,
     VOLUME,
     CinderBackupProtectionPlugin,
+    NeutronProtectionPlugin,
     NoopProtectionPlugin,
     VolumeSnapshotProtectionPlugin,
     context,
@@ -73,6 +75,23 @@ def test_volume_snapshots_are_made_verified_restored_and_deleted(tmp_path, disk)
 
         run(service.delete(checkpoint.id, context=context()))
     assert not disk.snapshots.rows
+
+
+def test_a_network_is_restored_with_its_subnet_by_their_names(tmp_path, cloud):
+    cloud.add_network()
+    with service_of(tmp_path / "bank", make_plugin(NeutronProtectionPlugin)) as service:
+        protectables = service.provider("karbor").protectables.for_context(context())
+        (topology,) = protectables.list_resources(context(), NETWORK)
+        assert topology.id == "the-project"
+        plan = Plan("networks", "karbor", [topology])
+        checkpoint = run(service.protect(plan, context=context()))
+        found = run(service.verify(checkpoint.id, context=context()))
+        assert found.resources == {topology.key: ResourceStatus.VERIFIED}
+
+        new = run(service.restore(checkpoint.id, context=context())).new_resources
+        assert set(new) == {(NETWORK, "shop"), (NETWORK, "shop floor")}
+        subnet = cloud.subnets.get(new[NETWORK, "shop floor"])
+        assert (subnet.cidr, subnet.network_id) == ("10.0.0.0/24", new[NETWORK, "shop"])
 
 
 def test_a_plugin_that_verifies_and_copies_nothing_is_no_error(tmp_path, disk):
