@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import traceback
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -57,6 +59,7 @@ def run(arguments: Sequence[str]) -> int:
             complete_var=COMPLETION,
             standalone_mode=False,
         )
+        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return ExitCode.USAGE
@@ -101,5 +104,6 @@ def _report(error: BaseException, arguments: Sequence[str]) -> int:
     result = getattr(error, "result", None)
     if isinstance(error, KarborError) and result is not None:
         document["result"] = describe_result(result)
-    output.document(document)
+    with contextlib.suppress(OSError):  # stdout itself may be what failed
+        output.document(document)
     return exit_code(error)

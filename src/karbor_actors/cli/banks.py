@@ -11,7 +11,7 @@ from karbor_actors import CheckpointStatus, KarborError
 from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.invocation import make_provider, read_bank, read_banks
 from karbor_actors.cli.options import command
-from karbor_actors.cli.text import human_bytes, local_time, plural, sentence, shown
+from karbor_actors.cli.text import SHORT, human_bytes, local_time, plural, sentence, shown
 from karbor_actors.cli.tree import tree_lines
 from karbor_actors.errors import describe_cause, describe_key
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from karbor_actors.cli.invocation import Invocation
     from karbor_actors.cli.output import Output
 
-SHORT = 8
-"""Characters of an id that a table on a terminal shows at least."""
 _SHOWN_RESOURCES = 200
 _DATES = ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]
 

@@ -123,8 +123,10 @@ class _Demo:
             self._step(
                 "damage",
                 lambda: application.damage(original),
-                lambda hurt: f"{plural(hurt, 'file')} deleted, overwritten or cut off, "
-                "the database among them",
+                lambda hurt: (
+                    f"{plural(hurt, 'file')} deleted, overwritten or cut off, "
+                    "the database among them"
+                ),
             )
             self._verify(service)
             self._restore(service, restored)
@@ -147,8 +149,10 @@ class _Demo:
         self._step(
             "compare",
             compare,
-            lambda counts: f"{plural(counts[0], 'file')} and {plural(counts[1], 'row')}, "
-            + (plural(len(self.differences), "difference") if self.differences else "all equal"),
+            lambda counts: (
+                f"{plural(counts[0], 'file')} and {plural(counts[1], 'row')}, "
+                + (plural(len(self.differences), "difference") if self.differences else "all equal")
+            ),
         )
 
     def conclude(self, *, is_kept: bool) -> int:

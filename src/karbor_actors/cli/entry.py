@@ -23,11 +23,13 @@ def main() -> int:
     try:
         # Imported late: the hint above must work without what the commands import.
         code: int = importlib.import_module("karbor_actors.cli.app").run(sys.argv[1:])
+    except BrokenPipeError:  # the reader of our output went away, as head does
+        code = EXIT_BROKEN_PIPE
+    try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of our output went away, as head does; the flush at exit must not meet it again.
+    except OSError:
+        # The command has said so; Python's own flush at the exit must not meet it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
     return code
 
 

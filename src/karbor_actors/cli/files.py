@@ -20,11 +20,15 @@ LOCAL = "local"
 PLUGINS = ("filesystem", "sqlite")
 """The plugins of a provider that names none."""
 
+RECOVER = ("resume", "abort")
+"""What may become of operations that a dead process left."""
+
 _PROVIDER_FIELDS = {
     "name": str,
     "bank": str,
     "objects": str,
     "description": str,
+    "recover": str,
     "protection_plugins": list,
     "protectables": list,
 }
@@ -41,6 +45,8 @@ class ProviderSettings:
     objects: str | None = None
     """The URL of its object store, if it is not below the directory."""
     description: str = ""
+    recover: str = RECOVER[0]
+    """What becomes of operations that a dead process left."""
     protection_plugins: tuple[str, ...] = PLUGINS
     protectables: tuple[str, ...] = PLUGINS
 
@@ -85,6 +91,8 @@ def _provider(
             faults.append(Fault(f"{where}.{key}", "is not a field of a provider"))
         elif not _fits(value, kind, may_be_empty=key == "description"):
             faults.append(Fault(f"{where}.{key}", f"must be {_KINDS[kind]}"))
+    if table.get("recover", RECOVER[0]) not in RECOVER:
+        faults.append(Fault(f"{where}.recover", f"must be one of {', '.join(RECOVER)}"))
     faults.extend(
         Fault(f"{where}.{key}", "is missing") for key in ("name", "bank") if key not in table
     )
@@ -96,6 +104,7 @@ def _provider(
         bank=_path_in(folder, table["bank"]),
         objects=table.get("objects"),
         description=table.get("description", ""),
+        recover=table.get("recover", RECOVER[0]),
         protection_plugins=plugins,
         protectables=tuple(table.get("protectables", plugins)),
     )

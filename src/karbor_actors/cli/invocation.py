@@ -13,6 +13,7 @@ import click
 from karbor_actors import Bank, ProtectionService, Provider
 from karbor_actors.cli.files import LOCAL, ProviderSettings, read_providers
 from karbor_actors.cli.output import LogLines, Output
+from karbor_actors.cli.running import finish_recovered
 from karbor_actors.errors import (
     AmbiguousCheckpointError,
     CheckpointNotFoundError,
@@ -30,6 +31,8 @@ WORKERS = 16
 class _NoBank:
     """Stands where a provider wants a bank and none is to be used."""
 
+    is_writable = False
+
     def close(self) -> None:
         """Do nothing."""
 
@@ -46,6 +49,8 @@ class Invocation:
     """The provider that ``--provider`` names."""
     progress: str = "auto"
     workers: int = WORKERS
+    recover: str | None = None
+    """What becomes of operations that a dead process left; None: what the settings say."""
     _settings: dict[str, ProviderSettings] | None = field(default=None, repr=False)
 
     @property
@@ -126,7 +131,8 @@ class Invocation:
         with self.logging(), ProtectionService(workers=self.workers) as service:
             for settings in chosen:
                 bank = open_bank(settings, create=create, readonly=readonly)
-                service.add_provider(make_provider(settings, bank))
+                service.add_provider(make_provider(settings, bank, self.recover))
+            finish_recovered(self, service)
             yield service
 
     @contextmanager
@@ -157,8 +163,14 @@ def local_settings(bank: str, objects: str | None = None, name: str = LOCAL) -> 
     return ProviderSettings(name=name, bank=directory, objects=objects)
 
 
-def make_provider(settings: ProviderSettings, bank: Any) -> Provider:
-    """Return the provider that *settings* describe; closes *bank* if there can be none."""
+def make_provider(settings: ProviderSettings, bank: Any, recover: str | None = None) -> Provider:
+    """Return the provider that *settings* describe; closes *bank* if there can be none.
+
+    Args:
+        settings: What it is.
+        bank: Its open bank.
+        recover: What counts instead of the settings' own, if given.
+    """
     try:
         return Provider(
             settings.name,
@@ -166,15 +178,14 @@ def make_provider(settings: ProviderSettings, bank: Any) -> Provider:
             protection_plugins=settings.protection_plugins,
             protectables=settings.protectables,
             description=settings.description,
+            recover=recover or settings.recover,
         )
     except BaseException:
         bank.close()
         raise
 
 
-def open_bank(
-    settings: ProviderSettings, *, create: bool = False, readonly: bool = False
-) -> Bank:
+def open_bank(settings: ProviderSettings, *, create: bool = False, readonly: bool = False) -> Bank:
     """Open a provider's bank; the caller closes it."""
     return Bank.open(
         settings.bank, objects=settings.objects, readonly=readonly, create=create and not readonly

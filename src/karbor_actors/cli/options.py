@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from karbor_actors.cli.files import RECOVER
 from karbor_actors.cli.invocation import WORKERS, Invocation
 from karbor_actors.cli.output import Output
 
@@ -57,6 +58,11 @@ _RUN = (
         metavar="N",
         help="Threads for the plugins' work.",
     ),
+    click.option(
+        "--recover",
+        type=click.Choice(RECOVER),
+        help="What becomes first of operations that a dead process left in the bank.",
+    ),
 )
 
 
@@ -79,7 +85,7 @@ def command(
         @functools.wraps(function)
         def call(**values: Any) -> Any:
             output = Output(is_json=values.pop("is_json"), is_debug=values.pop("debug"))
-            names = ("config", "bank", "objects", "provider", "progress", "workers")
+            names = ("config", "bank", "objects", "provider", "progress", "workers", "recover")
             given = {key: values.pop(key) for key in names if key in values}
             return function(Invocation(output, **given), **values)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _GAP = "  "
+_ESCAPES = "backslashreplace"
 
 
 class Output:
@@ -37,8 +38,9 @@ class Output:
     def __init__(self, *, is_json: bool = False, is_debug: bool = False) -> None:
         self.is_json, self.is_debug = is_json, is_debug
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # a terminal that is not UTF-8 gets escapes
-                stream.reconfigure(errors="backslashreplace")
+            # A terminal that is not UTF-8 gets escapes. Setting it again would write what waits.
+            if getattr(stream, "errors", "") != _ESCAPES and hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors=_ESCAPES)
         self.out, self.err = _console(sys.stdout), _console(sys.stderr)
 
     def document(self, data: Any) -> None:

@@ -56,7 +56,9 @@ def _check(
     settings = _settings(invocation, plan)
     with invocation.planning_service(settings) as service:
         provider = service.provider(settings.name)
-        plan = plan_of_paths(names, None, provider) if plan is None else checked_plan(plan, provider)
+        plan = (
+            plan_of_paths(names, None, provider) if plan is None else checked_plan(plan, provider)
+        )
         planned = service.plan_operation("protect", plan, parameters=parameters)
     _show(invocation.output, plan, planned, shows_all=shows_all)
     invocation.output.document(_describe(plan, planned))

@@ -175,7 +175,10 @@ def _show_schema(output: Output, resource_type: str, verb: str, schema: Any) -> 
     output.line(f"\n{shown(resource_type)}, {what}:", "bold")
     rows = []
     for name, rules in _fields(schema).items():
-        notes = [_description(rules), *(note(rules[rule]) for rule, note in _NOTES if rule in rules)]
+        notes = [
+            _description(rules),
+            *(note(rules[rule]) for rule, note in _NOTES if rule in rules),
+        ]
         rows.append((name, _kind(rules), _default(rules), "; ".join(filter(None, notes))))
     if verb == "saved":
         output.table(["field", "type", "meaning"], [(row[0], row[1], row[3]) for row in rows])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from karbor_actors.cli.output import json_text
 from karbor_actors.cli.rates import Rates
-from karbor_actors.cli.text import human_bytes, human_count, human_seconds, iso_time, shown
+from karbor_actors.cli.text import SHORT, human_bytes, human_count, human_seconds, iso_time, shown
 from karbor_actors.cli.tree import TreeView
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class View(Protocol):
         """Leave the terminal as it was; on the main thread."""
 
 
-def make_view(invocation: Invocation, handle: OperationHandle, bank: Bank) -> View:
+def make_view(invocation: Invocation, handle: OperationHandle, bank: Bank | None) -> View:
     """Return the view that the options and the terminal call for."""
     output, kind = invocation.output, invocation.progress
     if kind == "none" or (kind == "auto" and output.is_json):
@@ -76,7 +76,11 @@ class PlainView:
     """Prints a line when the status changes or a hook fails, and every few seconds."""
 
     def __init__(
-        self, output: Output, handle: OperationHandle, *, clock: Callable[[], float] = time.monotonic
+        self,
+        output: Output,
+        handle: OperationHandle,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output, self._handle, self._clock = output, handle, clock
         self._status = "queued"
@@ -125,7 +129,7 @@ class PlainView:
         return ", ".join(parts)
 
     def _line(self, text: str) -> None:
-        self._output.note(f"{self._handle.type} {self._handle.id[:8]}: {shown(text)}")
+        self._output.note(f"{self._handle.type} {self._handle.id[:SHORT]}: {shown(text)}")
 
 
 class JsonView:

@@ -97,5 +97,3 @@ def _advice(missing: Sequence[ResourceKey]) -> str:
     if relative:
         return "write an absolute path, or ./PATH for one beside the plan"
     return "create it, or correct the plan" if len(missing) == 1 else "correct the plan"
-
-

@@ -38,7 +38,9 @@ def show_restore(
     made = [(key[0], key[1], new) for key, new in result.new_resources.items()]
     if len(made) <= _SHOWN_RESOURCES:
         output.table(["type", "was", "is now"], made)
-    statuses = ", ".join(f"{n:,} {status}" for status, n in Counter(result.resources.values()).items())
+    statuses = ", ".join(
+        f"{n:,} {status}" for status, n in Counter(result.resources.values()).items()
+    )
     finish(output, result, handle, f"restored: {statuses}", seconds)
 
 

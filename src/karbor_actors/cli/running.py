@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.cli.progress import make_view
+from karbor_actors.cli.text import SHORT
+from karbor_actors.errors import OperationCancelledError, describe_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from karbor_actors import Bank, OperationHandle
+    from karbor_actors import Bank, OperationHandle, ProtectionService
     from karbor_actors.cli.invocation import Invocation
     from karbor_actors.cli.progress import View
 
@@ -68,15 +70,36 @@ def run(
         return handle.result(), handle, time.monotonic() - started
 
 
+def finish_recovered(invocation: Invocation, service: ProtectionService) -> None:
+    """Wait for the operations that an earlier process left and the service took up again.
+
+    What becomes of them is reported; that one fails is its own affair.
+
+    Raises:
+        OperationCancelledError: Somebody asked the program to end meanwhile.
+    """
+    interrupts = Interrupts()
+    with interrupts.caught():
+        for handle in service.recovered:
+            what = f"the {handle.type} {handle.id[:SHORT]} that an earlier process left unfinished"
+            invocation.output.note(f"first: {what}")
+            _watch(handle, make_view(invocation, handle, None), interrupts)
+            if interrupts.count:
+                raise OperationCancelledError("interrupted before the command itself began")
+            error = handle.exception()
+            if error is not None:
+                invocation.output.note(f"warning: {describe_cause(error)}")
+
+
 def _watch(handle: OperationHandle, view: View, interrupts: Interrupts) -> None:
     listener = threading.Thread(target=_listen, args=(handle, view), name="karbor-cli-events")
     listener.start()
     seen = 0
     output = _Resilient()
     while not handle.wait(_POLL):
-        if interrupts.count > seen:
+        if (count := interrupts.count) > seen:
             output.call(view.message, _cancel(handle, first=seen == 0))
-            seen = interrupts.count
+            seen = count  # one that came meanwhile is for the next round
         output.call(lambda: view.update(handle.progress()))
     listener.join()
     output.call(view.close)

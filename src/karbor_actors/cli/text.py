@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
+SHORT = 8
+"""Characters of an id that tell it apart from the others that a person has before them."""
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _KIBI = 1024
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from karbor_actors.cli.rates import Rates
-from karbor_actors.cli.text import human_count, human_seconds, plural, shown
+from karbor_actors.cli.text import SHORT, human_count, human_seconds, plural, shown
 from karbor_actors.errors import KarborError
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ def tree_lines(graph: ResourceGraph) -> Iterator[Line]:
         yield Line(resource.key, branch, label_of(resource.key, resource.name))
         below = "" if is_root else before + ("   " if is_last else "│  ")
         children = [child for child in graph.children(number) if child not in seen]
-        waiting.extend(
-            (child, below, child == children[-1], False) for child in reversed(children)
-        )
+        waiting.extend((child, below, child == children[-1], False) for child in reversed(children))
 
 
 def label_of(key: ResourceKey, name: str = "") -> str:
@@ -82,10 +80,10 @@ class TreeView:
     Args:
         output: Where to print.
         handle: The operation.
-        bank: Where its checkpoint, which has the graph, is or will be.
+        bank: Where its checkpoint, which has the graph, is or will be; None draws no tree.
     """
 
-    def __init__(self, output: Output, handle: OperationHandle, bank: Bank) -> None:
+    def __init__(self, output: Output, handle: OperationHandle, bank: Bank | None) -> None:
         self._handle, self._bank, self._output = handle, bank, output
         self._rates = Rates()
         self._started = time.monotonic()
@@ -123,7 +121,7 @@ class TreeView:
             self._output.note(self._message)
 
     def _read_graph(self) -> None:
-        if self._handle.checkpoint_id is None:
+        if self._handle.checkpoint_id is None or self._bank is None:
             return
         try:
             graph = self._bank.checkpoint(self._handle.checkpoint_id).resource_graph
@@ -161,7 +159,7 @@ class TreeView:
         return page
 
     def _header(self, progress: Progress) -> Text:
-        text = Text(f"{self._handle.type} {self._handle.id[:8]}  ", "bold")
+        text = Text(f"{self._handle.type} {self._handle.id[:SHORT]}  ", "bold")
         text.append(str(progress.status), "not bold cyan")
         if progress.hooks_total:
             hooks = f"  {progress.hooks_done:,} of {progress.hooks_total:,} hooks"

@@ -105,7 +105,9 @@ def _protect(
     with invocation.planning_service(settings) as planning:
         # Before the bank is made or taken: a path that is missing leaves no trace.
         provider = planning.provider(settings.name)
-        plan = plan_of_paths(names, name, provider) if plan is None else checked_plan(plan, provider)
+        plan = (
+            plan_of_paths(names, name, provider) if plan is None else checked_plan(plan, provider)
+        )
     chosen = plan
     with invocation.service(settings, create=True) as service:
         bank = service.provider(settings.name).bank

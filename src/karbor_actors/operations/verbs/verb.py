@@ -233,7 +233,9 @@ class Verb(abc.ABC):
             made = checkpoint if change is None else change(transaction)
             return journal.create(transaction, record), made
 
-        self._number, made = self.bank.writer.write(begin)
+        made = checkpoint
+        if self.bank.is_writable or change is not None:  # what only reads a bank leaves no record
+            self._number, made = self.bank.writer.write(begin)
         if made is None:
             raise CheckpointNotFoundError(self.checkpoint_id or "")
         self._log = OperationLog(

@@ -1,0 +1,95 @@
+"""Ctrl-C: the operation is cancelled and undone, and nothing is left half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from helpers import DEADLINE
+
+COMMAND = ("protect", "thing", "--config", "slow.toml", "--progress", "json", "--json")
+
+
+@contextmanager
+def running_protect(cli):
+    """Start a protect that lasts until it is cancelled; yield it once its hook runs."""
+    with cli.start(*COMMAND) as process:
+        killer = threading.Timer(DEADLINE, process.kill)
+        killer.start()
+        try:
+            wait_for_event(process, "hook_started")
+            yield process
+        finally:
+            killer.cancel()
+            process.kill()
+
+
+def wait_for_event(process, kind, text=""):
+    for line in process.stderr:
+        event = json.loads(line)
+        if event["event"] == kind and text in event.get("text", ""):
+            return
+    pytest.fail(f"the command ended without {kind} {text}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_cancels_and_undoes(cli, slow_config, tmp_path, number):
+    with running_protect(cli) as process:
+        process.send_signal(number)
+        out, err = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 130
+    assert json.loads(out)["error"]["class"] == "OperationCancelledError"
+    assert err.splitlines()[-1].startswith("error: ")
+    assert (tmp_path / "thing" / "undone").read_text() == "cancel"
+    [checkpoint] = cli("checkpoints", "list", "--config", "slow.toml", "--json").document
+    [operation] = cli("operations", "list", "--config", "slow.toml", "--json").document
+    assert checkpoint["status"] == "error"
+    assert operation["status"] == "cancelled"
+
+
+def test_a_second_ctrl_c_goes_on_waiting_for_the_end(cli, slow_config, tmp_path):
+    gate = tmp_path / "thing" / "gate"
+    os.mkfifo(gate)
+    with running_protect(cli) as process:
+        process.send_signal(signal.SIGINT)
+        wait_for_event(process, "message", "cancelling")
+        process.send_signal(signal.SIGINT)
+        wait_for_event(process, "message", "still undoing")
+        assert process.poll() is None
+        gate.write_text("open")
+        process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 130
+    assert (tmp_path / "thing" / "undone").exists()
+
+
+def test_a_terminal_that_goes_away_does_not_keep_an_operation_from_being_undone(
+    cli, slow_config, tmp_path
+):
+    with running_protect(cli) as process:
+        process.stderr.close()
+        process.send_signal(signal.SIGHUP)
+        process.wait(timeout=DEADLINE)
+
+    assert (tmp_path / "thing" / "undone").read_text() == "cancel"
+
+
+def test_what_a_killed_process_left_is_undone_by_the_next(cli, slow_config, tmp_path):
+    with running_protect(cli) as process:
+        process.kill()
+        process.wait(timeout=DEADLINE)
+    assert not (tmp_path / "thing" / "undone").exists()
+    [left] = cli("operations", "list", "--config", "slow.toml", "--json").document
+    assert left["status"] == "running"
+
+    finished = cli("protect", "thing", "--config", "slow.toml", "--timeout", "0.1", code=8)
+    assert f"first: the protect {left['id'][:8]} that an earlier process left" in finished.err
+    listed = cli("operations", "list", "--config", "slow.toml", "--json").document
+    assert {one["id"]: one["status"] for one in listed}[left["id"]] == "failed"
+    assert len(listed) == 2
