@@ -199,8 +199,7 @@ class Pipeline:
             else:
                 self._tasks.popleft()
                 self._turn_to(task.flow)
-                for at in range(0, len(task.digests), DIGEST_SIZE):
-                    self._append(task.flow, task.digests[at : at + DIGEST_SIZE], None)
+                self._extend(task.flow, task.digests)
 
     def _turn_to(self, flow: Flow) -> None:
         if self._current is not flow:
@@ -210,18 +209,27 @@ class Pipeline:
 
     def _append(self, flow: Flow, digest: bytes, block: Block | None) -> None:
         self._turn_to(flow)
-        flow.pending += digest
-        flow.taken += 1
-        self._gathered += 1
         if block is not None and digest not in self._fresh:
             self._fresh.add(digest)
             self._pack.add(block)
             flow.new.blocks += 1
             flow.new.size += len(block.data)
-        if len(flow.pending) >= _SEGMENT:
-            self._end_segment(flow)
-        if self._pack.is_full or self._gathered >= STEP:
+        self._extend(flow, digest)
+        if self._pack.is_full:
             self._cut()
+
+    def _extend(self, flow: Flow, digests: bytes) -> None:
+        """Add *digests* to the stream, as many at a time as a segment and a step take."""
+        while digests:
+            room = min(_SEGMENT - len(flow.pending), (STEP - self._gathered) * DIGEST_SIZE)
+            part, digests = digests[:room], digests[room:]
+            flow.pending += part
+            flow.taken += len(part) // DIGEST_SIZE
+            self._gathered += len(part) // DIGEST_SIZE
+            if len(flow.pending) >= _SEGMENT:
+                self._end_segment(flow)
+            if self._gathered >= STEP:
+                self._cut()
 
     def _settle(self, flow: Flow) -> None:
         self._end_segment(flow)

@@ -12,7 +12,7 @@ from karbor_actors.errors import ObjectNotFoundError, describe_value
 from karbor_actors.store.codec import BLOCK_SIZE, DIGEST_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from concurrent.futures import Future
 
     from karbor_actors.bank.blocks import BlockStore
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from karbor_actors.bank.transactions import Reader
 
 _PAGE = 4096
-_AHEAD = 2
+AHEAD = 2
+"""How many blocks are read ahead."""
 
 
 class StreamReader(io.RawIOBase):
@@ -121,11 +122,20 @@ class StreamReader(io.RawIOBase):
     def block(self, block: int) -> bytes:
         """Return the bytes of block number *block*."""
         future = self._ahead.pop(block, None)
-        if block == self._current + 1:
-            self._fetch_ahead(block)
         if future is not None:
             return future.result()
         return self._blocks.read(self.digest(block), self.block_length(block), self._where)
+
+    def fetch_ahead(self, blocks: Iterable[int]) -> None:
+        """Have *blocks*, which are wanted next, read on other threads; forget all others."""
+        wanted = dict.fromkeys(blocks)
+        for passed in [block for block in self._ahead if block not in wanted]:
+            self._ahead.pop(passed).cancel()
+        for block in wanted:
+            if block not in self._ahead and (digest := self.digest(block)) != HOLE:
+                self._ahead[block] = self._blocks.submit_read(
+                    digest, self.block_length(block), self._where
+                )
 
     def digest(self, block: int) -> bytes:
         """Return the digest of block number *block*."""
@@ -147,22 +157,13 @@ class StreamReader(io.RawIOBase):
         """Return up to *wanted* bytes from the position on, of one block, and move on."""
         block, start = divmod(self._position, BLOCK_SIZE)
         if block != self._current:
+            if block == self._current + 1:
+                self.fetch_ahead(range(block, min(block + 1 + AHEAD, self.info.blocks)))
             self._raw = self.block(block)
             self._current = block
         part = self._raw[start : start + wanted]  # no copy where it is all of the block
         self._position += len(part)
         return part
-
-    def _fetch_ahead(self, block: int) -> None:
-        """Have the blocks after *block* read on other threads."""
-        for following in range(block + 1, min(block + 1 + _AHEAD, self.info.blocks)):
-            digest = self.digest(following)
-            if following not in self._ahead and digest != HOLE:
-                self._ahead[following] = self._blocks.submit_read(
-                    digest, self.block_length(following), self._where
-                )
-        for passed in [number for number in self._ahead if not block < number <= block + _AHEAD]:
-            self._ahead.pop(passed).cancel()
 
     def _load(self, block: int) -> bytes:
         """Return the digests from *block* on, as many as make a page."""

@@ -10,7 +10,7 @@ from karbor_actors.bank import block_rows
 from karbor_actors.bank.keys import check_name, encode_name
 from karbor_actors.bank.stream_patch import Patch, Piece
 from karbor_actors.bank.stream_pipeline import Flow, Pipeline
-from karbor_actors.bank.stream_reader import StreamReader
+from karbor_actors.bank.stream_reader import AHEAD, StreamReader
 from karbor_actors.bank.stream_rows import StreamInfo, block_count, pack_row, show
 from karbor_actors.errors import BankError
 from karbor_actors.store.codec import BLOCK_SIZE, DIGEST_SIZE
@@ -180,12 +180,20 @@ class StreamSession:
             return self._end(flow, size)
 
     def _pieces(self, source: StreamReader) -> Iterator[Piece]:
-        block = 0
+        first = 0
         for page in source.digests():
             digests = block_rows.digests_in(page)
-            for digest, is_known in zip(digests, self._blocks.known(digests), strict=True):
-                yield Piece(digests=digest) if is_known else Piece(source.block(block))
-                block += 1
+            known = self._blocks.known(digests)
+            lacking = [first + at for at, is_known in enumerate(known) if not is_known]
+            reading = 0
+            for at, (digest, is_known) in enumerate(zip(digests, known, strict=True)):
+                if is_known:
+                    yield Piece(digests=digest)
+                else:
+                    source.fetch_ahead(lacking[reading : reading + 1 + AHEAD])
+                    reading += 1
+                    yield Piece(source.block(first + at))
+            first += len(digests)
 
     def _copy(self, flow: Flow, pieces: Iterable[Piece]) -> None:
         pipeline = self._running()
