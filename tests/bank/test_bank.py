@@ -253,6 +253,15 @@ def test_check_finds_what_belongs_to_nothing(bank, checkpoint):
     assert "journal" in findings
 
 
+def test_check_does_not_list_a_million_findings(bank):
+    rows = [(n.to_bytes(8, "big") + bytes(4) + b"key", b"\xc0") for n in range(1200)]
+    bank.writer.write(lambda transaction: transaction.put_many(Table.OBJECTS, rows))
+    findings = bank.check()
+
+    assert len(findings) == 1001
+    assert "more" in findings[-1]
+
+
 def test_check_finds_a_missing_and_a_changed_block(bank, section, tmp_path):
     section.write_stream("disk", io.BytesIO(b"data" * 100))
     (pack,) = [path for path in (tmp_path / "bank" / "objects").rglob("packs*") if path.is_file()]

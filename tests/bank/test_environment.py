@@ -317,7 +317,7 @@ def test_the_files_are_for_their_owner_only(environment, path):
     assert os.stat(f"{path}/data.mdb").st_mode & 0o777 == 0o600
 
 
-def test_the_format_is_that_of_lmdb_0_9_whatever_the_process_prefers(path):
+def test_the_format_is_that_of_lmdb_0_9(path):
     with Environment(path):
         pass
     with lmdb.open(path) as raw:

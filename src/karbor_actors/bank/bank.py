@@ -111,11 +111,7 @@ class Bank:
                 os.path.join(path, "bank.lmdb"), readonly=readonly, create=create
             )
             closing.callback(environment.close)
-            store = objects
-            if store is None:
-                store = LocalStore(os.path.join(path, "objects"), writable=not readonly)
-            elif isinstance(store, str):
-                store = open_store(store, writable=not readonly)
+            store = _open_objects(objects, path, writable=not readonly)
             closing.callback(store.close)
             writer: BankWriter | ReadonlyWriter
             if readonly:
@@ -366,6 +362,14 @@ def _make_directory(path: str, *, create: bool) -> None:
         if isinstance(error, BankPathError):
             raise
         raise open_error(error, path) from error
+
+
+def _open_objects(objects: ObjectStore | str | None, path: str, *, writable: bool) -> ObjectStore:
+    if objects is None:
+        return LocalStore(os.path.join(path, "objects"), writable=writable)
+    if isinstance(objects, str):
+        return open_store(objects, writable=writable)
+    return objects
 
 
 def _microseconds(moment: datetime | float | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from karbor_actors.bank import checkpoint_rows as rows
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from karbor_actors.bank.transactions import Reader
 
 _U64_SIZE = 8
+_SHOWN = 1000
+"""How many findings of a kind are listed; a damaged bank may have millions."""
 
 
 def check_bank(parts: BankParts, *, deep: bool) -> list[str]:
@@ -29,10 +32,16 @@ def check_bank(parts: BankParts, *, deep: bool) -> list[str]:
     findings: list[str] = []
     with parts.environment.snapshot() as snapshot:
         sizes: dict[int, int] = {}
-        findings.extend(_check_checkpoints(snapshot, sizes))
-        findings.extend(_check_indices(snapshot))
-        findings.extend(_check_objects(snapshot, sizes))
-        findings.extend(_check_operations(snapshot))
+        for found in (
+            _check_checkpoints(snapshot, sizes),
+            _check_indices(snapshot),
+            _check_objects(snapshot, sizes),
+            _check_operations(snapshot),
+            _check_journals(snapshot),
+        ):
+            findings.extend(islice(found, _SHOWN))
+            if next(found, None) is not None:
+                findings.append(f"and more of the kind, after the first {_SHOWN}")
     findings.extend(check_blocks(parts.blocks, deep=deep))
     return findings
 
@@ -119,11 +128,15 @@ def _check_operations(reader: Reader) -> Iterator[str]:
                 yield f"operation {record.id} is missing from the index"
         except BankError as error:
             yield describe_cause(error)
+
+
+def _check_journals(reader: Reader) -> Iterator[str]:
+    number = -1
     for key, value in reader.scan(Table.JOURNAL):
         try:
-            number = unpack_u64(key)
             JournalRecord.unpack(value)
-            if reader.get(Table.OPERATIONS, pack_u64(number)) is None:
+            is_new = number != (number := unpack_u64(key))
+            if is_new and reader.get(Table.OPERATIONS, pack_u64(number)) is None:
                 yield f"there is a journal of operation number {number}, but no record of it"
         except BankError as error:
             yield f"the journal of an operation: {describe_cause(error)}"
