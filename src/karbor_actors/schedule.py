@@ -216,7 +216,15 @@ class HookSchedule:
         return {state: self._state.count(bytes((state,))) for state in HookState}
 
     def is_complete(self, resource: int) -> bool:
-        """Return whether every implemented hook of *resource* ended well."""
+        """Return whether *resource* came to its end, and so did all that it depends on.
+
+        A resource whose child failed is not complete, whether or not it has a hook that
+        would have waited for the child.
+        """
+        return self._state[resource * HOOKS_PER_RESOURCE + COMPLETE] == DONE
+
+    def ended_well(self, resource: int) -> bool:
+        """Return whether every implemented hook of *resource* ended well, whatever of others."""
         first = resource * HOOKS_PER_RESOURCE
         return all(
             self._state[hook] == DONE or not self._implemented[hook]

@@ -243,14 +243,16 @@ class ProtectionService:
         context: Any = None,
         on_failure: str = OnFailure.ABORT,
         timeout: float | None = None,
+        force: bool = False,
     ) -> OperationHandle:
         """Begin to delete a checkpoint, in the bank and outside of it; its result is None.
 
-        The arguments are those of :meth:`restore`.
+        The arguments are those of :meth:`restore`; *force* removes the checkpoint although
+        delete hooks fail, which then ends as a PartialOperationError that names them.
         """
         options = CallOptions.of(parameters, context, on_failure, timeout)
         found, checkpoint = self._find(checkpoint_id, provider)
-        verb = Delete(_new_id(), found, options, checkpoint.id)
+        verb = Delete(_new_id(), found, options, checkpoint.id, force=force)
         verb.check_status(checkpoint)
         return self._start(verb)
 

@@ -587,3 +587,63 @@ def test_saved_info_is_checked_against_its_schema(service, tmp_path, journal):
             fresh.saved_info(checkpoint, thing("one"))
     finally:
         del type(plugin).get_saved_info_schema, type(plugin).get_saved_info
+
+
+def test_a_forced_delete_removes_the_checkpoint_and_says_which_hooks_failed(
+    service, tmp_path, journal
+):
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if (verb, hook, resource.id) == ("delete", "on_main", "disk1"):
+            raise OSError("the array does not answer")
+
+    add(service, tmp_path, journal, behave)
+    checkpoint = protect(service)
+    with pytest.raises(PartialOperationError, match="the array does not answer"):
+        service.delete(checkpoint.id, force=True).result(DEADLINE)
+
+    assert service.provider("local").bank.checkpoints() == []
+    assert ("on_main", "disk2") in journal.hooks("delete")
+
+
+def test_in_isolate_a_parent_without_a_complete_hook_is_no_better_than_its_child(
+    service, tmp_path, journal
+):
+    add(service, tmp_path, journal, failing(("on_main", "disk1")), hooks=("on_main", "on_abort"))
+    with pytest.raises(PartialOperationError) as caught:
+        service.protect(plan("server"), on_failure="isolate").result(DEADLINE)
+
+    statuses = caught.value.checkpoint.resource_statuses()
+    assert statuses[(TYPE, "server")] is ResourceStatus.ABORTED
+    assert statuses[(TYPE, "disk2")] is ResourceStatus.AVAILABLE
+
+
+def test_what_a_plugin_reports_as_failed_is_a_failure(service, tmp_path, journal):
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        report = call["kwargs"].get(verb)
+        if report is not None and hook == "on_main":
+            status = "error" if resource.id == "disk1" else "available"
+            report.update_resource_status(TYPE, f"new-{resource.id}", status, "no space")
+
+    add(service, tmp_path, journal, behave)
+    checkpoint = protect(service)
+    for verb in (service.restore, service.verify):
+        with pytest.raises(OperationError, match="new-disk1 is error: no space"):
+            verb(checkpoint.id).result(DEADLINE)
+
+
+def test_protectables_see_a_mapping_of_the_callers_as_attributes(service, tmp_path, journal):
+    seen: list[Any] = []
+
+    class Asking(Things):
+        def get_dependent_resources(self, context: Any, parent_resource: Any) -> Any:
+            seen.append(context.tenant)
+            return []
+
+    own = provider(tmp_path / "bank", RecordingProtection(journal))
+    own.protectables = type(own.protectables)([Asking()])
+    service.add_provider(own)
+    service.protect(plan("one"), context={"tenant": "blue"}).result(DEADLINE)
+
+    assert seen == ["blue"]

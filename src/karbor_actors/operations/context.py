@@ -68,14 +68,7 @@ class HookContext:
         self._state: HookState | None = None
 
     def __getattr__(self, name: str) -> Any:
-        given = self._attempt.run.caller_context
-        if isinstance(given, Mapping):
-            if name in given:
-                return given[name]
-        elif given is not None:
-            return getattr(given, name)
-        msg = f"the context has no {name!r}; pass it with context=... to the verb"
-        raise AttributeError(msg)
+        return caller_value(self._attempt.run.caller_context, name)
 
     @property
     def state(self) -> HookState:
@@ -192,6 +185,34 @@ def new_resources_of(attempt: Attempt) -> NewResources:
     """Return the mapping that restore and verify hooks get as ``new_resources``."""
     key = attempt.run.planned.graph.nodes[attempt.resource].key
     return NewResources(attempt.run.memory, key, attempt.changes, attempt.flush, attempt.check)
+
+
+class CallerContext:
+    """A mapping that the caller gave as ``context=``, with its values as attributes too."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+
+    def __getattr__(self, name: str) -> Any:
+        return caller_value(self._given, name)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._given[name]
+
+
+def caller_value(given: Any, name: str) -> Any:
+    """Return the value *name* of what the caller gave as ``context=``.
+
+    Raises:
+        AttributeError: There is none.
+    """
+    if isinstance(given, Mapping):
+        if name in given:
+            return given[name]
+    elif given is not None:
+        return getattr(given, name)
+    msg = f"the context has no {name!r}; pass it with context=... to the verb"
+    raise AttributeError(msg)
 
 
 class _Adapter(logging.LoggerAdapter[logging.Logger]):

@@ -248,8 +248,7 @@ class OperationControl:
             self.abort(reason)
         self.undo.hooks_changed(touched)
         if self.reason is None:
-            doomed = [lost for lost in touched if not self.schedule.is_complete(lost)]
-            self.undo.add(doomed, reason)
+            self.undo.add(touched, reason)
         self.request_flush()
 
     # -- what abort actors ask

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.errors import HookFailedError, describe_cause
-from karbor_actors.model import AbortKind, OperationStatus, ResourceStatus
+from karbor_actors.model import AbortKind, OperationStatus, OperationType, ResourceStatus
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ class Outcome:
     def of(cls, control: OperationControl, cancelled: AbortReason | None) -> Outcome:
         """Return how the hooks of *control*, in which nothing runs any more, ended."""
         schedule = control.schedule
+        # A look at one resource says nothing about another; anything else needs its children.
+        is_verify = control.run.type is OperationType.VERIFY
+        is_good = schedule.ended_well if is_verify else schedule.is_complete
         pending = control.undo.failures
         resources = {}
         for number in range(len(schedule) // HOOKS_PER_RESOURCE):
@@ -42,7 +45,7 @@ class Outcome:
                 resources[number] = ResourceStatus.ABORT_PENDING
             elif number in control.undo.aborted:
                 resources[number] = ResourceStatus.ABORTED
-            elif control.reason is not None or not schedule.is_complete(number):
+            elif control.reason is not None or not is_good(number):
                 resources[number] = ResourceStatus.ERROR
         status = OperationStatus.SUCCEEDED
         if cancelled is not None:

@@ -21,6 +21,8 @@ class RestoreResult:
     """What the plugins said each original resource became."""
     resources: Mapping[ResourceKey, ResourceStatus]
     """Each resource's status: available, or what went wrong."""
+    reports: Mapping[ResourceKey, tuple[str, str]] = field(default_factory=dict)
+    """(status, reason) by (type, new id), where plugins reported them."""
 
 
 @dataclass(frozen=True, slots=True)

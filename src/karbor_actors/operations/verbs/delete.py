@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.model import (
     CheckpointStatus,
+    OnFailure,
     OperationStatus,
     OperationType,
     ResourceStatus,
 )
 from karbor_actors.operations.conflicts import LockRequest
-from karbor_actors.operations.verbs.verb import CheckpointVerb, checkpoint_lock, want_status
+from karbor_actors.operations.verbs.verb import (
+    CallOptions,
+    CheckpointVerb,
+    checkpoint_lock,
+    want_status,
+)
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
+    from karbor_actors.provider import Provider
 
 _COMPLETED = "completed hooks"
 DELETABLE = {
@@ -35,9 +43,28 @@ DELETABLE = {
 
 
 class Delete(CheckpointVerb):
-    """Runs the delete hooks, then removes the checkpoint's records and blocks."""
+    """Runs the delete hooks, then removes the checkpoint's records and blocks.
+
+    Args:
+        force: Whether to remove them although hooks failed: what those keep outside of the
+            bank may stay there.
+    """
 
     type: ClassVar[OperationType] = OperationType.DELETE
+
+    def __init__(
+        self,
+        operation_id: str,
+        provider: Provider,
+        options: CallOptions,
+        checkpoint_id: str,
+        *,
+        force: bool = False,
+    ) -> None:
+        if force:
+            options = replace(options, on_failure=OnFailure.ISOLATE)
+        super().__init__(operation_id, provider, options, checkpoint_id)
+        self._force = force
 
     def check_status(self, checkpoint: Checkpoint) -> None:
         """Want any checkpoint that is not being made, and that nobody holds."""
@@ -88,8 +115,11 @@ class Delete(CheckpointVerb):
 
     def conclude(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Remove the records and blocks, or return what says that something is in the way."""
-        if outcome.status is OperationStatus.SUCCEEDED:
+        is_forced = self._force and outcome.status is not OperationStatus.CANCELLED
+        if outcome.status is OperationStatus.SUCCEEDED or is_forced:
             run.checkpoint.purge()
+            if is_forced and outcome.status is OperationStatus.FAILED:
+                outcome.status = OperationStatus.PARTIAL
             return None
         return self.give_up(run, outcome)
 

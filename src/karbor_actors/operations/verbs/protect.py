@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -11,6 +12,7 @@ from karbor_actors.errors import CheckpointNotFoundError, OperationCancelledErro
 from karbor_actors.graph import build_graph
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
 from karbor_actors.operations.conflicts import LockRequest
+from karbor_actors.operations.context import CallerContext
 from karbor_actors.operations.verbs.verb import (
     CallOptions,
     Verb,
@@ -85,7 +87,8 @@ class Protect(Verb):
         if self.recovered is not None:
             kept = self.bank.checkpoint(self.checkpoint_id or "").resource_graph
             return self._planned(kept, parameters)
-        context = self.options.context
+        given = self.options.context
+        context = CallerContext(given) if isinstance(given, Mapping) else given
         protectables = self.provider.protectables.for_context(context)
 
         def find_children(resource: Resource) -> list[Resource]:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING
+
+from karbor_actors.errors import PluginError, describe_key
+from karbor_actors.model import OperationStatus
+
+if TYPE_CHECKING:
+    from karbor_actors.operations.outcome import Outcome
+
+_FAILED = frozenset({"error", "fail", "failed"})
+"""The statuses, Karbor's and other people's, that mean a failure."""
 
 
 class ResourceReport:
@@ -30,12 +39,10 @@ class ResourceReport:
         with self._lock:
             return dict(self._statuses)
 
-    def failures(
-        self, failed: frozenset[str] = frozenset({"error", "fail", "failed"})
-    ) -> list[Any]:
-        """Return (type, id, reason) of what a plugin reported as failed without raising."""
-        return [
-            (*key, reason)
-            for key, (status, reason) in self.statuses.items()
-            if status.lower() in failed
-        ]
+    def fail(self, outcome: Outcome) -> None:
+        """Make *outcome* a failure if a plugin reported one without raising."""
+        for key, (status, reason) in self.statuses.items():
+            if status.lower() in _FAILED:
+                outcome.failures.append(PluginError(f"{describe_key(key)} is {status}: {reason}"))
+                if outcome.status is OperationStatus.SUCCEEDED:
+                    outcome.status = OperationStatus.FAILED

@@ -71,7 +71,8 @@ class Restore(CheckpointVerb):
         return self._begin(planned, self._reread())
 
     def conclude(self, run: OperationRun, outcome: Outcome) -> None:
-        """Do nothing: the bank keeps nothing of a restore but its record."""
+        """Fail if a plugin reported a failure without raising it."""
+        self._report.fail(outcome)
 
     def result(self, run: OperationRun, outcome: Outcome) -> RestoreResult:
         """Return what each resource became."""
@@ -83,7 +84,8 @@ class Restore(CheckpointVerb):
         for number, operation in enumerate(run.planned.operations):
             if operation is None:
                 statuses[nodes[number].key] = ResourceStatus.EMPTY
-        return RestoreResult(run.checkpoint.id, run.memory.new_resources(), statuses)
+        new = run.memory.new_resources()
+        return RestoreResult(run.checkpoint.id, new, statuses, self._report.statuses)
 
     def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
         return {

@@ -64,7 +64,7 @@ class Verify(CheckpointVerb):
 
     def conclude(self, run: OperationRun, outcome: Outcome) -> None:
         """Fail if a plugin reported a fault without raising, or if there was nothing to look at."""
-        self._check_reports(outcome)
+        self._report.fail(outcome)
         for number in range(len(run.planned.graph.nodes)):
             kept = run.memory.state_value(number, _EVIDENCE_KEY)
             if kept is not None and number not in self._evidence:  # of before a restart
@@ -95,12 +95,6 @@ class Verify(CheckpointVerb):
         if not evidence.records and not evidence.streams:
             return ResourceStatus.EMPTY
         return ResourceStatus.VERIFIED if by_plugin else ResourceStatus.ENGINE_ONLY
-
-    def _check_reports(self, outcome: Outcome) -> None:
-        """Count as failed what a plugin reported as failed without raising."""
-        for kind, resource_id, reason in self._report.failures():
-            outcome.failures.append(BankError(f"{kind}#{resource_id} failed to verify: {reason}"))
-            outcome.status = OperationStatus.FAILED
 
     def _look(self, attempt: Attempt) -> None:
         """Read all of one resource's section; any fault fails its main hook."""
