@@ -136,9 +136,11 @@ def _resource(checkpoint: Checkpoint, number: int, provider: Provider) -> dict[s
     """Return what is known of one resource of a checkpoint."""
     graph = checkpoint.resource_graph
     resource = graph.nodes[number]
+    consistency = checkpoint.consistency(resource)
     return {
         **resource.to_dict(),
         "status": str(checkpoint.resource_status(resource)),
+        "consistency": None if consistency is None else consistency.to_dict(),
         "children": [list(graph.nodes[child].key) for child in graph.children(number)],
         "saved": _saved_info(checkpoint, number, provider),
     }
@@ -173,6 +175,8 @@ def _show_tree(output: Output, checkpoint: Checkpoint, resources: list[dict[str,
     for line in tree_lines(checkpoint.resource_graph):
         resource = by_key[line.key]
         status = resource["status"]
+        if resource["consistency"]:
+            status += f", {resource['consistency']['level']} consistent"
         output.line(f"  {line.branch}{shown(describe_key(line.key))}  {status}")
         for name, value in (resource["saved"] or {}).items():
             if isinstance(value, (str, int, float)) and value not in (0, ""):

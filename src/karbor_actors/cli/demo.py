@@ -118,7 +118,6 @@ class _Demo:
             with application.running_writer(original) as writer:
                 tree = comparison.describe_tree(original, application.DATABASE)
                 least, most = self._protect(service, original, writer)
-                writer.stop()
             rows = comparison.read_ledger(original / application.DATABASE)
             self._step(
                 "damage",

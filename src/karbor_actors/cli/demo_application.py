@@ -157,12 +157,6 @@ class Writer:
         except (OSError, ValueError) as error:
             raise RuntimeError("the demo's writer ended too early") from error
 
-    def stop(self) -> int:
-        """End the process after its last transfer; return how many there are."""
-        count = self.transfers()
-        self.close()
-        return count
-
     def close(self) -> None:
         """End the process. Idempotent."""
         if self._process.stdin is not None:
