@@ -13,6 +13,7 @@ import pytest
 import killed_process
 from helpers import DEADLINE
 from karbor_actors import Bank, CheckpointStatus, Plan, ProtectionService, Resource
+from karbor_actors.bank.journal_records import JournalRecord
 
 SCRIPT = Path(killed_process.__file__)
 HOOKS = ("on_prepare_begin", "on_prepare_finish", "on_main", "on_complete")
@@ -143,3 +144,20 @@ def test_new_operations_wait_behind_recovered_ones(tmp_path):
         n for n, line in enumerate(lines) if not line[-1].startswith(old.id) and line[0] == "begin"
     ]
     assert max(aborts) < min(fresh)
+
+
+def test_a_start_drops_the_journals_of_what_had_ended(tmp_path):
+    """An operation killed between its end and its tidying leaves a journal behind."""
+    with ProtectionService(workers=4) as service:
+        service.add_provider(killed_process.provider(tmp_path))
+        plan = Plan("plan", "local", [Resource(killed_process.TYPE, "server")])
+        service.protect(plan).result(DEADLINE)
+    with Bank.open(tmp_path / "bank") as bank:
+        (record,) = bank.journal.operations()
+        left = JournalRecord.of_hooks([1], [2])
+        bank.writer.write(lambda txn: bank.journal.append(txn, record.number, left))
+    with ProtectionService(workers=4) as service:
+        service.add_provider(killed_process.provider(tmp_path))
+
+        assert service.recovered == []
+        assert service.provider("local").bank.info()["rows"]["journal"] == 0

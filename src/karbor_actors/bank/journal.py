@@ -196,6 +196,22 @@ class Journal:
             if len(piece) < _READ_AT_ONCE:
                 return
 
+    def drop_finished(self) -> int:
+        """Remove journals that nobody needs: of operations that ended; return how many went."""
+        finished = []
+        with self._environment.snapshot() as snapshot:
+            following = b""
+            while (found := next(snapshot.scan(Table.JOURNAL, b"", following), None)) is not None:
+                number = unpack_u64(found[0][:8])
+                following = pack_u64(number + 1)
+                value = snapshot.get(Table.OPERATIONS, pack_u64(number))
+                record = None if value is None else OperationRecord.unpack(value, number)
+                if record is None or (record.status.is_terminal and not record.abort_pending):
+                    finished.append(number)
+        for number in finished:
+            self.drop(number)
+        return len(finished)
+
     def drop(self, number: int) -> None:
         """Remove the journal of operation *number*, in small transactions; not its record."""
         prefix = pack_u64(number)

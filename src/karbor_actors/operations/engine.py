@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors import ThreadDispatcher
+from karbor_actors.errors import DispatcherClosedError
 from karbor_actors.model import RetryPolicy
 from karbor_actors.operations.conflicts import LockRequest, LockTable
 from karbor_actors.operations.handle import OperationHandle
@@ -147,4 +148,7 @@ class Engine:
             except Exception:  # the host's code: reported to its log, the engine goes on
                 _LOG.exception("a done callback of the host failed")
 
-        self._events.call_later(0, call)
+        try:
+            self._events.call_later(0, call)
+        except DispatcherClosedError:
+            call()

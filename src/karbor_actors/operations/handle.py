@@ -34,6 +34,7 @@ class EventStream:
         self._queue: queue.Queue[Event | None] = queue.Queue()
         self._limit = limit
         self._dropped = 0
+        self._is_over = False
 
     def put(self, event: Event) -> None:
         """Add *event*, or count it as dropped when the listener is too slow."""
@@ -52,8 +53,14 @@ class EventStream:
         self._queue.put(None)
 
     def __iter__(self) -> Iterator[Event]:
-        while (event := self._queue.get()) is not None:
-            yield event
+        return self
+
+    def __next__(self) -> Event:
+        event = None if self._is_over else self._queue.get()
+        if event is None:
+            self._is_over = True
+            raise StopIteration
+        return event
 
 
 class OperationHandle:
@@ -168,7 +175,10 @@ class OperationHandle:
         return stream
 
     def add_done_callback(self, fn: Callable[[OperationHandle], object]) -> None:
-        """Call *fn* with this handle, on the engine's event thread, once the operation ends."""
+        """Call *fn* with this handle, on the engine's event thread, once the operation ends.
+
+        After the service was closed there is no such thread: *fn* is called at once, here.
+        """
         self._future.add_done_callback(lambda _: self._defer(fn, self))
 
     def __await__(self) -> Generator[Any, None, Any]:

@@ -56,10 +56,12 @@ class HookTable:
         if not callable(hook):
             msg = f"{owner.__name__}.{name} is {hook!r}, which cannot be called"
             raise PluginError(msg)
-        function = inspect.unwrap(getattr(hook, "__func__", hook))
+        outermost = getattr(hook, "__func__", hook)
+        function = inspect.unwrap(outermost)
         if function is _EMPTY[name] or _is_karbors_empty(function, name):
             return ABSENT
-        return ASYNC if inspect.iscoroutinefunction(function) else SYNC
+        # What is called counts, not what it wraps: a plain wrapper may run a coroutine itself.
+        return ASYNC if inspect.iscoroutinefunction(outermost) else SYNC
 
 
 def _is_karbors_empty(function: Any, name: HookName) -> bool:

@@ -67,7 +67,9 @@ class Memory:
         self._lock = threading.Lock()
         self._states: dict[int, dict[str, bytes]] = {}
         self._new_resources: dict[ResourceKey, bytes] = {}
-        self._artifacts: dict[int, ArtifactRecord] = {}
+        self._artifacts: dict[int, list[ArtifactRecord]] = {}
+        """By resource."""
+        self._last_artifact = 0
 
     def restore(self, journal: JournalState) -> None:
         """Take in what an earlier process made durable."""
@@ -77,7 +79,8 @@ class Memory:
             for entry in journal.artifacts.values():
                 record = ArtifactRecord(entry.id, entry.resource, entry.kind, entry.name)
                 record.status, record.data = entry.status, entry.data
-                self._artifacts[entry.id] = record
+                self._artifacts.setdefault(entry.resource, []).append(record)
+                self._last_artifact = max(self._last_artifact, entry.id)
 
     def apply(self, resource: int, changes: Changes) -> None:
         """Make *changes* of *resource*'s hook visible to all; they are durable."""
@@ -123,20 +126,25 @@ class Memory:
             return {key: _value(value) for key, value in self._new_resources.items()}
 
     def add_artifact(self, resource: int, kind: str, name: str) -> ArtifactRecord:
-        """Return a new outstanding artifact."""
+        """Return *resource*'s outstanding artifact of that kind and name, a new one if need be.
+
+        A hook that runs again names the same thing again: it is one thing all the same.
+        """
         with self._lock:
-            record = ArtifactRecord(max(self._artifacts, default=0) + 1, resource, kind, name)
-            self._artifacts[record.id] = record
+            known = self._artifacts.setdefault(resource, [])
+            for record in known:
+                if (record.kind, record.name, record.status) == (kind, name, "outstanding"):
+                    return record
+            self._last_artifact += 1
+            record = ArtifactRecord(self._last_artifact, resource, kind, name)
+            known.append(record)
             return record
 
     def outstanding(self, resource: int) -> list[ArtifactRecord]:
         """Return *resource*'s artifacts that are neither released nor kept."""
         with self._lock:
-            return [
-                record
-                for record in self._artifacts.values()
-                if record.resource == resource and record.status == "outstanding"
-            ]
+            known = self._artifacts.get(resource, ())
+            return [record for record in known if record.status == "outstanding"]
 
     def find_key(self, key: object, own: ResourceKey, *, sets: bool = False) -> ResourceKey:
         """Return the (type, id) that *key*, a pair or a bare id, means to *own*'s hook.

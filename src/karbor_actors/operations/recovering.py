@@ -58,6 +58,8 @@ class Recovery:
         """
         if not provider.bank.is_writable:
             return []
+        provider.bank.journal.drop_finished()
+        provider.bank.journal.trim()
         records = [
             record
             for record in reversed(provider.bank.journal.operations())

@@ -82,6 +82,7 @@ class Undo:
             return False
         if error is None:
             self.aborted.add(resource)
+            self.failures.pop(resource, None)  # of an earlier round
         else:
             self.failures[resource] = error
         self._start(self._schedule.aborted(resource))

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from karbor_actors.operations.recovery import Recovered
     from karbor_actors.provider import Provider
 
+_TRIM_EVERY = 100
+"""Operations between two looks at the history for what is too old."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOptions:
@@ -182,6 +185,8 @@ class Verb(abc.ABC):
         """Drop what nobody needs once the operation has ended."""
         if self._number and not self._is_pending:
             self.bank.journal.drop(self._number)
+        if self._number % _TRIM_EVERY == 0:
+            self.bank.journal.trim()
 
     # -- for the verbs
 
