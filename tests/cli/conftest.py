@@ -10,7 +10,7 @@ import sys
 from contextlib import closing
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +18,9 @@ import karbor_actors
 import karbor_filesystem
 from helpers import DEADLINE
 from karbor_actors.plugins import PROTECTION_GROUP
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 2 * DEADLINE

@@ -123,8 +123,7 @@ class _Demo:
                 "damage",
                 lambda: application.damage(original),
                 lambda hurt: (
-                    f"{plural(hurt, 'file')} deleted, overwritten or cut off, "
-                    "the database among them"
+                    f"{plural(hurt, 'file')} deleted, overwritten or cut off, with the database"
                 ),
             )
             self._verify(service)
@@ -190,10 +189,8 @@ class _Demo:
         return result
 
     def _describe_made(self, made: application.Made) -> str:
-        return (
-            f"{plural(made.files, 'file')} of many kinds ({human_bytes(made.bytes)}), and a "
-            "database that a process keeps writing"
-        )
+        size = human_bytes(made.bytes)
+        return f"{plural(made.files, 'file')} of many kinds, {size}, and a busy database"
 
     def _protect(
         self, service: ProtectionService, original: Path, writer: Writer

@@ -91,7 +91,7 @@ class TreeView:
         self._states: dict[ResourceKey, str] = {}
         """By resource: what happened last, and to which hook."""
         self._lines: list[Line] | None = None
-        self._count = 0
+        self._graph: ResourceGraph | None = None
         self._message = ""
         self._live = Live(console=output.err, auto_refresh=False, transient=True)
         self._live.start()
@@ -129,12 +129,17 @@ class TreeView:
             self._message = str(error)
             self._lines = []
             return
-        self._count = len(graph)
+        self._graph = graph
         self._lines = list(tree_lines(graph)) if len(graph) <= WHOLE_TREE else []
+
+    def _label(self, key: ResourceKey) -> str:
+        graph = self._graph
+        name = "" if graph is None else graph.nodes[graph.number(key)].name
+        return label_of(key, name)
 
     def _render(self, progress: Progress) -> RenderableType:
         grid = Table.grid(padding=(0, 2, 0, 0), expand=False)
-        grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        grid.add_column()  # the only one that may be cut, since its cells alone say so
         for _ in range(2):
             grid.add_column(no_wrap=True)
         for _ in range(2):
@@ -145,7 +150,7 @@ class TreeView:
                 self._add_row(grid, line, running.get(line.key))
         else:
             for one in progress.running[:_SHOWN_RUNNING]:
-                self._add_row(grid, Line(one.resource, "", label_of(one.resource)), one)
+                self._add_row(grid, Line(one.resource, "", self._label(one.resource)), one)
         page = Table.grid()
         page.add_row(self._header(progress))
         page.add_row(grid)
@@ -164,14 +169,15 @@ class TreeView:
         if progress.hooks_total:
             hooks = f"  {progress.hooks_done:,} of {progress.hooks_total:,} hooks"
             text.append(hooks, "not bold")
-        if self._count > WHOLE_TREE:
-            text.append(f"  {plural(self._count, 'resource')}", "not bold")
+        count = 0 if self._graph is None else len(self._graph)
+        if count > WHOLE_TREE:
+            text.append(f"  {plural(count, 'resource')}", "not bold")
         text.append(f"  {human_seconds(time.monotonic() - self._started)}", "not bold dim")
         text.no_wrap = True
         return text
 
     def _add_row(self, grid: Table, line: Line, running: ResourceProgress | None) -> None:
-        name = Text(line.branch, "dim")
+        name = Text(line.branch, "dim", no_wrap=True, overflow="ellipsis")
         name.append(line.label, "not dim")
         if running is None:
             with self._lock:
@@ -188,7 +194,7 @@ class TreeView:
             hook,
             _how_far(running),
             f"{human_count(rate, running.unit)}/s" if rate else "",
-            f"{human_seconds(left)} left" if left is not None else "",
+            f"{human_seconds(left)} left" if left else "",
         )
 
 
