@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from blockbank import TINY_BLOCK, BlockBank, contents, tiny_blocks, write
 from helpers import DEADLINE, Gate
+from karbor_actors.bank import stream_pipeline
 from karbor_actors.bank.stream_patch import Patch
 from karbor_actors.bank.stream_rows import hide, rows_prefix
 from karbor_actors.bank.streams import StreamReader, delete_streams
@@ -364,8 +365,9 @@ def test_small_streams_share_packs_in_order(bank):
     assert len(gets) == 1
 
 
-def test_reading_and_writing_overlap(tiny):
+def test_reading_and_writing_overlap(tiny, monkeypatch):
     """The source is still read while the first pack is being put."""
+    monkeypatch.setattr(stream_pipeline, "_PUTS", 1000)  # no wait but for the gate
     gate = Gate()
     put = tiny.blocks.objects.put
     session = tiny.streams().session()

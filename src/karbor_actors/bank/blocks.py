@@ -234,18 +234,7 @@ class BlockStore:
         """
         if digest == HOLE:
             return bytes(raw_length)
-        row = self._locate(digest, where)
-        try:
-            data = self._fetch(row)
-        except ObjectNotFoundError as error:
-            moved = self._locate(digest, where)  # its pack may have been repacked meanwhile
-            if moved.pack == row.pack:
-                raise BlockMissingError(digest.hex(), where) from error
-            row = moved
-            try:
-                data = self._fetch(row)
-            except ObjectNotFoundError as lost:
-                raise BlockMissingError(digest.hex(), where) from lost
+        row, data = self._find(digest, where)
         if row.raw_length != raw_length:
             reason = f"it is recorded with {row.raw_length} bytes, not {raw_length}"
             raise BlockCorruptError(digest.hex(), where, reason)
@@ -254,6 +243,18 @@ class BlockStore:
     def submit_read(self, digest: bytes, raw_length: int, where: str) -> Future[bytes]:
         """Read on another thread."""
         return _submit(self.encoders, self.read, digest, raw_length, where)
+
+    def _find(self, digest: bytes, where: str) -> tuple[BlockRow, bytes | memoryview]:
+        """Return where a block is, and its stored bytes."""
+        row = self._locate(digest, where)
+        while True:
+            try:
+                return row, self._fetch(row)
+            except ObjectNotFoundError as error:
+                moved = self._locate(digest, where)  # its pack may have been repacked meanwhile
+                if moved.pack == row.pack:
+                    raise BlockMissingError(digest.hex(), where) from error
+                row = moved
 
     def _locate(self, digest: bytes, where: str) -> BlockRow:
         with self.environment.snapshot() as snapshot:

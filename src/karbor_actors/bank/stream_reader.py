@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.bank.block_rows import HOLE, segment_key, segment_rows
 from karbor_actors.bank.transactions import Table
-from karbor_actors.errors import ObjectNotFoundError, describe_value
+from karbor_actors.errors import ObjectNotFoundError
 from karbor_actors.store.codec import BLOCK_SIZE, DIGEST_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
 
     from karbor_actors.bank.blocks import BlockStore
@@ -41,8 +41,7 @@ class StreamReader(io.RawIOBase):
         self.info = info
         self._blocks = blocks
         self._section = section
-        shown = describe_value(info.key)
-        self._where = f"stream {shown} of {section}" if section else f"stream {shown}"
+        self._where = f"stream {info.key!r} of {section}" if section else f"stream {info.key!r}"
         self._position = 0
         self._current = -1
         self._raw = b""
@@ -119,23 +118,14 @@ class StreamReader(io.RawIOBase):
         """Return how many bytes block number *block* has."""
         return min(BLOCK_SIZE, self.size - block * BLOCK_SIZE)
 
-    def block(self, block: int) -> bytes:
-        """Return the bytes of block number *block*."""
+    def block(self, block: int, following: Sequence[int] = ()) -> bytes:
+        """Return the bytes of block number *block*; have the *following* read meanwhile."""
         future = self._ahead.pop(block, None)
+        if following or self._ahead:
+            self._fetch_ahead(following)
         if future is not None:
             return future.result()
         return self._blocks.read(self.digest(block), self.block_length(block), self._where)
-
-    def fetch_ahead(self, blocks: Iterable[int]) -> None:
-        """Have *blocks*, which are wanted next, read on other threads; forget all others."""
-        wanted = dict.fromkeys(blocks)
-        for passed in [block for block in self._ahead if block not in wanted]:
-            self._ahead.pop(passed).cancel()
-        for block in wanted:
-            if block not in self._ahead and (digest := self.digest(block)) != HOLE:
-                self._ahead[block] = self._blocks.submit_read(
-                    digest, self.block_length(block), self._where
-                )
 
     def digest(self, block: int) -> bytes:
         """Return the digest of block number *block*."""
@@ -157,13 +147,22 @@ class StreamReader(io.RawIOBase):
         """Return up to *wanted* bytes from the position on, of one block, and move on."""
         block, start = divmod(self._position, BLOCK_SIZE)
         if block != self._current:
-            if block == self._current + 1:
-                self.fetch_ahead(range(block, min(block + 1 + AHEAD, self.info.blocks)))
-            self._raw = self.block(block)
+            is_next = block == self._current + 1
+            end = min(block + 1 + AHEAD, self.info.blocks) if is_next else 0
+            self._raw = self.block(block, range(block + 1, end))
             self._current = block
         part = self._raw[start : start + wanted]  # no copy where it is all of the block
         self._position += len(part)
         return part
+
+    def _fetch_ahead(self, blocks: Sequence[int]) -> None:
+        """Have *blocks* read on other threads; forget all others."""
+        for passed in [block for block in self._ahead if block not in blocks]:
+            self._ahead.pop(passed).cancel()
+        for block in blocks:
+            if block not in self._ahead and (digest := self.digest(block)) != HOLE:
+                length = self.block_length(block)
+                self._ahead[block] = self._blocks.submit_read(digest, length, self._where)
 
     def _load(self, block: int) -> bytes:
         """Return the digests from *block* on, as many as make a page."""

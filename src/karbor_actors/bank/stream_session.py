@@ -16,7 +16,7 @@ from karbor_actors.errors import BankError
 from karbor_actors.store.codec import BLOCK_SIZE, DIGEST_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     from karbor_actors.bank.block_rows import Batch
@@ -104,8 +104,11 @@ class StreamSession:
         with self._writing(key) as flow:
             size = 0
             while True:
-                with _giving_up(flow):
+                try:
                     raw = _read_block(readable)
+                except BaseException:
+                    flow.is_given_up = True
+                    raise
                 if raw:
                     pipeline.feed(flow, raw)
                     size += len(raw)
@@ -190,9 +193,8 @@ class StreamSession:
                 if is_known:
                     yield Piece(digests=digest)
                 else:
-                    source.fetch_ahead(lacking[reading : reading + 1 + AHEAD])
                     reading += 1
-                    yield Piece(source.block(first + at))
+                    yield Piece(source.block(first + at, lacking[reading : reading + AHEAD]))
             first += len(digests)
 
     def _copy(self, flow: Flow, pieces: Iterable[Piece]) -> None:
@@ -217,17 +219,13 @@ class StreamSession:
             raise BankError("an earlier failure ended this session") from self._failure
         return self._pipeline
 
-    @contextlib.contextmanager
-    def _writing(self, key: str) -> Iterator[Flow]:
+    def _writing(self, key: str) -> _Writing:
         self._running()
         encode_name(self._prefix + check_name(key))
-        flow = Flow(key)
-        try:
-            yield flow
-        except BaseException as error:
-            if not flow.is_given_up:
-                self._failure = error
-            raise
+        return _Writing(key, self._fail)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
 
     def _end(self, flow: Flow, size: int) -> StreamInfo:
         bank_id = self._blocks.bank_id
@@ -263,6 +261,28 @@ class StreamSession:
         replaced, dead = self._blocks.write(change)
         self._blocks.sweeper.bury(dead)
         return replaced or bool(dead or self._given_up)
+
+
+class _Writing:
+    """Around the writing of one stream. Any failure ends the session, but its source's."""
+
+    __slots__ = ("_flow", "_on_failure")
+
+    def __init__(self, key: str, on_failure: Callable[[BaseException], None]) -> None:
+        self._flow = Flow(key)
+        self._on_failure = on_failure
+
+    def __enter__(self) -> Flow:
+        return self._flow
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None and not self._flow.is_given_up:
+            self._on_failure(error)
 
 
 @contextlib.contextmanager
