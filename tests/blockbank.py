@@ -119,7 +119,7 @@ class FusedStore:
 class BlockBank:
     """An environment and a store in memory, with the blocks opened on them; a context manager."""
 
-    def __init__(self, store: Any = None) -> None:
+    def __init__(self, store: Any = None, *, bank_id: bytes | None = None) -> None:
         # In memory, where there is such a place: these tests commit thousands of times.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self._directory = tempfile.TemporaryDirectory(prefix="blocks-", dir=memory)
@@ -127,7 +127,7 @@ class BlockBank:
         self.store = MemoryStore() if store is None else store
         self.blocks: BlockStore
         self.fuse: Fuse
-        self.open()
+        self.open(bank_id)
 
     def __enter__(self) -> Self:
         return self
@@ -138,11 +138,11 @@ class BlockBank:
         self.store.close()
         self._directory.cleanup()
 
-    def open(self) -> None:
+    def open(self, bank_id: bytes | None = None) -> None:
         self.fuse = Fuse()
         writer = FusedWriter(self.environment, self.fuse)
-        store = FusedStore(self.store, self.fuse)
-        self.blocks = BlockStore(self.environment, store, writer)  # type: ignore[arg-type]
+        store: Any = FusedStore(self.store, self.fuse)
+        self.blocks = BlockStore(self.environment, store, writer, bank_id=bank_id)
 
     def close(self) -> None:
         self.blocks.close()

@@ -17,7 +17,6 @@ from karbor_actors.bank.block_rows import (
     digests_in,
     pack_key,
 )
-from karbor_actors.bank.blocks import FOLDER
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import BankError, ObjectNotFoundError, describe_cause
 from karbor_actors.store.codec import DIGEST_SIZE, Block, Codec, decode
@@ -139,35 +138,25 @@ class _Records:
 def _check_objects(blocks: BlockStore, packs: dict[int, PackRow]) -> list[str]:
     """Compare the packs with the objects that there are."""
     findings = []
-    names = {blocks.object_name(pack): pack for pack in packs}
-    found = dict(blocks.objects.list(f"{FOLDER}/{blocks.bank_id.hex()}"))
-    for name, pack in names.items():
-        row = packs[pack]
-        if row.state != PackState.PRESENT or found.get(name) == row.size:
+    found = blocks.stored_packs()
+    for pack, row in packs.items():
+        if row.state != PackState.PRESENT or found.get(pack) == row.size:
             continue
         if _pack_row(blocks, pack) != row:
             continue  # it went, or was used, while this looked
-        if name in found:
-            findings.append(f"pack {name} has {found[name]} bytes instead of {row.size}")
+        name = blocks.object_name(pack)
+        if pack in found:
+            findings.append(f"pack {name} has {found[pack]} bytes instead of {row.size}")
         else:
             findings.append(f"pack {name} is missing, with {row.live_blocks} needed blocks")
-    for name in found.keys() - names.keys():
-        number = _pack_number(name)
-        if number is None or _pack_row(blocks, number) is None:
-            findings.append(f"object {name} belongs to nothing")
-    return findings
+    strays = [pack for pack in sorted(found.keys() - packs.keys()) if not _pack_row(blocks, pack)]
+    names = map(blocks.object_name, strays)
+    return findings + [f"object {name} belongs to nothing; compact the bank" for name in names]
 
 
 def _pack_row(blocks: BlockStore, pack: int) -> PackRow | None:
     with blocks.environment.snapshot() as snapshot:
         return block_rows.pack_row(snapshot, pack)
-
-
-def _pack_number(name: str) -> int | None:
-    try:
-        return int(name.rpartition("/")[2], 16)
-    except ValueError:
-        return None
 
 
 def _read_pack(blocks: BlockStore, pack: int) -> Iterator[str]:
@@ -202,7 +191,7 @@ def _live_entries(
 def repack(blocks: BlockStore) -> int:
     """Rewrite the packs of which less than half is needed, and delete the old ones.
 
-    Readers and writers may go on meanwhile. A block that is damaged stays where it is.
+    Objects that nobody knows, left by an owner that was taken for dead, go too. Readers and writers may go on meanwhile. A block that is damaged stays where it is.
 
     Returns:
         how many packs were rewritten.
@@ -221,8 +210,16 @@ def repack(blocks: BlockStore) -> int:
     for pack in sparse:
         moving.take(pack)
     moving.flush()
+    blocks.sweeper.bury(_strays(blocks))
     blocks.sweeper.sweep()
     return len(sparse)
+
+
+def _strays(blocks: BlockStore) -> list[int]:
+    """Return packs that an owner put after another had taken the bank over."""
+    old = [pack for pack in blocks.stored_packs() if blocks.is_of_earlier_opening(pack)]
+    with blocks.environment.snapshot() as snapshot:
+        return [pack for pack in old if block_rows.pack_row(snapshot, pack) is None]
 
 
 class _Mover:

@@ -310,9 +310,15 @@ def _lower(transaction: Transaction, counts: Counter[bytes], turn: int) -> None:
             count = max(0, row.references - counts[digest])
             rows.append((digest, row._replace(references=count).packed()))
             if not count:
-                zeros.append((_ZERO_TAG + _U64.pack(turn) + digest, b""))
+                zeros.append(digest)
     transaction.put_many(Table.BLOCKS, rows)
-    transaction.put_many(Table.GARBAGE, zeros)
+    list_unreferenced(transaction, zeros, turn)
+
+
+def list_unreferenced(transaction: Transaction, digests: Sequence[bytes], turn: int) -> None:
+    """List blocks, sorted by digest, that have no reference since round *turn*."""
+    start = _ZERO_TAG + _U64.pack(turn)
+    transaction.put_many(Table.GARBAGE, [(start + digest, b"") for digest in digests])
 
 
 def remove_unreferenced(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import struct
 import threading
@@ -62,6 +63,7 @@ _ID_BITS = 40
 _MAX_OPENING = (1 << 64 - _ID_BITS) - 1
 _RESERVED = (4, 32)
 """How many packs are reserved at once: the first time, and later."""
+_PACK_NUMBER = re.compile(r"[0-9a-f]{16}")
 _ZEROS = bytes(BLOCK_SIZE)
 _PUTTERS = 2
 
@@ -73,13 +75,19 @@ class BlockStore:
         environment: the bank's records.
         objects: where the packs are. The caller closes it, after this.
         writer: takes the changes; None for a bank that is only read.
+        bank_id: of the lost records that new ones are to replace (see ``block_rebuild``).
 
     Raises:
         BankFormatError: the records are damaged.
     """
 
     def __init__(
-        self, environment: Environment, objects: ObjectStore, writer: Writer | None
+        self,
+        environment: Environment,
+        objects: ObjectStore,
+        writer: Writer | None,
+        *,
+        bank_id: bytes | None = None,
     ) -> None:
         self.environment = environment
         self.objects = objects
@@ -100,7 +108,7 @@ class BlockStore:
         """Knows who may still need what, and frees the rest."""
         try:
             if writer is not None:
-                self._open()
+                self._open(bank_id)
         except BaseException:
             self.close()
             raise
@@ -125,12 +133,16 @@ class BlockStore:
             raise BankReadonlyError
         return self._writer.write(change)
 
-    def _open(self) -> None:
-        fresh = secrets.token_bytes(8)
+    def _open(self, lost_id: bytes | None) -> None:
+        fresh = secrets.token_bytes(8) if lost_id is None else lost_id
+        self._bank_id = fresh
+        last = 0
+        if lost_id is not None:  # no id of a pack that is there may be given again
+            last = max(self.stored_packs(), default=0) >> _ID_BITS
 
         def change(transaction: Transaction) -> tuple[bytes, int]:
             value = transaction.get(Table.META, _META_KEY)
-            bank_id, opening = _unpack_meta(value) if value else (fresh, 0)
+            bank_id, opening = _unpack_meta(value) if value else (fresh, last)
             transaction.put(Table.META, _META_KEY, _META.pack(bank_id, opening + 1))
             return bank_id, opening + 1
 
@@ -169,6 +181,19 @@ class BlockStore:
     def object_name(self, pack: int) -> str:
         """Return the name of a pack's object."""
         return f"{FOLDER}/{self.bank_id.hex()}/{pack:016x}"
+
+    def stored_packs(self) -> dict[int, int]:
+        """Return the size in bytes of every pack of this bank's in the object store, by id."""
+        found = {}
+        for name, size in self.objects.list(f"{FOLDER}/{self.bank_id.hex()}"):
+            number = name.rpartition("/")[2]
+            if _PACK_NUMBER.fullmatch(number):
+                found[int(number, 16)] = size
+        return found
+
+    def is_of_earlier_opening(self, pack: int) -> bool:
+        """Tell whether no session of this process can have made *pack*."""
+        return pack >> _ID_BITS < self._opening
 
     def reserve_pack(self) -> int:
         """Return the id of a pack that may be put; its row is durable."""
