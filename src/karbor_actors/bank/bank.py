@@ -22,6 +22,7 @@ from karbor_actors.bank.faults import open_error
 from karbor_actors.bank.journal import Journal
 from karbor_actors.bank.keys import unpack_u64
 from karbor_actors.bank.lease import Lease
+from karbor_actors.bank.manifests import Manifests
 from karbor_actors.bank.parts import BankParts
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
@@ -61,6 +62,7 @@ class Bank:
         environment: Environment,
         writer: BankWriter | ReadonlyWriter,
         blocks: BlockStore,
+        manifests: Manifests,
         closing: contextlib.ExitStack,
     ) -> None:
         self.directory = directory
@@ -69,7 +71,7 @@ class Bank:
         """Through which everything is written."""
         self.journal = Journal(environment, writer)
         """The operations' records and journals."""
-        self._parts = BankParts(environment, writer, blocks)
+        self._parts = BankParts(environment, writer, blocks, manifests)
         self._environment = environment
         self._closing = closing
         self._lock = threading.Lock()
@@ -123,7 +125,10 @@ class Bank:
             closing.callback(writer.close)
             blocks = BlockStore(environment, store, None if readonly else writer)
             closing.callback(blocks.close)
-            return cls(path, environment, writer, blocks, closing.pop_all())
+            manifests = Manifests(environment, writer, blocks)
+            if not readonly:
+                manifests.settle_all()
+            return cls(path, environment, writer, blocks, manifests, closing.pop_all())
 
     def __enter__(self) -> Self:
         return self
@@ -331,6 +336,7 @@ class Bank:
         """
         if not self.is_writable:
             raise BankReadonlyError(f"the bank {self.directory} was opened for reading only")
+        self._parts.manifests.complete()
         repack(self._parts.blocks)
         self._environment.compact()
 

@@ -43,6 +43,7 @@ def check_bank(parts: BankParts, *, deep: bool) -> list[str]:
             if next(found, None) is not None:
                 findings.append(f"and more of the kind, after the first {_SHOWN}")
     findings.extend(check_blocks(parts.blocks, deep=deep))
+    findings.extend(parts.manifests.check(deep=deep))
     return findings
 
 

@@ -11,11 +11,10 @@ from karbor_actors.bank import checkpoint_rows as rows
 from karbor_actors.bank.keys import pack_u64
 from karbor_actors.bank.records import pack_record
 from karbor_actors.bank.resource_rows import (
-    consistency_row,
+    ending_rows,
     read_consistency,
     read_status,
     read_statuses,
-    status_row,
 )
 from karbor_actors.bank.sections import BankSection
 from karbor_actors.bank.streams import delete_streams
@@ -252,10 +251,12 @@ class Checkpoint:
         Raises:
             CheckpointStateError: It is in none of *expected*; or held and to be deleted.
             CheckpointNotFoundError: It was deleted.
+            StoreError: It has moved, but its manifest does not say so yet.
         """
         new, allowed = CheckpointStatus(status), frozenset(expected)
-        self._row = self._parts.writer.write(
-            lambda transaction: rows.set_status(transaction, self.number, self.id, new, allowed)
+        self._row = self._parts.manifests.change(
+            self.number,
+            lambda transaction: rows.set_status(transaction, self.number, self.id, new, allowed),
         )
 
     def finish(
@@ -271,7 +272,7 @@ class Checkpoint:
         error_info: Sequence[dict[str, Any]] = (),
         point_in_time: datetime | None = None,
     ) -> None:
-        """Record how making it ended, all in one transaction, after all else is durable.
+        """Record how making it ended, all in one transaction, after its manifest is durable.
 
         Args:
             status: The new status.
@@ -280,6 +281,9 @@ class Checkpoint:
             consistency: By resource number.
             error_info: What went wrong, plain dicts.
             point_in_time: The moment that all the data is of.
+
+        Raises:
+            StoreError: The manifest could not be written; nothing is recorded.
         """
         change = self.finish_change(
             status,
@@ -301,19 +305,25 @@ class Checkpoint:
         error_info: Sequence[dict[str, Any]] = (),
         point_in_time: datetime | None = None,
     ) -> Callable[[Transaction], CheckpointRow]:
-        """Return what :meth:`finish` writes, to be part of a larger change; refresh() after it."""
+        """Return what :meth:`finish` writes, to be part of a larger change; refresh() after it.
+
+        For a good end the manifest is written now; for another one, what was written of it goes.
+        """
         new, allowed, number = CheckpointStatus(status), frozenset(expected), self.number
-        kept = [status_row(number, n, s) for n, s in sorted((statuses or {}).items())]
-        kept += [consistency_row(number, n, c) for n, c in sorted((consistency or {}).items())]
-        if error_info:
-            kept.append(rows.errors_row(number, list(error_info)))
+        kept = ending_rows(number, statuses, consistency, error_info)
         changes: dict[str, Any] = {}
         if point_in_time is not None:
             changes["point_in_time"] = rows.microseconds(point_in_time) / 1_000_000
+        self.refresh()
+        row = dataclasses.replace(self._row, status=new, **changes)
+        settle = self._parts.manifests.prepare(
+            number, row, dict(kept), is_allowed=self.status in allowed
+        )
 
         def change(transaction: Transaction) -> CheckpointRow:
             rows.set_status(transaction, number, self.id, new, allowed)
             transaction.put_many(Table.CHECKPOINTS, kept)
+            settle(transaction)
             return rows.change_row(transaction, number, self.id, **changes)
 
         return change
@@ -329,15 +339,14 @@ class Checkpoint:
     def purge(self) -> None:
         """Remove all that the bank has of it, in transactions of bounded size.
 
-        It must be ``deleting``. Killed at any point, the next call goes on.
-
-        Raises:
-            CheckpointStateError: It is not ``deleting``.
+        CheckpointStateError unless it is ``deleting``. Killed at any point, the next call goes on.
         """
         with self._parts.environment.snapshot() as snapshot:
             row = rows.read_row(snapshot, self.number)
         if row is not None:
-            self.set_status(CheckpointStatus.DELETING, expected={CheckpointStatus.DELETING})
+            if row.status is not CheckpointStatus.DELETING:  # refused
+                self.set_status(CheckpointStatus.DELETING, expected={CheckpointStatus.DELETING})
+            self._parts.manifests.remove(self.number, self.id)
             delete_streams(self._parts.blocks, pack_u64(self.number))
             change = rows.remove_checkpoint(self.number, _REMOVED_AT_ONCE)
             while not self._parts.writer.write(change):
@@ -358,7 +367,7 @@ class Checkpoint:
                 holds = (*holds, (reason, now))
             return rows.change_row(transaction, self.number, self.id, holds=holds)
 
-        self._row = self._parts.writer.write(change)
+        self._row = self._parts.manifests.change(self.number, change)
 
     def release_hold(self, reason: str) -> None:
         """Take back what :meth:`hold` did for *reason*; none is fine."""
@@ -368,7 +377,7 @@ class Checkpoint:
             kept = () if row is None else tuple(hold for hold in row.holds if hold[0] != reason)
             return rows.change_row(transaction, self.number, self.id, holds=kept)
 
-        self._row = self._parts.writer.write(change)
+        self._row = self._parts.manifests.change(self.number, change)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what describes it as plain data; times are ISO 8601."""

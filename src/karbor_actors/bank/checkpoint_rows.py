@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from karbor_actors.bank.transactions import Reader, Transaction
 
 ROW = b"\x00"
-_GRAPH = b"g"
-_ERRORS = b"e"
+GRAPH = b"g"
+RESOURCE_ERRORS = b"e"
 RESOURCE_STATUS = b"s"
 RESOURCE_CONSISTENCY = b"c"
 _GRAPH_PIECE = 1 << 20
@@ -155,7 +155,7 @@ def insert(transaction: Transaction, row: CheckpointRow, packed: bytes, graph: b
     transaction.put(Table.CHECKPOINTS, row_key(number), packed)
     pieces = range(0, len(graph), _GRAPH_PIECE)
     for piece, start in enumerate(pieces):
-        key = resource_key(number, _GRAPH, piece)
+        key = resource_key(number, GRAPH, piece)
         transaction.put(Table.CHECKPOINTS, key, graph[start : start + _GRAPH_PIECE])
     for key, value in index_rows(row, number):
         transaction.put(Table.INDICES, key, value)
@@ -231,7 +231,7 @@ def set_status(
 
 def read_graph(reader: Reader, number: int) -> bytes:
     """Return a checkpoint's packed graph."""
-    prefix = pack_u64(number) + _GRAPH
+    prefix = pack_u64(number) + GRAPH
     return b"".join(value for _, value in reader.scan(Table.CHECKPOINTS, prefix))
 
 
@@ -242,7 +242,7 @@ def digest_graph(packed: bytes) -> bytes:
 
 def read_errors(reader: Reader, number: int) -> list[dict[str, Any]]:
     """Return what went wrong in making a checkpoint."""
-    value = reader.get(Table.CHECKPOINTS, resource_key(number, _ERRORS))
+    value = reader.get(Table.CHECKPOINTS, resource_key(number, RESOURCE_ERRORS))
     if value is None:
         return []
     what = f"the errors of checkpoint number {number}"
@@ -254,7 +254,7 @@ def read_errors(reader: Reader, number: int) -> list[dict[str, Any]]:
 
 def errors_row(number: int, errors: list[dict[str, Any]]) -> tuple[bytes, bytes]:
     """Return the CHECKPOINTS row that keeps *errors*."""
-    return resource_key(number, _ERRORS), pack_record(errors, "error_info")
+    return resource_key(number, RESOURCE_ERRORS), pack_record(errors, "error_info")
 
 
 def numbers_by_date(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from karbor_actors.bank.blocks import BlockStore
     from karbor_actors.bank.environment import Environment
+    from karbor_actors.bank.manifests import Manifests
     from karbor_actors.bank.writer import Writer
 
 
@@ -21,6 +22,8 @@ class BankParts:
     """For writing; refuses it where the bank is read-only."""
     blocks: BlockStore
     """Where bulk data is."""
+    manifests: Manifests
+    """What says in the object store what each checkpoint is."""
 
     @property
     def is_writable(self) -> bool:

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.bank.checkpoint_rows import RESOURCE_CONSISTENCY, RESOURCE_STATUS, resource_key
+from karbor_actors.bank.checkpoint_rows import (
+    RESOURCE_CONSISTENCY,
+    RESOURCE_STATUS,
+    errors_row,
+    resource_key,
+)
 from karbor_actors.bank.keys import pack_u64, unpack_u32
 from karbor_actors.bank.records import field, pack_record, unpack_record
 from karbor_actors.bank.transactions import Table
@@ -14,7 +19,7 @@ from karbor_actors.errors import BankFormatError
 from karbor_actors.model import ResourceStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from karbor_actors.bank.transactions import Reader
 
@@ -54,6 +59,20 @@ def consistency_row(checkpoint: int, resource: int, found: Consistency) -> tuple
     """Return the CHECKPOINTS row that keeps a resource's consistency."""
     key = resource_key(checkpoint, RESOURCE_CONSISTENCY, resource)
     return key, pack_record(found.to_dict(), "consistency")
+
+
+def ending_rows(
+    checkpoint: int,
+    statuses: Mapping[int, ResourceStatus] | None,
+    consistency: Mapping[int, Consistency] | None,
+    error_info: Sequence[dict[str, Any]],
+) -> list[tuple[bytes, bytes]]:
+    """Return the CHECKPOINTS rows that keep how making a checkpoint ended."""
+    kept = [status_row(checkpoint, n, s) for n, s in sorted((statuses or {}).items())]
+    kept += [consistency_row(checkpoint, n, c) for n, c in sorted((consistency or {}).items())]
+    if error_info:
+        kept.append(errors_row(checkpoint, list(error_info)))
+    return kept
 
 
 def read_status(reader: Reader, checkpoint: int, resource: int) -> ResourceStatus | None:

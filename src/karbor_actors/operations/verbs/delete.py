@@ -24,7 +24,6 @@ from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
-    from karbor_actors.bank.transactions import Transaction
     from karbor_actors.bank.writer import Change
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.outcome import Outcome
@@ -105,13 +104,10 @@ class Delete(CheckpointVerb):
     def open(self, planned: PlannedOperation) -> OperationRun:
         """Mark the checkpoint ``deleting`` and record the operation."""
         checkpoint = self._reread().view(is_writable=True)
-        mark = checkpoint.finish_change(CheckpointStatus.DELETING, expected=DELETABLE)
-
-        def change(transaction: Transaction) -> Checkpoint:
-            mark(transaction)
-            return checkpoint
-
-        return self._begin(planned, checkpoint, change)
+        if self.recovered is None:
+            # Its manifest must say so too before a hook runs: rebuilt, it must not look whole.
+            checkpoint.set_status(CheckpointStatus.DELETING, expected=DELETABLE)
+        return self._begin(planned, checkpoint)
 
     def conclude(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Remove the records and blocks, or return what says that something is in the way."""
