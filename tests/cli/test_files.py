@@ -73,6 +73,15 @@ def test_relative_ids_of_a_plan_become_absolute_with_links_resolved(tmp_path):
     assert plan.provider == "local"
 
 
+@pytest.mark.parametrize("data", [b"name = ", b"\xff\xfe", b"a = " + b"[" * 20_000])
+def test_what_is_no_toml_is_refused(tmp_path, data):
+    path = tmp_path / "plan.toml"
+    path.write_bytes(data)
+
+    with pytest.raises(PlanError, match="is no TOML"):
+        read_plan(str(path))
+
+
 @pytest.mark.parametrize("resource_id", ["/srv", "volume-1", "a/b", ".hidden", "...", "~user"])
 def test_other_ids_are_taken_as_they_are(resource_id):
     assert absolute_id(resource_id, "/folder") == resource_id

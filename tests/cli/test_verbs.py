@@ -8,8 +8,6 @@ import os
 import sqlite3
 from contextlib import closing
 
-import pytest
-
 
 def rows(path):
     with closing(sqlite3.connect(path)) as database:
@@ -153,29 +151,24 @@ def test_a_delete_asks_first_and_takes_nobody_for_a_no(cli, app):
     assert checkpoint in cli("checkpoints", "list", "--bank", "bank").out
 
 
-@pytest.mark.parametrize(
-    "name", [b"not-\xff-utf8", b"new\nline", b"\x1b[31mred", b"[bold]markup", b"-dash"]
-)
-def test_odd_names_are_protected_and_never_printed_raw(cli, tmp_path, name):
-    folder = os.fsencode(tmp_path) + b"/" + name
-    os.mkdir(folder)
-    with closing(sqlite3.connect(folder + b"/rows.db")) as database:
-        database.execute("CREATE TABLE rows (name)")
-        database.commit()
-    checkpoint = cli.protect(b"./" + name)
-    escaped = ascii(os.fsdecode(name))[1:-1]
+def test_odd_names_are_protected_and_never_printed_raw(cli, tmp_path):
+    names = [b"not-\xff-utf8", b"new\nline", b"\x1b[31mred", b"[bold]markup", b"-dash"]
+    folders = [os.fsencode(tmp_path) + b"/" + name for name in names]
+    for folder in folders:
+        os.mkdir(folder)
+        with closing(sqlite3.connect(folder + b"/rows.db")) as database:
+            database.execute("CREATE TABLE rows (name)")
+            database.commit()
+    checkpoint = cli.protect(*(b"./" + name for name in names))
 
-    for command in (
-        ["checkpoints", "list"],
-        ["checkpoints", "show", checkpoint],
-        ["verify", checkpoint],
-        ["restore", checkpoint, "--target", "new"],
-    ):
+    for command in (["checkpoints", "show", checkpoint], ["verify", checkpoint]):
         finished = cli(*command, "--bank", "bank")
-        assert escaped in finished.out
         assert "\x1b" not in finished.out + finished.err
+        for name in names:
+            assert ascii(os.fsdecode(name))[1:-1] in finished.out
     [listed] = cli("checkpoints", "list", "--bank", "bank", "--json").document
-    assert os.fsencode(listed["plan"]["resources"][0]["id"]) == folder
+    found = [os.fsencode(resource["id"]) for resource in listed["plan"]["resources"]]
+    assert found == folders
 
 
 def test_times_are_iso_8601_for_machines(cli, app):
