@@ -6,6 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.errors import BankError
 from karbor_filesystem.entries import Entry, Kind
 from karbor_filesystem.errors import ChangedError
 from karbor_filesystem.metadata import read_attributes
@@ -157,6 +158,8 @@ class TreeReader:
                     continue
         except FileNotFoundError:
             self._report.add(What.VANISHED, path, "it was gone before it was read")
+        except BankError:
+            raise  # a full bank is an OSError too, but no fault of the file
         except OSError as error:
             self._report.unreadable(path, error)
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from karbor_actors import Resource
-from karbor_actors.errors import HookCancelledError
+from karbor_actors.errors import HookCancelledError, StoreError
 from karbor_filesystem import data, reader
 from karbor_filesystem.errors import ChangedError, PatternError, RootError, UnreadableError
 from plugins.hooks import Context
@@ -258,6 +258,20 @@ def test_a_file_that_something_else_replaces_is_never_followed(
     saved = info(case, checkpoint)
     assert saved["vanished"] + saved["unreadable"] == 1
     assert contents(case, checkpoint) == {"a": b"a"}
+
+
+def test_a_bank_that_cannot_write_is_no_fault_of_the_file(case, monkeypatch):
+    (case.source / "large").write_bytes(os.urandom(data.SMALL + 1))
+
+    def refuse(self, entry, source):
+        raise StoreError(28, "the bank is full")
+
+    monkeypatch.setattr(data.DataWriter, "store", refuse)
+
+    with pytest.raises(StoreError):
+        case.driver.protect(case.resource, on_unreadable="report")
+    with pytest.raises(StoreError):
+        case.driver.protect(case.resource)
 
 
 def databases(case, *names):
