@@ -18,6 +18,7 @@ LAYERS = (
     "errors",
     "plain",
     "model",
+    "limits",
     "values",
     "graph_format",
     "graph",

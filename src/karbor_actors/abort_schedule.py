@@ -23,6 +23,7 @@ class AbortSchedule:
     __slots__ = (
         "_handed_out",
         "_hooks",
+        "_impatient",
         "_pending",
         "_released",
         "_unsettled",
@@ -39,6 +40,8 @@ class AbortSchedule:
         self._waiting: dict[int, int] = {}
         """For a resource above an unsettled one: how many of its children are unsettled."""
         self._released = False
+        self._impatient: set[int] = set()
+        """Resources whose grace is over."""
 
     @property
     def unfinished(self) -> int:
@@ -72,10 +75,14 @@ class AbortSchedule:
         self._handed_out.discard(resource)
         return self._hand_out(self._settle(resource))
 
-    def release(self) -> list[int]:
-        """Wait no longer for descendants; return what may begin now."""
-        self._released = True
-        return self._hand_out(sorted(self._pending))
+    def release(self, resources: Iterable[int] | None = None) -> list[int]:
+        """Wait no longer for descendants of *resources*, or of any; return what may begin now."""
+        if resources is None:
+            self._released = True
+            return self._hand_out(sorted(self._pending))
+        waiting = sorted(self._pending.intersection(resources))
+        self._impatient.update(waiting)
+        return self._hand_out(waiting)
 
     def _watch(self, resources: list[int]) -> list[int]:
         """Return *resources* and their descendants, as far as not yet watched."""
@@ -129,7 +136,9 @@ class AbortSchedule:
             if (
                 resource in self._pending
                 and not self._hooks.is_active(resource)
-                and (self._released or not self._waiting.get(resource))
+                and (
+                    self._released or resource in self._impatient or not self._waiting.get(resource)
+                )
             ):
                 self._pending.discard(resource)
                 self._handed_out.add(resource)

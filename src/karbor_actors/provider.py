@@ -13,6 +13,7 @@ from karbor_actors.errors import (
     ProviderNotFoundError,
     describe_cause,
 )
+from karbor_actors.limits import TimeLimits
 from karbor_actors.model import OperationType
 from karbor_actors.plain import type_fault
 from karbor_actors.plugins import PROTECTABLE_GROUP, PROTECTION_GROUP, instantiate, load_plugin
@@ -45,6 +46,8 @@ class Provider:
         protectables: The same for the group ``karbor_actors.protectables``.
         retry: Policies by resource type, by hook name, by (resource type, hook name),
             or under ``"*"``; the most exact one counts.
+        time_limits: How long hooks may take: for all resources, or by resource type, with
+            ``"*"`` for the others.
         recovery_context: The ``context`` of operations that a restart takes up again: a
             mapping, or a callable that gets the operation's id.
         recover: What becomes of operations that a dead process left: ``"resume"`` goes on
@@ -63,6 +66,7 @@ class Provider:
         protection_plugins: Iterable[Any] = (),
         protectables: Iterable[Any] = (),
         retry: Mapping[Any, RetryPolicy] | None = None,
+        time_limits: TimeLimits | Mapping[str, TimeLimits] | None = None,
         recovery_context: Mapping[str, Any] | Callable[[str], Any] | None = None,
         recover: str = "resume",
         description: str = "",
@@ -72,6 +76,10 @@ class Provider:
             raise PluginError(msg)
         self.name, self.bank, self.description = name, bank, description
         self.retry = dict(retry) if retry is not None else {}
+        default = TimeLimits()
+        if isinstance(time_limits, TimeLimits):
+            default, time_limits = time_limits, None
+        self._limits = {"*": default, **(time_limits or {})}
         self.recovery_context = recovery_context
         if recover not in {"resume", "abort"}:
             msg = f'recover is "resume" or "abort", not {recover!r}'
@@ -85,6 +93,10 @@ class Provider:
 
     def __repr__(self) -> str:
         return f"<Provider {self.name!r}: {', '.join(sorted(self.protection_plugins))}>"
+
+    def limits_of(self, resource_type: str) -> TimeLimits:
+        """Return the time limits of the hooks of a type's resources."""
+        return self._limits.get(resource_type) or self._limits["*"]
 
     def schema(self, operation_type: OperationType, resource_type: str) -> Schema | None:
         """Return the checked schema of the parameters of *operation_type*; None takes any.
@@ -189,9 +201,10 @@ class ProviderRegistry:
                 continue  # it may be in another provider's bank
         if not found:
             raise CheckpointNotFoundError(checkpoint_id)
-        if len(found) > 1:
+        if len({(id(owner.bank), checkpoint.id) for owner, checkpoint in found}) > 1:
             raise AmbiguousCheckpointError(checkpoint_id, [c.id for _, c in found])
-        return found[0]
+        # Providers may share a bank: the one that made the checkpoint knows it best.
+        return next((pair for pair in found if pair[0].name == pair[1].provider), found[0])
 
 
 def _loaded(group: str, plugins: Iterable[Any]) -> list[Any]:

@@ -30,8 +30,14 @@ def describe_value(value: object) -> str:
 
 
 def describe_cause(error: BaseException) -> str:
-    """Return *error* in one line: its class and its sentence."""
-    sentence = " ".join(str(error).split())
+    """Return *error* in one line: its class and its sentence.
+
+    Never raises: a plugin's error that cannot say what it is gives its class alone.
+    """
+    try:
+        sentence = " ".join(str(error).split())
+    except Exception:  # foreign code: the class says what there is to say
+        sentence = ""
     if isinstance(error, KarborError):
         return sentence
     name = type(error).__name__

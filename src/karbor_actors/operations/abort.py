@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors import LightActor
 from karbor_actors.errors import ActorCrashedError, describe_cause
-from karbor_actors.model import RetryPolicy
+from karbor_actors.limits import ABORT_RETRY
 from karbor_actors.operations.messages import AbortSucceeded, BodyFailed, RetryDue, RunAbort
 
 if TYPE_CHECKING:
     from karbor_actors.operations.control import OperationControl
-
-ABORT_RETRY = RetryPolicy(attempts=3, backoff=0.5, max_backoff=5.0)
-"""How often an ``on_abort`` is tried."""
 
 
 def _abort_died(actor: Any, error: BaseException) -> None:

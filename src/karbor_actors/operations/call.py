@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.runner import Lane
 
 
 class HookCall:
@@ -23,19 +24,21 @@ class HookCall:
 
     Args:
         attempt: Which hook, of which resource, in which run.
+        lane: The workers it is meant for.
         report: Takes the outcome; called once, on the worker's thread.
         extra: Keyword arguments beside the verb's own (for ``on_abort``: reason and so on).
     """
 
-    __slots__ = ("_attempt", "_extra", "_report")
+    __slots__ = ("_extra", "_report", "attempt", "lane")
 
     def __init__(
         self,
         attempt: Attempt,
+        lane: Lane,
         report: Callable[[BodyEnded], None],
         extra: dict[str, Any] | None = None,
     ) -> None:
-        self._attempt, self._report, self._extra = attempt, report, extra
+        self.attempt, self.lane, self._report, self._extra = attempt, lane, report, extra
 
     def run(self) -> None:
         """Run a plain hook."""
@@ -60,7 +63,7 @@ class HookCall:
             return
         error: BaseException | None = None
         try:
-            if self._attempt.run.recovered is not None:
+            if self.attempt.run.recovered is not None:
                 await asyncio.to_thread(self._resume)
             if self._has_engine_part():
                 await asyncio.to_thread(self._engine_part)
@@ -72,15 +75,16 @@ class HookCall:
         self._end(error)
 
     def _may_begin(self) -> bool:
-        attempt = self._attempt
+        attempt = self.attempt
         if attempt.run.is_cancelled and attempt.hook is not HookName.ON_ABORT:
             self._report(BodyEnded(attempt, began=False))
             return False
+        attempt.alive_at = attempt.run.clock()
         attempt.run.begin_hook(attempt.resource, attempt.hook, attempt.number)
         return True
 
     def _end(self, error: BaseException | None) -> None:
-        attempt = self._attempt
+        attempt = self.attempt
         attempt.run.end_hook(attempt.resource)
         if error is not None:
             error = hook_failure(attempt, error)
@@ -88,7 +92,7 @@ class HookCall:
 
     def _resume(self) -> None:
         """After a restart, let the Operation take up again what its process held."""
-        attempt = self._attempt
+        attempt = self.attempt
         if attempt.hook is HookName.ON_ABORT:
             return
         found = attempt.run.take_up(attempt.resource)
@@ -105,30 +109,30 @@ class HookCall:
             asyncio.run(_await(result))
 
     def _hook(self) -> Callable[..., Any] | None:
-        attempt = self._attempt
+        attempt = self.attempt
         return getattr(attempt.run.planned.operations[attempt.resource], attempt.hook, None)
 
     def _has_engine_part(self) -> bool:
-        attempt = self._attempt
+        attempt = self.attempt
         return attempt.hook is HookName.ON_MAIN and attempt.run.engine_main is not None
 
     def _engine_part(self) -> None:
-        attempt = self._attempt
+        attempt = self.attempt
         if attempt.hook is HookName.ON_MAIN and attempt.run.engine_main is not None:
             attempt.run.engine_main(attempt)
 
     def _arguments(self) -> tuple[Any, ...]:
-        attempt = self._attempt
+        attempt = self.attempt
         run = attempt.run
         return (
-            run.checkpoint,
+            run.checkpoint.view(is_writable=run.is_writable, guard=attempt.check),
             run.planned.graph.nodes[attempt.resource],
             HookContext(attempt),
             run.planned.parameters.resolved(attempt.resource),
         )
 
     def _keywords(self) -> dict[str, Any]:
-        attempt = self._attempt
+        attempt = self.attempt
         keywords = attempt.run.hook_arguments(attempt)
         if self._extra:
             keywords.update(self._extra)

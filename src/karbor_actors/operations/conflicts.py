@@ -53,6 +53,12 @@ class LockTable:
         self._waiting[owner] = request
         return False
 
+    def covers(self, owner: str, request: LockRequest) -> bool:
+        """Return whether *owner* has been granted all of *request*."""
+        has = self._granted.get(owner, LockRequest())
+        is_shared = request.shared <= has.shared | has.exclusive
+        return owner in self._granted and request.exclusive <= has.exclusive and is_shared
+
     def release(self, owner: str) -> list[str]:
         """Take back what *owner* has or waits for; return who is granted something by it."""
         self._granted.pop(owner, None)

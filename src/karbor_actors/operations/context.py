@@ -33,24 +33,37 @@ _LOG = logging.getLogger("karbor_actors.hooks")
 class Attempt:
     """One run of one hook of one resource: what it may write, and whether it still may."""
 
-    __slots__ = ("changes", "hook", "is_fenced", "number", "resource", "run")
+    __slots__ = ("alive_at", "changes", "hook", "is_fenced", "number", "resource", "run")
 
     def __init__(self, run: OperationRun, resource: int, hook: HookName, number: int) -> None:
         self.run, self.resource, self.hook, self.number = run, resource, hook, number
         self.changes = Changes()
         self.is_fenced = False
+        """Whether the engine gave it up."""
+        self.alive_at: float | None = None
+        """When it began, or last said how far it is, by the engine's clock."""
 
     def check(self) -> None:
         """Refuse what a given-up hook still writes."""
         if self.is_fenced:
             raise FencedError
+        self.run.check_open()
 
     def flush(self) -> None:
         """Make the changes so far durable, and visible to all. Blocks."""
-        if self.changes:
-            self.run.flush(self.resource, self.changes)
-            self.changes.state.clear()
-            self.changes.new_resources.clear()
+        changes = self.changes
+        now = Changes(dict(changes.state), dict(changes.new_resources))
+        if now:
+            self.run.flush(self.resource, now)
+            _forget(changes.state, now.state)
+            _forget(changes.new_resources, now.new_resources)
+
+
+def _forget(changed: dict[Any, Any], durable: dict[Any, Any]) -> None:
+    """Take *durable* out of *changed*; another thread may have set something since."""
+    for key, value in durable.items():
+        if changed.get(key, durable) is value:
+            changed.pop(key, None)
 
 
 class HookContext:
@@ -142,6 +155,7 @@ class HookContext:
     def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
         """Say how far this hook is, in *unit*s; also tells the engine that it is alive."""
         attempt = self._attempt
+        attempt.alive_at = attempt.run.clock()
         attempt.run.report_progress(attempt.resource, done, total, unit)
 
     @property

@@ -11,7 +11,6 @@ What one turn of the control thread produces is gathered and handed on together 
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import JournalRecord
@@ -21,12 +20,14 @@ from karbor_actors.errors import (
     HookCancelledError,
     HookFailedError,
     describe_cause,
+    describe_key,
 )
 from karbor_actors.model import AbortKind, AbortReason, HookName, OnFailure, RetryPolicy
 from karbor_actors.operations.call import HookCall
 from karbor_actors.operations.context import Attempt
 from karbor_actors.operations.hook import HookActor
 from karbor_actors.operations.hooks import ASYNC
+from karbor_actors.operations.intake import Intake
 from karbor_actors.operations.ledger import Ledger, hook_of
 from karbor_actors.operations.messages import (
     BodyEnded,
@@ -41,7 +42,8 @@ from karbor_actors.operations.messages import (
 from karbor_actors.operations.recovery import abort_reason
 from karbor_actors.operations.runner import Lane
 from karbor_actors.operations.undo import Undo
-from karbor_actors.schedule import HOOKS_PER_RESOURCE, MAIN, hook_name
+from karbor_actors.operations.watch import Watch
+from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name, hook_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,13 +51,11 @@ if TYPE_CHECKING:
     from pykka import ActorRef
 
     from karbor_actors.actors import Dispatcher
+    from karbor_actors.limits import TimeLimits
     from karbor_actors.operations.outbox import Outbox
     from karbor_actors.operations.recovery import Recovered
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.operations.runner import Runners
-
-WINDOW = 1024
-"""Plain hooks of one operation that are admitted at once when none has an abort."""
 
 
 class OperationControl:
@@ -69,6 +69,7 @@ class OperationControl:
         request_flush: Sees to it that :meth:`flush` is called at the end of this turn.
         emit: Takes an event's kind, resource, hook and details.
         retry: The policy for each hook number.
+        limits: The time limits of a resource type.
         workers: Threads per lane, for the admission window.
     """
 
@@ -82,23 +83,25 @@ class OperationControl:
         request_flush: Callable[[], None],
         emit: Callable[..., None],
         retry: Callable[[int], RetryPolicy],
+        limits: Callable[[str], TimeLimits],
         workers: int,
     ) -> None:
         self.run, self.dispatcher, self.retry = run, dispatcher, retry
         self.schedule = run.planned.schedule()
         self.undo = Undo(self)
+        self.watch = Watch(run.planned, limits)
+        self.late: dict[tuple[int, HookName], Attempt] = {}
+        """Bodies that were given up and have not returned."""
         self.failures: list[BaseException] = []
         self.reason: AbortReason | None = None
         """Why everything is undone, if it is."""
-        self._runners, self._outbox = runners, outbox
+        self.doomed: list[int] = []
+        """Resources undone by themselves, for the supervisor to take: their grace begins."""
+        self._outbox = outbox
         self.request_flush, self.emit = request_flush, emit
         self._ledger = Ledger(run, outbox)
-        self._window = 2 * workers if any(run.planned.abort_kinds) else WINDOW
-        self._admitted = 0
-        self._ready: deque[int] = deque()
+        self._intake = Intake(run.planned, runners, workers)
         self._refs: dict[int, ActorRef[HookActor]] = {}
-        self._calls: dict[Lane, list[HookCall]] = {lane: [] for lane in Lane}
-        self._async_calls: list[HookCall] = []
         self._decision_pending = False
         self._attempts: dict[int, int] = {}
         """By hook of a recovered operation that had begun: the number of its next attempt."""
@@ -109,7 +112,7 @@ class OperationControl:
         """Let the first hooks run; or those that a recovered operation has still to run."""
         found = self.run.recovered
         if found is None:
-            self._ready.extend(self.schedule.start())
+            self._intake.add(self.schedule.start())
         else:
             self._take_up(found)
         self.request_flush()
@@ -120,7 +123,7 @@ class OperationControl:
         reason = abort_reason(self.run.planned, found)
         if reason is None:
             self._attempts = {h: found.journal.attempts.get(h, 0) + 1 for h in ready}
-            self._ready.extend(ready)
+            self._intake.add(ready)
             return
         self.failures.append(CannotResumeError(reason.describe()))
         for hook in ready:
@@ -147,7 +150,7 @@ class OperationControl:
         return (
             self.schedule.is_stalled
             and not self._refs
-            and not self._ready
+            and self._intake.is_empty
             and not self.undo.unfinished
             and self._ledger.is_clear
         )
@@ -157,7 +160,13 @@ class OperationControl:
         for report in self._outbox.take():
             if isinstance(report, JournalWritten):
                 self._journal_written(report)
-            elif report.attempt.hook is HookName.ON_ABORT:
+                continue
+            attempt = report.attempt
+            if attempt.is_fenced:
+                self._came_late(attempt)
+                continue
+            self.watch.ended(attempt.resource, attempt.hook)
+            if report.attempt.hook is HookName.ON_ABORT:
                 self.undo.body_ended(report)
             else:
                 self._body_ended(report)
@@ -165,16 +174,10 @@ class OperationControl:
 
     def flush(self) -> None:
         """Admit hooks; hand this turn's journal record and calls on."""
-        while self._ready and self._admitted < self._window:
-            self._admit(self._ready.popleft())
+        for hook in self._intake.admit():
+            self._admit(hook)
         self._ledger.flush()
-        for lane, calls in self._calls.items():
-            if calls:
-                self._calls[lane] = []
-                self._runners.submit(lane, calls)
-        if self._async_calls:
-            calls, self._async_calls = self._async_calls, []
-            self._runners.submit_async(calls)
+        self._intake.hand_on()
 
     def abort(self, reason: AbortReason) -> None:
         """Start nothing new, and undo what began. A second reason changes nothing."""
@@ -183,13 +186,48 @@ class OperationControl:
         self.reason = reason
         self.schedule.close()
         self.run.is_cancelled = True
-        while self._ready:
-            self.schedule.withdraw(self._ready.popleft())
+        for hook in self._intake.clear():
+            self.schedule.withdraw(hook)
         for ref in self._refs.values():
             ref.tell(Withdraw())
         self._ledger.add_record(JournalRecord.of_abort_decision(reason))
         self._decision_pending = True
         self.request_flush()
+
+    def look_at_clock(self) -> None:
+        """Give up what has taken too long."""
+        now = self.dispatcher.now()
+        for call in self.watch.overdue(now):
+            self._give_up(call)
+        for resource in self.watch.held_too_long(now):
+            key = self.run.planned.graph.nodes[resource].key
+            why = "it was held for longer than max_quiesce allows"
+            self.failures.append(TimeoutError(f"{describe_key(key)}: {why}"))
+            self.abort(AbortReason(AbortKind.TIMEOUT, why, key))
+        self.watch.look_again(now)
+        self.request_flush()
+
+    def _give_up(self, call: HookCall) -> None:
+        """Fence *call* off and go on as if it had failed; what it froze later is thawed."""
+        attempt = call.attempt
+        attempt.is_fenced = True
+        self._intake.abandon(call)
+        self.late[attempt.resource, attempt.hook] = attempt
+        key = self.run.planned.graph.nodes[attempt.resource].key
+        why = "it took longer than its time limit and was given up"
+        error = HookFailedError(key, str(attempt.hook), attempt.number, why)
+        error.__cause__ = TimeoutError(why)
+        if attempt.hook is HookName.ON_ABORT:
+            self.undo.body_ended(BodyEnded(attempt, began=True, error=error))
+        else:
+            self._tell(hook_number(attempt.resource, attempt.hook), BodyFailed(error))
+
+    def _came_late(self, attempt: Attempt) -> None:
+        """Undo once more what a body did that was given up and has now returned."""
+        if self.late.pop((attempt.resource, attempt.hook), None) is not None:
+            if attempt.hook is not HookName.ON_ABORT:
+                self.undo.again(attempt.resource)
+            self.request_flush()
 
     # -- what hook actors ask
 
@@ -208,12 +246,11 @@ class OperationControl:
             return False
         resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
         number += self._attempts.get(hook, 1) - 1
-        call = HookCall(Attempt(self.run, resource, name, number), self._outbox.put)
-        if self.run.planned.hook_kinds[hook] == ASYNC:
-            self._async_calls.append(call)
-        else:
-            lane = Lane.PREPARE if hook % HOOKS_PER_RESOURCE < MAIN else Lane.MAIN
-            self._calls[lane].append(call)
+        lane = self._intake.lane(hook)
+        attempt = Attempt(self.run, resource, name, number)
+        call = HookCall(attempt, lane or Lane.MAIN, self._outbox.put)
+        self.watch.begin(call, self.dispatcher.now())
+        self._intake.add_call(call, lane)
         self.emit("hook_started", resource, name, attempt=number)
         self.request_flush()
         return True
@@ -221,8 +258,9 @@ class OperationControl:
     def hook_completed(self, hook: int) -> None:
         """Let *hook*'s downstream hooks run."""
         self._retire(hook)
-        self._ready.extend(self.schedule.complete(hook))
+        self._intake.add(self.schedule.complete(hook))
         resource = hook // HOOKS_PER_RESOURCE
+        self.watch.completed(resource, hook_name(hook))
         self.undo.hooks_changed([resource])
         self.emit("hook_completed", resource, hook_name(hook))
         self.request_flush()
@@ -249,6 +287,7 @@ class OperationControl:
         self.undo.hooks_changed(touched)
         if self.reason is None:
             self.undo.add(touched, reason)
+            self.doomed += touched
         self.request_flush()
 
     # -- what abort actors ask
@@ -256,17 +295,17 @@ class OperationControl:
     def dispatch_abort(self, resource: int, number: int) -> None:
         """Have attempt *number* of *resource*'s ``on_abort`` run."""
         attempt = Attempt(self.run, resource, HookName.ON_ABORT, number)
-        call = HookCall(attempt, self._outbox.put, self.undo.arguments(resource))
-        if self.run.planned.abort_kinds[resource] == ASYNC:
-            self._async_calls.append(call)
-        else:
-            self._calls[Lane.ABORT].append(call)
+        call = HookCall(attempt, Lane.ABORT, self._outbox.put, self.undo.arguments(resource))
+        self.watch.begin(call, self.dispatcher.now())
+        is_async = self.run.planned.abort_kinds[resource] == ASYNC
+        self._intake.add_call(call, None if is_async else Lane.ABORT)
         self.request_flush()
 
     def abort_ended(self, resource: int, error: BaseException | None) -> None:
         """Deal with the end of *resource*'s abort."""
         if not self.undo.ended(resource, error):
             return
+        self.watch.released(resource)
         self._ledger.add_record(JournalRecord.of_abort(resource, ok=error is None))
         detail = {} if error is None else {"error": describe_cause(error)}
         self.emit("abort_failed" if error else "aborted", resource, HookName.ON_ABORT, **detail)
@@ -282,16 +321,14 @@ class OperationControl:
     def _admit(self, hook: int) -> None:
         if not self.schedule.begin(hook):
             self.schedule.withdraw(hook)
+            self._intake.leave(hook)
             return
-        if self.run.planned.hook_kinds[hook] != ASYNC:
-            self._admitted += 1
         ref = self._refs[hook] = HookActor.start_on(self.dispatcher, self, hook)
         ref.tell(RunHook())
 
     def _retire(self, hook: int) -> None:
-        ref = self._refs.pop(hook, None)
-        if ref is not None and self.run.planned.hook_kinds[hook] != ASYNC:
-            self._admitted -= 1
+        if self._refs.pop(hook, None) is not None:
+            self._intake.leave(hook)
 
     def _tell(self, hook: int, message: Any) -> None:
         """Tell *hook*'s actor; one that died has failed its hook already."""

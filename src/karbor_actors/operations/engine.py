@@ -120,6 +120,11 @@ class Engine:
         if granted:
             ref.tell(LocksGranted(waited=False))
 
+    def covers(self, operation_id: str, request: LockRequest) -> bool:
+        """Return whether the operation has been granted all of *request*."""
+        with self._lock:
+            return self._locks.covers(operation_id, request)
+
     def reserve(self, operation_id: str, request: LockRequest) -> None:
         """Ask for locks before the operation is started, so that none comes before it."""
         with self._lock:

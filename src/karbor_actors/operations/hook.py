@@ -78,7 +78,9 @@ class HookActor(LightActor):
 
     def _failed(self, error: BaseException) -> None:
         policy = self.control.retry(self.hook)
-        is_last = self._attempt >= policy.attempts or isinstance(error.__cause__, CannotResumeError)
+        is_last = self._attempt >= policy.attempts or isinstance(
+            error.__cause__, (CannotResumeError, TimeoutError)
+        )
         if is_last or self.control.schedule.is_closed:
             self.control.hook_failed(self.hook, error)
             self.stop()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from karbor_actors.errors import ActorCrashedError
     from karbor_actors.model import AbortReason
     from karbor_actors.operations.context import Attempt
@@ -60,8 +62,16 @@ class TakeOver:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtClock:
+    """To a supervisor from its timer: something may have taken too long."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseAborts:
     """To a supervisor: aborts have waited long enough for descendants."""
+
+    resources: Sequence[int] | None = None
+    """Whose; None: all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,9 @@ class Outcome:
         # A look at one resource says nothing about another; anything else needs its children.
         is_verify = control.run.type is OperationType.VERIFY
         is_good = schedule.ended_well if is_verify else schedule.is_complete
-        pending = control.undo.failures
+        pending = dict(control.undo.failures)
+        for resource, hook in control.late:
+            pending.setdefault(resource, TimeoutError(f"{hook} has not returned"))
         resources = {}
         for number in range(len(schedule) // HOOKS_PER_RESOURCE):
             if number in pending:
@@ -48,7 +50,7 @@ class Outcome:
             elif control.reason is not None or not is_good(number):
                 resources[number] = ResourceStatus.ERROR
         status = OperationStatus.SUCCEEDED
-        if cancelled is not None:
+        if cancelled is not None and control.reason is cancelled:  # not after a failure
             is_cancel = cancelled.kind in (AbortKind.CANCEL, AbortKind.SHUTDOWN)
             status = OperationStatus.CANCELLED if is_cancel else OperationStatus.FAILED
         elif control.reason is not None:

@@ -128,7 +128,7 @@ def hook_kinds_of(
     """Return the kinds of all hooks, and of all ``on_abort`` hooks.
 
     Args:
-        operations: The Operation of each resource, or None.
+        operations: The Operation of each resource, or None; one without a hook becomes None.
         graph: The resources, for errors.
         always_main: Whether the engine itself has something to do in each resource's main hook.
     """
@@ -144,6 +144,8 @@ def hook_kinds_of(
         if operation is not None and not any(own) and not _could_be_operation(operation):
             msg = f"the plugin of {graph.nodes[number]} returned {operation!r}, not an Operation"
             raise PluginError(msg)
+        if not any(own[: len(HOOKS)]):
+            operations[number] = None
         first = number * HOOKS_PER_RESOURCE
         kinds[first : first + HOOKS_PER_RESOURCE] = own[: len(HOOKS)]
         if always_main and not kinds[first + MAIN]:

@@ -44,7 +44,8 @@ class VerifyResult:
 
     checkpoint_id: str
     resources: Mapping[ResourceKey, ResourceStatus]
-    """``verified`` (by its plugin too), ``engine_only``, ``empty`` or ``failed``."""
+    """``verified`` (by its plugin too), ``engine_only``, ``empty`` or ``failed``; what a
+    partial checkpoint does not hold has the status that it has there."""
     evidence: Mapping[ResourceKey, Evidence]
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.errors import FencedError
 from karbor_actors.operations.memory import Memory
 from karbor_actors.operations.results import ResourceProgress
 
@@ -61,8 +62,14 @@ class OperationRun:
     find_previous: Callable[[ResourceKey], Checkpoint | None] = field(default=lambda _: None)
     recovered: Recovered | None = None
     """What an earlier process had done of it."""
+    is_writable: bool = False
+    """Whether hooks may write to the checkpoint's sections."""
+    clock: Callable[[], float] = time.monotonic
+    """The engine's clock, in seconds."""
     is_cancelled: bool = False
     """Set once, by the supervisor; read by hooks."""
+    is_over: bool = False
+    """Set once, before the end is recorded: nothing is written any more."""
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.planned.graph)
@@ -72,6 +79,12 @@ class OperationRun:
         self._to_resume: set[int] = set()
         if self.recovered is not None:
             self._to_resume = self.recovered.begun_resources()
+
+    def check_open(self) -> None:
+        """Refuse what a hook's own threads still write when the operation has ended."""
+        if self.is_over:
+            msg = "the operation has ended; what is written to its sections now is refused"
+            raise FencedError(msg)
 
     def flush(self, resource: int, changes: Changes) -> None:
         """Make *changes* durable and visible. Blocks; any worker."""

@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections import deque
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from karbor_actors.actors.blocking import forbid_blocking
@@ -45,8 +46,14 @@ class HookRunner(Protocol):
     def submit(self, calls: Sequence[Call]) -> None:
         """Queue *calls*, in order; never blocks on them. Any thread."""
 
+    def abandon(self, call: Call) -> None:
+        """Give up *call*, which takes too long: nobody waits for it, others get its place."""
+
     def close(self) -> None:
-        """Run what is queued, then end the workers; blocks until they have ended."""
+        """Run what is queued, then end the workers; blocks until they have ended.
+
+        Not those of abandoned calls: their threads end when the calls do.
+        """
 
 
 class ThreadRunner:
@@ -62,6 +69,9 @@ class ThreadRunner:
         self._lock = threading.Lock()
         self._ready = threading.Condition(self._lock)
         self._threads: list[threading.Thread] = []
+        self._running: dict[threading.Thread, Call] = {}
+        self._abandoned: set[threading.Thread] = set()
+        self._started = 0
         self._idle = 0
         self._closed = False
 
@@ -71,12 +81,31 @@ class ThreadRunner:
             self._queue.extend(calls)
             self._wake_one()
 
+    @property
+    def abandoned(self) -> int:
+        """How many threads still run calls that were given up."""
+        return len(self._abandoned)
+
+    def abandon(self, call: Call) -> None:
+        """Give up *call*; another thread may take the place of the one that runs it."""
+        with self._lock:
+            for thread, running in self._running.items():
+                if running is call:
+                    self._threads.remove(thread)
+                    self._abandoned.add(thread)
+                    if self._queue:
+                        self._wake_one()
+                    return
+            if call in self._queue:
+                self._queue.remove(call)
+
     def close(self) -> None:
         """Run what is queued, then end the workers; blocks until they have ended."""
         with self._lock:
             self._closed = True
             self._ready.notify_all()
-        for thread in self._threads:
+            threads = list(self._threads)
+        for thread in threads:
             if thread is not threading.current_thread():
                 thread.join()
 
@@ -84,14 +113,19 @@ class ThreadRunner:
         if self._idle:
             self._ready.notify()
         elif len(self._threads) < self._workers:
-            name = f"{self._name}-{len(self._threads) + 1}"
+            self._started += 1
+            name = f"{self._name}-{self._started}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def _work(self) -> None:
+        own = threading.current_thread()
         while True:
             with self._lock:
+                if own in self._abandoned:
+                    self._abandoned.discard(own)
+                    return
                 while not self._queue:
                     if self._closed:
                         return
@@ -101,7 +135,9 @@ class ThreadRunner:
                 call = self._queue.popleft()
                 if self._queue:
                     self._wake_one()
+            self._running[own] = call
             call.run()
+            self._running.pop(own, None)
             del call
 
 
@@ -113,7 +149,7 @@ class LoopRunner:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Call, asyncio.Task[None]] = {}
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Start *calls* as tasks, in order. Any thread."""
@@ -125,6 +161,20 @@ class LoopRunner:
                 )
                 self._thread.start()
             self._loop.call_soon_threadsafe(self._start, tuple(calls))
+
+    def abandon(self, call: Call) -> None:
+        """Cancel the task of *call*."""
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._cancel, call)
+
+    def _forget(self, call: Call, _: asyncio.Task[None]) -> None:
+        self._tasks.pop(call, None)
+
+    def _cancel(self, call: Call) -> None:
+        task = self._tasks.get(call)
+        if task is not None:
+            task.cancel()
 
     def close(self) -> None:
         """Wait for the tasks, then end the loop and its thread."""
@@ -139,9 +189,8 @@ class LoopRunner:
     def _start(self, calls: tuple[Call, ...]) -> None:
         loop = asyncio.get_running_loop()
         for call in calls:
-            task = loop.create_task(call.run_async())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[call] = task = loop.create_task(call.run_async())
+            task.add_done_callback(partial(self._forget, call))
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         forbid_blocking()
@@ -155,7 +204,7 @@ class LoopRunner:
 
     async def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks.values())
         loop.stop()
 
 
@@ -183,6 +232,11 @@ class Runners:
     def submit_async(self, calls: Sequence[Call]) -> None:
         """Start *calls* on the event loop."""
         self._loop.submit(calls)
+
+    def abandon(self, lane: Lane, call: Call) -> None:
+        """Give up *call*, which takes too long, wherever it runs."""
+        self._lanes[lane].abandon(call)
+        self._loop.abandon(call)
 
     def close(self) -> None:
         """Run what is queued, then end every worker."""

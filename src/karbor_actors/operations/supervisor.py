@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors import PooledActor
@@ -29,6 +30,7 @@ from karbor_actors.operations.messages import (
     Flush,
     GetProgress,
     LocksGranted,
+    LookAtClock,
     LookAtOutbox,
     ReleaseAborts,
     StepDone,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from karbor_actors.actors import Timer
     from karbor_actors.model import HookName
+    from karbor_actors.operations.conflicts import LockRequest
     from karbor_actors.operations.engine import Engine
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.planning import PlannedOperation
@@ -107,7 +110,10 @@ class SupervisorActor(PooledActor):
         self._step = ""
         self._flush_requested = False
         self._timers: list[Timer] = []
+        self._clock_timer: Timer | None = None
+        self._clock_due = 0.0
         self._is_successor = False
+        self._has_waited = False
 
     def on_receive(self, message: Any) -> Any:
         """Take the operation one step further."""
@@ -123,9 +129,11 @@ class SupervisorActor(PooledActor):
                 self._locks_granted(waited=waited)
             case Cancel(reason=reason):
                 self._cancel(reason)
-            case ReleaseAborts():
+            case LookAtClock():
+                self._look_at_clock()
+            case ReleaseAborts(resources=resources):
                 if self._control is not None:
-                    self._control.undo.release()
+                    self._control.undo.release(resources)
             case TakeOver(dead=dead, crash=crash):
                 self._take_over(dead, crash)
             case GetProgress():
@@ -178,16 +186,24 @@ class SupervisorActor(PooledActor):
             self._refuse(OperationCancelledError(f"the {self._verb.type} was cancelled"))
         elif done.step == "plan":
             self._planned = done.result
-            request = self._verb.locks(done.result.graph)
-            self._engine.acquire(self._handle.id, request, self.actor_ref)
+            self._acquire(self._verb.locks(done.result.graph))
         else:
             self._opened(done.result)
+
+    def _acquire(self, request: LockRequest) -> None:
+        """Have what was planned locked; a plan made again mostly needs what is had already."""
+        if self._has_waited:
+            if self._engine.covers(self._handle.id, request):
+                self._locks_granted(waited=False)
+                return
+            self._engine.release(self._handle.id)
+        self._engine.acquire(self._handle.id, request, self.actor_ref)
 
     def _locks_granted(self, *, waited: bool) -> None:
         if self._cancelled is not None:
             self._refuse(OperationCancelledError(f"the {self._verb.type} was cancelled"))
         elif waited and self._verb.replans and self._verb.recovered is None:
-            self._engine.release(self._handle.id)
+            self._has_waited = True  # the locks are kept: nobody comes in between
             self._begin_step("plan", self._verb.plan)
         else:
             planned = self._planned
@@ -207,6 +223,7 @@ class SupervisorActor(PooledActor):
             request_flush=self._request_flush,
             emit=self._emit,
             retry=self._engine.retry_policy(run.planned, self._verb.provider.retry),
+            limits=self._verb.provider.limits_of,
             workers=self._engine.workers,
         )
         self._control.start()
@@ -233,15 +250,36 @@ class SupervisorActor(PooledActor):
         if control is None or self._outcome is not None:
             return
         control.flush()
+        self._set_clock(control.watch.soonest)
         if control.reason is not None and self._handle.status is OperationStatus.RUNNING:
             self._handle.set_status(OperationStatus.ABORTING)
             self._call_later(self._engine.abort_grace, ReleaseAborts())
+        if control.doomed:
+            doomed, control.doomed = control.doomed, []
+            self._call_later(self._engine.abort_grace, ReleaseAborts(doomed))
         if control.is_stalled:
             message = "hooks wait although nothing runs: a completion was lost"
             control.failures.append(ActorCrashedError(message))
             control.abort(AbortReason(AbortKind.FAILURE, message))
         if control.is_over:
             self._close(control)
+
+    def _look_at_clock(self) -> None:
+        self._clock_timer = None
+        if self._control is not None and self._outcome is None:
+            self._control.look_at_clock()
+
+    def _set_clock(self, due: float) -> None:
+        """See to it that the clock is looked at when it is *due*, or before."""
+        if due == inf or (self._clock_timer is not None and self._clock_due <= due):
+            return
+        if self._clock_timer is not None:
+            self._clock_timer.cancel()
+        handle, dispatcher = self._handle, self._engine.dispatcher
+        self._clock_due = due
+        self._clock_timer = dispatcher.call_later(
+            due - dispatcher.now(), lambda: handle.tell(LookAtClock())
+        )
 
     def _cancel(self, reason: AbortReason) -> None:
         if self._outcome is not None or self._cancelled is not None:
@@ -327,8 +365,9 @@ class SupervisorActor(PooledActor):
     def _settle(
         self, status: OperationStatus, result: Any = None, error: BaseException | None = None
     ) -> None:
-        for timer in self._timers:
-            timer.cancel()
+        for timer in (*self._timers, self._clock_timer):
+            if timer is not None:
+                timer.cancel()
         self._engine.release(self._handle.id)
         progress = self._progress()
         final = Progress(status, progress.hooks_done, progress.hooks_total, (), progress.failures)

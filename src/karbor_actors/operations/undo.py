@@ -35,6 +35,7 @@ class Undo:
         self._schedule = AbortSchedule(control.schedule)
         self._refs: dict[int, ActorRef[AbortActor]] = {}
         self._reasons: dict[int, AbortReason] = {}
+        self._again: set[int] = set()
         self.aborted: set[int] = set()
         """Resources whose ``on_abort`` ended well."""
         self.failures: dict[int, BaseException] = {}
@@ -66,9 +67,9 @@ class Undo:
         if self._schedule.unfinished:
             self._start(self._schedule.hooks_changed(resources))
 
-    def release(self) -> None:
-        """Wait no longer for descendants."""
-        self._start(self._schedule.release())
+    def release(self, resources: Iterable[int] | None = None) -> None:
+        """Let *resources*, or all, wait no longer for descendants."""
+        self._start(self._schedule.release(resources))
 
     def body_ended(self, report: BodyEnded) -> None:
         """Tell the abort's actor how its body ended."""
@@ -86,7 +87,19 @@ class Undo:
         else:
             self.failures[resource] = error
         self._start(self._schedule.aborted(resource))
+        if resource in self._again:
+            self._again.discard(resource)
+            self.again(resource)
         return True
+
+    def again(self, resource: int) -> None:
+        """Abort *resource* once more: a body of its that was given up has returned."""
+        self.aborted.discard(resource)
+        self.failures.pop(resource, None)
+        if resource in self._refs:
+            self._again.add(resource)
+        elif resource in self._reasons:
+            self._start(self._schedule.add([resource]))
 
     def arguments(self, resource: int) -> dict[str, Any]:
         """Return what ``on_abort`` gets beside the verb's own keyword arguments."""

@@ -10,12 +10,14 @@ from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
 from karbor_actors.operations.verbs.verb import (
     CallOptions,
     CheckpointVerb,
+    left_out,
     want_status,
 )
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.context import Attempt
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
@@ -55,6 +57,7 @@ class Copy(CheckpointVerb):
         super().__init__(operation_id, provider, options, checkpoint_id)
         self._target, self._again, self._allow_partial = target, again, allow_partial
         self._copy: Checkpoint | None = None
+        self._lacking: dict[int, ResourceStatus] = {}
         self._finished: Checkpoint | None = None
 
     def check_status(self, checkpoint: Checkpoint) -> None:
@@ -73,10 +76,17 @@ class Copy(CheckpointVerb):
             planned.hook_kinds = bytearray(len(planned.hook_kinds))
         return planned
 
+    def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
+        """Copy only what a partial checkpoint holds."""
+        self._lacking = self._left_out()
+        for number in self._lacking:
+            operations[number] = None
+
     def _find_finished(self) -> Checkpoint | None:
         wanted = self.checkpoint_id
-        for checkpoint in self._target.bank.checkpoints(status=CheckpointStatus.AVAILABLE):
-            if checkpoint.copied_from == wanted:
+        status = CheckpointStatus.PARTIAL if self._lacking else CheckpointStatus.AVAILABLE
+        for checkpoint in self._target.bank.checkpoints(status=status):
+            if checkpoint.copied_from == wanted and self._lacking == left_out(checkpoint):
                 return checkpoint
         return None
 
@@ -89,7 +99,8 @@ class Copy(CheckpointVerb):
             self.extra[_TARGET] = self._target.name
         run = self._begin(planned, source)
         if self._finished is None:
-            self._copy = self._make_copy(source, str(self.extra[_COPY])).view(is_writable=True)
+            made = self._make_copy(source, str(self.extra[_COPY]))
+            self._copy = made.view(is_writable=True, guard=run.check_open)
         run.engine_main = self._copy_section
         return run
 
@@ -115,6 +126,8 @@ class Copy(CheckpointVerb):
             OperationStatus.SUCCEEDED: CheckpointStatus.AVAILABLE,
             OperationStatus.PARTIAL: CheckpointStatus.PARTIAL,
         }.get(outcome.status, CheckpointStatus.ERROR)
+        if status is CheckpointStatus.AVAILABLE:
+            status = run.checkpoint.status  # a copy of a partial one is no better
         statuses = dict(outcome.resources)
         for number, known in enumerate(run.checkpoint.resource_statuses().values()):
             if known is not ResourceStatus.AVAILABLE:
@@ -138,7 +151,7 @@ class Copy(CheckpointVerb):
     def _copy_section(self, attempt: Attempt) -> None:
         """Copy one resource's section, unless its plugin does."""
         run, number, copy = attempt.run, attempt.resource, self._copy
-        if copy is None:
+        if copy is None or number in self._lacking:
             return
         resource = run.planned.graph.nodes[number]
         if run.planned.operations[number] is None:
@@ -153,4 +166,7 @@ class Copy(CheckpointVerb):
         return nothing and run.planned.operations[number] is None
 
     def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
-        return {"checkpoint_copy": self._copy, "operation_log": self._log}
+        copy = self._copy
+        if copy is not None:
+            copy = copy.view(is_writable=True, guard=attempt.check)
+        return {"checkpoint_copy": copy, "operation_log": self._log}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.provider import Provider
 
-_COMPLETED = "completed hooks"
+_COMPLETED, _TAKEN = "completed hooks", "resources with hooks"
 DELETABLE = {
     CheckpointStatus.AVAILABLE,
     CheckpointStatus.PARTIAL,
@@ -50,6 +50,7 @@ class Delete(CheckpointVerb):
     """
 
     type: ClassVar[OperationType] = OperationType.DELETE
+    is_writer: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Delete(CheckpointVerb):
     def plan(self) -> PlannedOperation:
         """Return what would run: not again what an earlier delete had completed."""
         planned = super().plan()
-        for hook in self._completed_before():
+        for hook in self._kept_before(_COMPLETED):
             if hook < len(planned.hook_kinds):
                 planned.hook_kinds[hook] = 0
         return planned
@@ -85,21 +86,24 @@ class Delete(CheckpointVerb):
     def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
         """Run no hook for a resource that saved nothing."""
         checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
+        begun = self._kept_before(_TAKEN)  # its hooks may have emptied the section since
+        if self.recovered is not None:
+            begun |= self.recovered.begun_resources()
         for number, resource in enumerate(graph.nodes):
-            if operations[number] is not None:
+            if operations[number] is not None and number not in begun:
                 section = checkpoint.get_resource_bank_section(resource)
                 if not section.list_objects() and not section.list_streams():
                     operations[number] = None
 
-    def _completed_before(self) -> set[int]:
-        """Return the hooks that failed deletes of this checkpoint had completed."""
-        completed: set[int] = set()
+    def _kept_before(self, what: str) -> set[int]:
+        """Return the numbers that failed deletes of this checkpoint recorded as *what*."""
+        numbers: set[int] = set()
         for record in self.bank.journal.operations(is_finished=True):
             if record.type is self.type and record.checkpoint_id == self.checkpoint_id:
-                packed = record.extra.get(_COMPLETED)
+                packed = record.extra.get(what)
                 if isinstance(packed, bytes) and len(packed) % 4 == 0:
-                    completed.update(array("I", packed))
-        return completed
+                    numbers.update(array("I", packed))
+        return numbers
 
     def open(self, planned: PlannedOperation) -> OperationRun:
         """Mark the checkpoint ``deleting`` and record the operation."""
@@ -131,6 +135,8 @@ class Delete(CheckpointVerb):
                 h for h in outcome.schedule.completed() if h // HOOKS_PER_RESOURCE not in undone
             ]
             self.extra[_COMPLETED] = array("I", kept).tobytes()
+            taken = (n for n, found in enumerate(run.planned.operations) if found is not None)
+            self.extra[_TAKEN] = array("I", taken).tobytes()
         return run.checkpoint.finish_change(
             CheckpointStatus.ERROR_DELETING,
             expected={CheckpointStatus.DELETING},

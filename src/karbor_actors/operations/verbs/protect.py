@@ -65,6 +65,7 @@ class Protect(Verb):
     """
 
     type: ClassVar[OperationType] = OperationType.PROTECT
+    is_writer: ClassVar[bool] = True
     replans: ClassVar[bool] = True
 
     def __init__(
@@ -122,6 +123,7 @@ class Protect(Verb):
                 checkpoint_id=self.checkpoint_id,
             )
             run = self._begin(planned, None, change)
+        run.checkpoint = run.checkpoint.view(is_writable=True, guard=run.check_open)
         run.find_previous = self._find_previous
         return run
 

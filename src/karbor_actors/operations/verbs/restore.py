@@ -56,10 +56,8 @@ class Restore(CheckpointVerb):
 
     def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
         """Leave out what a partial checkpoint does not hold."""
-        checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
-        for number, status in enumerate(checkpoint.resource_statuses().values()):
-            if status is not ResourceStatus.AVAILABLE:
-                operations[number] = None
+        for number in self._left_out():
+            operations[number] = None
 
     def locks(self, graph: ResourceGraph) -> LockRequest:
         """Return a share in the checkpoint, and the live resources that may be written."""

@@ -41,6 +41,9 @@ _TRIM_EVERY = 100
 """Operations between two looks at the history for what is too old."""
 
 
+_HELD = frozenset({ResourceStatus.AVAILABLE, ResourceStatus.EMPTY})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOptions:
     """What every verb takes beside its own arguments."""
@@ -77,6 +80,18 @@ class OperationLog:
     started_at: float
     """Seconds since the epoch."""
 
+    @classmethod
+    def of(cls, record: OperationRecord, checkpoint: Checkpoint) -> OperationLog:
+        """Return the log of the operation that *record* is of."""
+        return cls(
+            record.id,
+            str(record.type),
+            checkpoint.id,
+            checkpoint.plan_name,
+            record.provider,
+            record.created_at,
+        )
+
 
 class Verb(abc.ABC):
     """One operation's plan, beginning and end.
@@ -88,6 +103,8 @@ class Verb(abc.ABC):
     """
 
     type: ClassVar[OperationType]
+    is_writer: ClassVar[bool] = False
+    """Whether hooks may write to the checkpoint's sections."""
     replans: ClassVar[bool] = False
     """Whether a plan is stale once the operation had to wait for its locks."""
 
@@ -139,6 +156,7 @@ class Verb(abc.ABC):
 
     def close(self, run: OperationRun, outcome: Outcome) -> Any:
         """Conclude, record the operation's end whatever happens to that, and return the result."""
+        run.is_over = True
         try:
             change = self.conclude(run, outcome)
             self._record_end(outcome, change)
@@ -243,14 +261,7 @@ class Verb(abc.ABC):
             self._number, made = self.bank.writer.write(begin)
         if made is None:
             raise CheckpointNotFoundError(self.checkpoint_id or "")
-        self._log = OperationLog(
-            self.operation_id,
-            str(self.type),
-            made.id,
-            made.plan_name,
-            self.provider.name,
-            record.created_at,
-        )
+        self._log = OperationLog.of(record, made)
         run = OperationRun(
             id=self.operation_id,
             type=self.type,
@@ -261,6 +272,7 @@ class Verb(abc.ABC):
             caller_context=self.options.context,
             hook_arguments=self._hook_arguments,
             recovered=found,
+            is_writable=self.is_writer,
         )
         if found is not None:
             run.memory.restore(found.journal)
@@ -337,12 +349,22 @@ class CheckpointVerb(Verb):
         """Return a share in the checkpoint."""
         return LockRequest(shared=frozenset({checkpoint_lock(self.bank, self.checkpoint_id)}))
 
+    def _left_out(self) -> dict[int, ResourceStatus]:
+        """Return by number what a partial checkpoint does not hold, and where that stands."""
+        return left_out(self.bank.checkpoint(self.checkpoint_id or ""))
+
     def _reread(self) -> Checkpoint:
         """Return the checkpoint as it is now that the locks are had."""
         checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
         if self.recovered is None:
             self.check_status(checkpoint)
         return checkpoint
+
+
+def left_out(checkpoint: Checkpoint) -> dict[int, ResourceStatus]:
+    """Return by number the resources that *checkpoint* does not hold, and where they stand."""
+    statuses = checkpoint.resource_statuses().values()
+    return {number: status for number, status in enumerate(statuses) if status not in _HELD}
 
 
 def checkpoint_lock(bank: Bank, checkpoint_id: str | None) -> tuple[str, str, str]:

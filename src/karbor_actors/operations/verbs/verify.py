@@ -17,7 +17,6 @@ from karbor_actors.operations.memory import ENGINE_KEY
 from karbor_actors.operations.results import Evidence, VerifyResult
 from karbor_actors.operations.verbs.report import ResourceReport
 from karbor_actors.operations.verbs.verb import CallOptions, CheckpointVerb, want_status
-from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
@@ -46,7 +45,7 @@ class Verify(CheckpointVerb):
         super().__init__(operation_id, provider, options, checkpoint_id)
         self._report = ResourceReport(operation_id, checkpoint_id)
         self._evidence: dict[int, Evidence] = {}
-        self._looked_at_by_plugin: list[bool] = []
+        self._lacking: dict[int, ResourceStatus] = {}
 
     def check_status(self, checkpoint: Checkpoint) -> None:
         """Want an available or partial checkpoint."""
@@ -54,7 +53,10 @@ class Verify(CheckpointVerb):
         want_status(checkpoint, wanted, "verify wants an available or partial one")
 
     def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
-        self._looked_at_by_plugin = [operation is not None for operation in operations]
+        """Look only at what a partial checkpoint holds."""
+        self._lacking = self._left_out()
+        for number in self._lacking:
+            operations[number] = None
 
     def open(self, planned: PlannedOperation) -> OperationRun:
         """Record the operation."""
@@ -87,11 +89,10 @@ class Verify(CheckpointVerb):
     def _status(self, run: OperationRun, outcome: Outcome, number: int) -> ResourceStatus:
         if number in outcome.resources:
             return ResourceStatus.FAILED
+        if number in self._lacking:
+            return self._lacking[number]
         evidence = self._evidence.get(number, Evidence())
-        first = number * HOOKS_PER_RESOURCE
-        by_plugin = self._looked_at_by_plugin[number] and any(
-            run.planned.hook_kinds[first : first + HOOKS_PER_RESOURCE]
-        )
+        by_plugin = run.planned.operations[number] is not None
         if not evidence.records and not evidence.streams:
             return ResourceStatus.EMPTY
         return ResourceStatus.VERIFIED if by_plugin else ResourceStatus.ENGINE_ONLY
@@ -99,6 +100,8 @@ class Verify(CheckpointVerb):
     def _look(self, attempt: Attempt) -> None:
         """Read all of one resource's section; any fault fails its main hook."""
         run, number = attempt.run, attempt.resource
+        if number in self._lacking:
+            return
         section = run.checkpoint.get_resource_bank_section(run.planned.graph.nodes[number])
         records = streams = blocks = size = 0
         try:
