@@ -33,6 +33,9 @@ class HookActor(LightActor):
 
     It is made when the last of its upstream hook actors has told its completion; until then
     the hook is a count in the schedule's arrays. Runs on the operation's control thread.
+
+    It stops within its last message's turn, not by a message to itself: the control has let
+    it go by then, so nobody will tell it anything more.
     """
 
     __slots__ = ("_attempt", "_last_error", "_timer", "control", "hook")
@@ -51,7 +54,7 @@ class HookActor(LightActor):
         match message:
             case CompletionDurable():
                 self.control.hook_completed(self.hook)
-                self.stop()
+                self._stop()
             case RunHook():
                 if self.control.needs_intent(self.hook):
                     self.control.record_intent(self.hook)
@@ -83,7 +86,7 @@ class HookActor(LightActor):
         )
         if is_last or self.control.schedule.is_closed:
             self.control.hook_failed(self.hook, error)
-            self.stop()
+            self._stop()
             return
         self._last_error = error
         ref = self.actor_ref
@@ -97,4 +100,4 @@ class HookActor(LightActor):
             self.control.hook_failed(self.hook, self._last_error)
         else:
             self.control.hook_withdrawn(self.hook)
-        self.stop()
+        self._stop()
