@@ -46,12 +46,13 @@ class HookCall:
             return
         error: BaseException | None = None
         try:
-            self._resume()
+            if self.attempt.run.recovered is not None:
+                self._resume()
             self._engine_part()
             hook = self._hook()
             if hook is not None:
                 result = hook(*self._arguments(), **self._keywords())
-                if inspect.isawaitable(result):
+                if result is not None and inspect.isawaitable(result):
                     asyncio.run(_await(result))
         except BaseException as raised:
             error = raised
