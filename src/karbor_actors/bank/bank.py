@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any, Self
 from karbor_actors.bank import checkpoint_rows as rows
 from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
 from karbor_actors.bank.block_check import repack
+from karbor_actors.bank.block_rebuild import free_unneeded
 from karbor_actors.bank.blocks import BlockStore
 from karbor_actors.bank.checking import check_bank
 from karbor_actors.bank.checkpoint import Checkpoint
 from karbor_actors.bank.environment import FORMAT_VERSION, Environment
-from karbor_actors.bank.faults import open_error
 from karbor_actors.bank.journal import Journal
 from karbor_actors.bank.keys import unpack_u64
 from karbor_actors.bank.lease import Lease
 from karbor_actors.bank.manifests import Manifests
+from karbor_actors.bank.opening import make_directory, open_objects
 from karbor_actors.bank.parts import BankParts
+from karbor_actors.bank.rebuild import RebuildReport, rebuild_records
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
     AmbiguousCheckpointError,
@@ -34,8 +36,6 @@ from karbor_actors.errors import (
     describe_cause,
 )
 from karbor_actors.model import CheckpointStatus, Plan
-from karbor_actors.store.local import LocalStore
-from karbor_actors.store.objects import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -107,13 +107,13 @@ class Bank:
         path = os.path.abspath(directory)
         with contextlib.ExitStack() as closing:
             if not readonly:
-                _make_directory(path, create=create)
+                make_directory(path, create=create)
                 closing.callback(Lease(path).release)
             environment = Environment(
                 os.path.join(path, "bank.lmdb"), readonly=readonly, create=create
             )
             closing.callback(environment.close)
-            store = _open_objects(objects, path, writable=not readonly)
+            store = open_objects(path, objects, writable=not readonly)
             closing.callback(store.close)
             writer: BankWriter | ReadonlyWriter
             if readonly:
@@ -129,6 +129,38 @@ class Bank:
             if not readonly:
                 manifests.settle_all()
             return cls(path, environment, writer, blocks, manifests, closing.pop_all())
+
+    @classmethod
+    def rebuild(
+        cls,
+        directory: str | os.PathLike[str],
+        *,
+        objects: ObjectStore | str | None = None,
+        bank_id: str | None = None,
+    ) -> RebuildReport:
+        """Make the records of a bank, lost or damaged, again from what its object store holds.
+
+        Checkpoints that were available, partial or being deleted come back; one of which anything
+        is missing, as an error that says what. The history of operations does not, nor do
+        checkpoints that were being made. Damaged files are moved aside. Killed, it is done again.
+
+        Args:
+            directory: The bank's; made where it is missing.
+            objects: As for :meth:`open`.
+            bank_id: Which bank's, where the store holds several; the error names them.
+
+        Raises:
+            BankPathError: Its records are whole, or the store holds no bank, or several.
+            BankLeaseError: Somebody has the bank open.
+            StoreError: The object store failed.
+        """
+        path = os.path.abspath(directory)
+        make_directory(path, create=True)
+        with contextlib.ExitStack() as closing:
+            closing.callback(Lease(path).release)
+            store = open_objects(path, objects, writable=True)
+            closing.callback(store.close)
+            return rebuild_records(path, store, bank_id)
 
     def __enter__(self) -> Self:
         return self
@@ -337,6 +369,7 @@ class Bank:
         if not self.is_writable:
             raise BankReadonlyError(f"the bank {self.directory} was opened for reading only")
         self._parts.manifests.complete()
+        free_unneeded(self._parts.blocks)
         repack(self._parts.blocks)
         self._environment.compact()
 
@@ -356,26 +389,6 @@ class Bank:
         except OSError as error:
             raise BankPathError(f"cannot back up to {target}: {error.strerror}") from error
         self._environment.copy(os.path.join(target, "bank.lmdb", "data.mdb"))
-
-
-def _make_directory(path: str, *, create: bool) -> None:
-    try:
-        if create:
-            os.makedirs(path, mode=0o700, exist_ok=True)
-        elif not os.path.isdir(path):
-            raise BankPathError(f"there is no bank in {path}")
-    except OSError as error:
-        if isinstance(error, BankPathError):
-            raise
-        raise open_error(error, path) from error
-
-
-def _open_objects(objects: ObjectStore | str | None, path: str, *, writable: bool) -> ObjectStore:
-    if objects is None:
-        return LocalStore(os.path.join(path, "objects"), writable=writable)
-    if isinstance(objects, str):
-        return open_store(objects, writable=writable)
-    return objects
 
 
 def _microseconds(moment: datetime | float | None) -> int | None:

@@ -43,7 +43,7 @@ def check_blocks(blocks: BlockStore, *, deep: bool = False) -> list[str]:
         deep: read every block too and compare its digest.
     """
     with blocks.environment.snapshot() as snapshot:
-        findings = _Records(snapshot).check()
+        findings = check_block_records(snapshot)
         packs = dict(block_rows.pack_rows(snapshot))
     findings += _check_objects(blocks, packs)
     if deep:
@@ -51,6 +51,11 @@ def check_blocks(blocks: BlockStore, *, deep: bool = False) -> list[str]:
             if row.state == PackState.PRESENT:
                 findings += _read_pack(blocks, pack)
     return findings
+
+
+def check_block_records(reader: Reader) -> list[str]:
+    """Return what does not fit together of the records of streams, blocks and packs."""
+    return _Records(reader).check()
 
 
 class _Records:

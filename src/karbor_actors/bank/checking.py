@@ -29,21 +29,27 @@ _SHOWN = 1000
 
 def check_bank(parts: BankParts, *, deep: bool) -> list[str]:
     """Return what is wrong in a bank, a line each. See :meth:`Bank.check`."""
-    findings: list[str] = []
     with parts.environment.snapshot() as snapshot:
-        sizes: dict[int, int] = {}
-        for found in (
-            _check_checkpoints(snapshot, sizes),
-            _check_indices(snapshot),
-            _check_objects(snapshot, sizes),
-            _check_operations(snapshot),
-            _check_journals(snapshot),
-        ):
-            findings.extend(islice(found, _SHOWN))
-            if next(found, None) is not None:
-                findings.append(f"and more of the kind, after the first {_SHOWN}")
+        findings = check_records(snapshot)
     findings.extend(check_blocks(parts.blocks, deep=deep))
     findings.extend(parts.manifests.check(deep=deep))
+    return findings
+
+
+def check_records(reader: Reader) -> list[str]:
+    """Return what is wrong with checkpoints, objects and operations, a line each."""
+    findings: list[str] = []
+    sizes: dict[int, int] = {}
+    for found in (
+        _check_checkpoints(reader, sizes),
+        _check_indices(reader),
+        _check_objects(reader, sizes),
+        _check_operations(reader),
+        _check_journals(reader),
+    ):
+        findings.extend(islice(found, _SHOWN))
+        if next(found, None) is not None:
+            findings.append(f"and more of the kind, after the first {_SHOWN}")
     return findings
 
 

@@ -309,10 +309,12 @@ class Environment:
             raise BankFormatError(f"{self.path} is an LMDB file but no bank")
         version = _number(found[len(_MAGIC) :])
         if version > FORMAT_VERSION:
-            raise BankFormatError(
+            error = BankFormatError(
                 f"{self.path} has format {version}, and this release reads up to "
                 f"{FORMAT_VERSION}; open it with a newer karbor_actors"
             )
+            error.is_newer = True
+            raise error
         if version < 1:
             raise BankFormatError(f"{self.path} is damaged: its format number is {version}")
 

@@ -35,6 +35,9 @@ class BankPathError(BankError, OSError):
 class BankFormatError(BankError, ValueError):
     """The files are no bank, are damaged, or were written by a newer release."""
 
+    is_newer = False
+    """Whether they are of a newer release, and so may be whole."""
+
 
 class BankReadonlyError(BankError, PermissionError):
     """A write to a bank or a section that was opened for reading only."""

@@ -1,0 +1,41 @@
+"""What opening a bank and rebuilding one begin with."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from karbor_actors.bank.faults import open_error
+from karbor_actors.errors import BankPathError
+from karbor_actors.store.local import LocalStore
+from karbor_actors.store.objects import open_store
+
+if TYPE_CHECKING:
+    from karbor_actors.store.objects import ObjectStore
+
+
+def make_directory(path: str, *, create: bool) -> None:
+    """Make the directory of a bank, or see that it is there.
+
+    Raises:
+        BankPathError: It is missing, a file, or may not be used.
+        BankReadonlyError: It may not be made.
+    """
+    try:
+        if create:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        elif not os.path.isdir(path):
+            raise BankPathError(f"there is no bank in {path}")
+    except OSError as error:
+        if isinstance(error, BankPathError):
+            raise
+        raise open_error(error, path) from error
+
+
+def open_objects(path: str, objects: ObjectStore | str | None, *, writable: bool) -> ObjectStore:
+    """Return the object store of the bank in *path*: *objects*, opened where it is a URL."""
+    if objects is None:
+        return LocalStore(os.path.join(path, "objects"), writable=writable)
+    if isinstance(objects, str):
+        return open_store(objects, writable=writable)
+    return objects
