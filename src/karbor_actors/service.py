@@ -283,8 +283,6 @@ class ProtectionService:
         """
         kind = OperationType(operation_type)
         if kind is OperationType.PROTECT:
-            if not isinstance(subject, Plan):
-                raise PlanError([Fault("plan", f"is {subject!r}, not a Plan")])
             return self._protect_verb(subject, parameters, context, on_failure, None).plan()
         options = CallOptions.of(parameters, context, on_failure, None)
         found, checkpoint = self._find(str(subject), provider)
@@ -325,19 +323,25 @@ class ProtectionService:
         Args:
             drain: False cancels the operations first; what they began is undone.
             timeout: Seconds to wait for them; then they are cancelled.
+
+        Raises:
+            RuntimeError: Called by a done callback or an actor, for whose thread it would wait.
         """
+        self._engine.check_may_close()
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             providers = list(self._registry.all().values())
-        if not (drain and self._engine.wait_idle(timeout)):
-            for handle in self._engine.handles():
-                handle.cancel_for(AbortReason(AbortKind.SHUTDOWN))
-            self._engine.wait_idle()
-        self._engine.close()
-        for provider in providers:
-            provider.bank.close()
+        try:
+            if not (drain and self._engine.wait_idle(timeout)):
+                for handle in self._engine.handles():
+                    handle.cancel_for(AbortReason(AbortKind.SHUTDOWN))
+                self._engine.wait_idle()
+            self._engine.close()
+        finally:
+            for provider in providers:
+                provider.bank.close()
 
     # -- inside
 
@@ -355,7 +359,7 @@ class ProtectionService:
 
     def _protect_verb(
         self,
-        plan: Plan,
+        plan: Plan | str,
         parameters: Mapping[str, Mapping[str, Any]] | None,
         context: Any,
         on_failure: str,

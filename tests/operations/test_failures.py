@@ -22,6 +22,7 @@ from karbor_actors.errors import (
     BankFullError,
     OperationCancelledError,
     OperationNotFoundError,
+    PluginError,
     ServiceClosedError,
 )
 from karbor_actors.operations import hook as hook_module
@@ -442,3 +443,50 @@ def test_async_hooks_run_side_by_side_on_one_thread(service, tmp_path, journal):
 
     assert most[0] > 50
     assert len({call["thread"] for call in journal.calls}) == 1
+
+
+def test_a_service_cannot_be_closed_by_a_done_callback_and_says_so(tmp_path, journal):
+    caught: list[BaseException] = []
+    called = threading.Event()
+    service = ProtectionService(workers=4)
+    add(service, tmp_path, journal, children={})
+
+    def close(_: Any) -> None:
+        try:
+            service.close()
+        except RuntimeError as error:
+            caught.append(error)
+        called.set()
+
+    handle = service.protect(plan("one"))
+    handle.add_done_callback(close)
+    assert called.wait(DEADLINE)
+    service.close()
+
+    assert "done callback" in str(caught[0])
+
+
+def test_a_hook_that_is_a_generator_is_refused(service, tmp_path, journal):
+    plugin = add(service, tmp_path, journal, children={})
+
+    class Yielding:
+        def on_main(self, *args: Any, **kwargs: Any) -> Any:
+            yield None
+
+    plugin.operation = lambda verb, resource: Yielding()  # type: ignore[method-assign]
+    with pytest.raises(PluginError, match="generator"):
+        service.protect(plan("one")).result(DEADLINE)
+
+
+def test_a_failed_verify_has_its_result(service, tmp_path, journal):
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if (verb, hook) == ("verify", "on_main"):
+            raise OSError("broken")
+
+    add(service, tmp_path, journal, behave, children={})
+    checkpoint = service.protect(plan("one")).result(DEADLINE)
+    with pytest.raises(OperationError, match="broken") as caught:
+        service.verify(checkpoint.id).result(DEADLINE)
+
+    assert caught.value.result.resources[(TYPE, "one")] is ResourceStatus.FAILED

@@ -40,6 +40,8 @@ class OperationError(KarborError):
     def __init__(self, what: str, causes: Sequence[BaseException] = ()) -> None:
         super().__init__(what, tuple(causes))
         self.what, self.causes = what, tuple(causes)
+        self.result: object = None
+        """What the operation found or made all the same, such as a VerifyResult."""
 
     def __str__(self) -> str:
         shown = [describe_cause(cause) for cause in self.causes[:5]]

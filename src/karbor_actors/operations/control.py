@@ -102,7 +102,6 @@ class OperationControl:
         self._ledger = Ledger(run, outbox)
         self._intake = Intake(run.planned, runners, workers)
         self._refs: dict[int, ActorRef[HookActor]] = {}
-        self._decision_pending = False
         self._attempts: dict[int, int] = {}
         """By hook of a recovered operation that had begun: the number of its next attempt."""
 
@@ -137,12 +136,7 @@ class OperationControl:
     @property
     def is_over(self) -> bool:
         """Whether nothing runs, nothing will, and everything is recorded."""
-        return (
-            self.schedule.is_over
-            and not self.undo.unfinished
-            and not self._decision_pending
-            and self._ledger.is_clear
-        )
+        return self.schedule.is_over and not self.undo.unfinished and self._ledger.is_clear
 
     @property
     def is_stalled(self) -> bool:
@@ -190,8 +184,8 @@ class OperationControl:
             self.schedule.withdraw(hook)
         for ref in self._refs.values():
             ref.tell(Withdraw())
-        self._ledger.add_record(JournalRecord.of_abort_decision(reason))
-        self._decision_pending = True
+        decision = JournalRecord.of_abort_decision(reason)
+        self._ledger.add_record(decision, lambda: self.undo.add_begun(reason))
         self.request_flush()
 
     def look_at_clock(self) -> None:
@@ -286,8 +280,14 @@ class OperationControl:
             self.abort(reason)
         self.undo.hooks_changed(touched)
         if self.reason is None:
-            self.undo.add(touched, reason)
-            self.doomed += touched
+            decision = JournalRecord.of_abort_decision(reason, touched)
+            self._ledger.add_record(decision, lambda: self._undo_doomed(touched, reason))
+        self.request_flush()
+
+    def _undo_doomed(self, resources: list[int], reason: AbortReason) -> None:
+        """Undo *resources*, which lost a hook; that it was decided is recorded."""
+        self.undo.add(resources, reason)
+        self.doomed += resources
         self.request_flush()
 
     # -- what abort actors ask
@@ -361,7 +361,6 @@ class OperationControl:
         return HookFailedError(key, str(report.attempt.hook), report.attempt.number, why)
 
     def _journal_written(self, report: JournalWritten) -> None:
-        self._ledger.written()
         if report.error is not None:
             self._journal_failed(report, report.error)
         else:
@@ -372,9 +371,7 @@ class OperationControl:
                 self._tell(hook_of(completion), CompletionDurable())
             for hook in report.intents:
                 self._tell(hook, IntentDurable())
-        if self._decision_pending and self.reason is not None and self._ledger.is_clear:
-            self._decision_pending = False
-            self.undo.add_begun(self.reason)
+        self._ledger.written(report)
 
     def _journal_failed(self, report: JournalWritten, error: BaseException) -> None:
         """Give up what could not be recorded: nothing that is not durable counts as done."""

@@ -6,7 +6,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.actors import ThreadDispatcher
+from karbor_actors.actors import ThreadDispatcher, current_dispatcher
 from karbor_actors.errors import DispatcherClosedError
 from karbor_actors.model import RetryPolicy
 from karbor_actors.operations.conflicts import LockRequest, LockTable
@@ -85,6 +85,12 @@ class Engine:
         """Wait until no operation is left; return whether that is so."""
         with self._lock:
             return self._idle.wait_for(lambda: not self._handles, timeout)
+
+    def check_may_close(self) -> None:
+        """Refuse to close on a thread that closing waits for."""
+        if current_dispatcher() in (self._events, self.dispatcher):
+            msg = "close() waits for the thread that calls it: a done callback; use another one"
+            raise RuntimeError(msg)
 
     def close(self) -> None:
         """End every thread; all operations have ended."""

@@ -60,6 +60,9 @@ class HookTable:
         function = inspect.unwrap(outermost)
         if function is _EMPTY[name] or _is_karbors_empty(function, name):
             return ABSENT
+        if inspect.isgeneratorfunction(outermost) or inspect.isasyncgenfunction(outermost):
+            msg = f"{owner.__name__}.{name} is a generator (it has a yield): it would never run"
+            raise PluginError(msg)
         # What is called counts, not what it wraps: a plain wrapper may run a coroutine itself.
         return ASYNC if inspect.iscoroutinefunction(outermost) else SYNC
 

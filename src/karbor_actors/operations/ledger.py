@@ -9,6 +9,8 @@ from karbor_actors.operations.messages import BodyEnded, JournalWritten
 from karbor_actors.schedule import hook_number
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from karbor_actors.operations.outbox import Outbox
     from karbor_actors.operations.run import OperationRun
 
@@ -26,6 +28,7 @@ class Ledger:
         self._intents: list[int] = []
         self._completions: list[BodyEnded] = []
         self._records: list[JournalRecord] = []
+        self._then: list[Callable[[], None]] = []
         self._writing = 0
 
     @property
@@ -41,9 +44,11 @@ class Ledger:
         """Gather the completion of a hook, with what it changed."""
         self._completions.append(report)
 
-    def add_record(self, record: JournalRecord) -> None:
-        """Gather something else."""
+    def add_record(self, record: JournalRecord, then: Callable[[], None] | None = None) -> None:
+        """Gather something else; *then* is called once it is written, well or not."""
         self._records.append(record)
+        if then is not None:
+            self._then.append(then)
 
     def flush(self) -> None:
         """Hand what was gathered to the bank's writer, as one record."""
@@ -59,21 +64,24 @@ class Ledger:
                     JournalRecord.of_changes(attempt.resource, changes.state, changes.new_resources)
                 )
         record = JournalRecord.joined(records + self._records)
-        self._intents, self._completions, self._records = [], [], []
+        then = tuple(self._then)
+        self._intents, self._completions, self._records, self._then = [], [], [], []
         self._writing += 1
         journal, number = self._run.bank.journal, self._run.journal_number
 
         def written(_: Any, error: BaseException | None) -> None:
-            self._outbox.put(JournalWritten(intents, completions, error))
+            self._outbox.put(JournalWritten(intents, completions, then, error))
 
         if not self._run.bank.is_writable:  # a restore from somebody else's bank: not recorded
             written(None, None)
             return
         self._run.bank.writer.submit(lambda txn: journal.append(txn, number, record), written)
 
-    def written(self) -> None:
-        """Note that one record's fate is known."""
+    def written(self, report: JournalWritten) -> None:
+        """Note that one record's fate is known, and go on with what waited for it."""
         self._writing -= 1
+        for then in report.then:
+            then()
 
 
 def hook_of(report: BodyEnded) -> int:

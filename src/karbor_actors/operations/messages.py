@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from karbor_actors.errors import ActorCrashedError
     from karbor_actors.model import AbortReason
@@ -141,4 +141,6 @@ class JournalWritten:
 
     intents: tuple[int, ...]
     completions: tuple[BodyEnded, ...]
+    then: tuple[Callable[[], None], ...] = ()
+    """What waited for the record, and goes on even if it could not be written."""
     error: BaseException | None = None

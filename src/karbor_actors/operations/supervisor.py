@@ -358,6 +358,7 @@ class SupervisorActor(PooledActor):
             error = OperationCancelledError(f"{what} was cancelled", causes)
         else:
             error = OperationError(f"{what} failed", causes)
+        error.result = result
         if causes:
             error.__cause__ = causes[0]
         return error
@@ -372,7 +373,7 @@ class SupervisorActor(PooledActor):
         progress = self._progress()
         final = Progress(status, progress.hooks_done, progress.hooks_total, (), progress.failures)
         _LOG.info("%s %s: %s", self._verb.type, self._handle.id, status)
-        self._handle.settle(status, final, result, error)
         self._engine.runners.submit(Lane.PLAN, [_Tidying(self._verb)])
         self._engine.operation_ended(self._handle.id)
+        self._handle.settle(status, final, result, error)
         self.stop()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from karbor_actors.errors import CheckpointNotFoundError
+from karbor_actors.errors import BankError, CheckpointNotFoundError
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType, ResourceStatus
 from karbor_actors.operations.verbs.verb import (
     CallOptions,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.provider import Provider
 
+_LOG = logging.getLogger("karbor_actors.operations")
 _COPY, _TARGET = "copy", "target"
 
 
@@ -140,6 +142,14 @@ class Copy(CheckpointVerb):
             error_info=outcome.error_info(),
             point_in_time=run.checkpoint.point_in_time,
         )
+
+    def give_up(self, run: OperationRun, outcome: Outcome) -> None:
+        """Make the copy an error, so that it can be deleted; its bank may refuse that too."""
+        if self._copy is not None and self._copy.status is CheckpointStatus.COPYING:
+            try:
+                self._copy.finish(CheckpointStatus.ERROR, error_info=outcome.error_info())
+            except BankError as error:
+                _LOG.warning("the copy %s stays 'copying': %s", self._copy.id, error)
 
     def result(self, run: OperationRun, outcome: Outcome) -> Checkpoint:
         """Return the copy as it is now, for reading."""

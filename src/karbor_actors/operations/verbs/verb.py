@@ -62,8 +62,11 @@ class CallOptions:
         on_failure: str,
         timeout: float | None,
     ) -> CallOptions:
-        """Return the options as a caller gives them; ValueError for an unknown *on_failure*."""
+        """Return the options as a caller gives them; ValueError for what cannot be one."""
         failing = OnFailure(on_failure)
+        if timeout is not None and not timeout > 0:
+            msg = f"timeout is more than 0 seconds, or None, not {timeout!r}"
+            raise ValueError(msg)
         given = parameters or {}
         return cls(parameters=given, context=context, on_failure=failing, timeout=timeout)
 
