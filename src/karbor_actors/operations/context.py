@@ -28,20 +28,51 @@ if TYPE_CHECKING:
     from karbor_actors.operations.run import OperationRun
 
 _LOG = logging.getLogger("karbor_actors.hooks")
+NO_HOOK = -1
 
 
 class Attempt:
     """One run of one hook of one resource: what it may write, and whether it still may."""
 
-    __slots__ = ("alive_at", "changes", "hook", "is_fenced", "number", "resource", "run")
+    __slots__ = (
+        "_changes",
+        "alive_at",
+        "hook",
+        "hook_number",
+        "is_fenced",
+        "number",
+        "resource",
+        "run",
+    )
 
-    def __init__(self, run: OperationRun, resource: int, hook: HookName, number: int) -> None:
+    def __init__(
+        self,
+        run: OperationRun,
+        resource: int,
+        hook: HookName,
+        number: int,
+        hook_number: int = NO_HOOK,
+    ) -> None:
         self.run, self.resource, self.hook, self.number = run, resource, hook, number
-        self.changes = Changes()
+        self.hook_number = hook_number
+        """The hook's number in the schedule; NO_HOOK for ``on_abort``, which has none."""
+        self._changes: Changes | None = None
         self.is_fenced = False
         """Whether the engine gave it up."""
         self.alive_at: float | None = None
         """When it began, or last said how far it is, by the engine's clock."""
+
+    @property
+    def changes(self) -> Changes:
+        """What the hook wrote and has not made durable yet; made when first asked for."""
+        if self._changes is None:
+            self._changes = Changes()
+        return self._changes
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether there is something to make durable."""
+        return self._changes is not None and bool(self._changes)
 
     def check(self) -> None:
         """Refuse what a given-up hook still writes."""

@@ -28,7 +28,7 @@ from karbor_actors.operations.context import Attempt
 from karbor_actors.operations.hook import HookActor
 from karbor_actors.operations.hooks import ASYNC
 from karbor_actors.operations.intake import Intake
-from karbor_actors.operations.ledger import Ledger, hook_of
+from karbor_actors.operations.ledger import Ledger
 from karbor_actors.operations.messages import (
     BodyEnded,
     BodyFailed,
@@ -43,7 +43,7 @@ from karbor_actors.operations.recovery import abort_reason
 from karbor_actors.operations.runner import Lane
 from karbor_actors.operations.undo import Undo
 from karbor_actors.operations.watch import Watch
-from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name, hook_number
+from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,7 +214,7 @@ class OperationControl:
         if attempt.hook is HookName.ON_ABORT:
             self.undo.body_ended(BodyEnded(attempt, began=True, error=error))
         else:
-            self._tell(hook_number(attempt.resource, attempt.hook), BodyFailed(error))
+            self._tell(attempt.hook_number, BodyFailed(error))
 
     def _came_late(self, attempt: Attempt) -> None:
         """Undo once more what a body did that was given up and has now returned."""
@@ -241,7 +241,7 @@ class OperationControl:
         resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
         number += self._attempts.get(hook, 1) - 1
         lane = self._intake.lane(hook)
-        attempt = Attempt(self.run, resource, name, number)
+        attempt = Attempt(self.run, resource, name, number, hook)
         call = HookCall(attempt, lane or Lane.MAIN, self._outbox.put)
         self.watch.begin(call, self.dispatcher.now())
         self._intake.add_call(call, lane)
@@ -337,7 +337,7 @@ class OperationControl:
             ref.tell(message)
 
     def _body_ended(self, report: BodyEnded) -> None:
-        hook = hook_of(report)
+        hook = report.attempt.hook_number
         error = report.error or self._left_behind(hook, report)
         if not report.began:
             self._tell(hook, NotBegun())
@@ -366,9 +366,9 @@ class OperationControl:
         else:
             for completion in report.completions:
                 attempt = completion.attempt
-                if attempt.changes:
+                if attempt.has_changes:
                     self.run.memory.apply(attempt.resource, attempt.changes)
-                self._tell(hook_of(completion), CompletionDurable())
+                self._tell(attempt.hook_number, CompletionDurable())
             for hook in report.intents:
                 self._tell(hook, IntentDurable())
         self._ledger.written(report)
@@ -380,8 +380,8 @@ class OperationControl:
         self.abort(AbortReason(AbortKind.FAILURE, describe_cause(error)))
         for hook in report.intents:  # their bodies have not run
             self._drop(hook, self.schedule.withdraw)
-        for hook in map(hook_of, report.completions):
-            self._drop(hook, self.schedule.fail)
+        for completion in report.completions:
+            self._drop(completion.attempt.hook_number, self.schedule.fail)
 
     def _drop(self, hook: int, forget: Callable[[int], object]) -> None:
         """End *hook* and its actor, without a word to downstream."""

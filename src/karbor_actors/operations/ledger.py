@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.operations.messages import BodyEnded, JournalWritten
-from karbor_actors.schedule import hook_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,10 +54,10 @@ class Ledger:
         if not (self._intents or self._completions or self._records):
             return
         intents, completions = tuple(self._intents), tuple(self._completions)
-        records = [JournalRecord.of_hooks(intents, [hook_of(c) for c in completions])]
+        records = [JournalRecord.of_hooks(intents, [c.attempt.hook_number for c in completions])]
         for completion in completions:
             attempt = completion.attempt
-            if attempt.changes:
+            if attempt.has_changes:
                 changes = attempt.changes
                 records.append(
                     JournalRecord.of_changes(attempt.resource, changes.state, changes.new_resources)
@@ -82,8 +81,3 @@ class Ledger:
         self._writing -= 1
         for then in report.then:
             then()
-
-
-def hook_of(report: BodyEnded) -> int:
-    """Return the number of the hook that *report* is about."""
-    return hook_number(report.attempt.resource, report.attempt.hook)
