@@ -30,13 +30,13 @@ from karbor_actors.operations.hooks import ASYNC
 from karbor_actors.operations.intake import Intake
 from karbor_actors.operations.ledger import Ledger
 from karbor_actors.operations.messages import (
+    COMPLETION_DURABLE,
+    RUN_HOOK,
     BodyEnded,
     BodyFailed,
-    CompletionDurable,
     IntentDurable,
     JournalWritten,
     NotBegun,
-    RunHook,
     Withdraw,
 )
 from karbor_actors.operations.recovery import abort_reason
@@ -324,7 +324,7 @@ class OperationControl:
             self._intake.leave(hook)
             return
         ref = self._refs[hook] = HookActor.start_on(self.dispatcher, self, hook)
-        ref.tell(RunHook())
+        ref.tell(RUN_HOOK)
 
     def _retire(self, hook: int) -> None:
         if self._refs.pop(hook, None) is not None:
@@ -368,7 +368,7 @@ class OperationControl:
                 attempt = completion.attempt
                 if attempt.has_changes:
                     self.run.memory.apply(attempt.resource, attempt.changes)
-                self._tell(attempt.hook_number, CompletionDurable())
+                self._tell(attempt.hook_number, COMPLETION_DURABLE)
             for hook in report.intents:
                 self._tell(hook, IntentDurable())
         self._ledger.written(report)

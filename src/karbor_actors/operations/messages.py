@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,6 +84,9 @@ class RunHook:
     """To a hook actor: every upstream hook actor has told its completion."""
 
 
+RUN_HOOK: Final = RunHook()
+
+
 @dataclass(frozen=True, slots=True)
 class IntentDurable:
     """To a hook actor: its intent is recorded; the body may run."""
@@ -106,6 +109,9 @@ class CompletionDurable:
     """To a hook actor: its completion is recorded; downstream may be told."""
 
 
+COMPLETION_DURABLE: Final = CompletionDurable()
+
+
 @dataclass(frozen=True, slots=True)
 class RetryDue:
     """To a hook or abort actor from its timer: try again."""
@@ -126,8 +132,7 @@ class AbortSucceeded:
     """To an abort actor: its body returned."""
 
 
-@dataclass(frozen=True, slots=True)
-class BodyEnded:
+class BodyEnded(NamedTuple):
     """What a worker reports of one run of a hook's body."""
 
     attempt: Attempt
