@@ -253,10 +253,10 @@ class OperationControl:
         """Let *hook*'s downstream hooks run."""
         self._retire(hook)
         self._intake.add(self.schedule.complete(hook))
-        resource = hook // HOOKS_PER_RESOURCE
-        self.watch.completed(resource, hook_name(hook))
+        resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
+        self.watch.completed(resource, name)
         self.undo.hooks_changed([resource])
-        self.emit("hook_completed", resource, hook_name(hook))
+        self.emit("hook_completed", resource, name)
         self.request_flush()
 
     def hook_withdrawn(self, hook: int) -> None:

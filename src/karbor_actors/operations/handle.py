@@ -84,6 +84,8 @@ class OperationHandle:
         self._progress = Progress(OperationStatus.QUEUED)
         self._lock = threading.Lock()
         self._streams: list[EventStream] = []
+        self.has_listeners = False
+        """Whether events are wanted."""
 
     def __repr__(self) -> str:
         return f"<OperationHandle {self._type} {self._id} {self._status}>"
@@ -170,6 +172,7 @@ class OperationHandle:
         with self._lock:
             if not self._future.done():
                 self._streams.append(stream)
+                self.has_listeners = True
                 return stream
         stream.close()
         return stream
@@ -185,11 +188,6 @@ class OperationHandle:
         return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
 
     # -- for the supervisor
-
-    @property
-    def has_listeners(self) -> bool:
-        """Whether events are wanted."""
-        return bool(self._streams)
 
     def attach(self, supervisor: ActorRef[Any]) -> None:
         """Say which actor runs the operation."""
