@@ -418,3 +418,11 @@ class BankMachine(RuleBasedStateMachine):
 
 TestBankMachine = BankMachine.TestCase
 TestBankMachine.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+
+
+def test_a_directory_with_other_peoples_files_becomes_no_bank(tmp_path):
+    (tmp_path / "letters.txt").write_text("mine")
+    with pytest.raises(BankPathError, match="not empty and holds no bank"):
+        Bank.open(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]

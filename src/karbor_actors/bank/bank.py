@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.bank import checkpoint_rows as rows
-from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
 from karbor_actors.bank.block_check import repack
 from karbor_actors.bank.block_rebuild import free_unneeded
 from karbor_actors.bank.blocks import BlockStore
@@ -23,7 +22,7 @@ from karbor_actors.bank.journal import Journal
 from karbor_actors.bank.keys import unpack_u64
 from karbor_actors.bank.lease import Lease
 from karbor_actors.bank.manifests import Manifests
-from karbor_actors.bank.opening import make_directory, open_objects
+from karbor_actors.bank.opening import make_directory, open_objects, open_writer
 from karbor_actors.bank.parts import BankParts
 from karbor_actors.bank.rebuild import RebuildReport, rebuild_records
 from karbor_actors.bank.transactions import Table
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from karbor_actors.actors.dispatcher import Dispatcher
+    from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
     from karbor_actors.bank.transactions import Transaction
     from karbor_actors.bank.writer import Change, Writer
     from karbor_actors.graph import ResourceGraph
@@ -109,19 +109,12 @@ class Bank:
             if not readonly:
                 make_directory(path, create=create)
                 closing.callback(Lease(path).release)
-            environment = Environment(
-                os.path.join(path, "bank.lmdb"), readonly=readonly, create=create
-            )
+            records = os.path.join(path, "bank.lmdb")
+            environment = Environment(records, readonly=readonly, create=create)
             closing.callback(environment.close)
             store = open_objects(path, objects, writable=not readonly)
             closing.callback(store.close)
-            writer: BankWriter | ReadonlyWriter
-            if readonly:
-                refusal = BankReadonlyError(f"the bank {path} was opened for reading only")
-                writer = ReadonlyWriter(refusal)
-            else:
-                environment.next_epoch()
-                writer = BankWriter(environment, dispatcher)
+            writer = open_writer(environment, path, dispatcher)
             closing.callback(writer.close)
             blocks = BlockStore(environment, store, None if readonly else writer)
             closing.callback(blocks.close)

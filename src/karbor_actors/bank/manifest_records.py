@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from karbor_actors.bank import checkpoint_rows as rows
-from karbor_actors.bank.block_rows import segment_rows
+from karbor_actors.bank.block_rows import segment_key, segment_rows
 from karbor_actors.bank.keys import (
     SECTION_SIZE,
     pack_u64,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _PIECE = 1 << 20
 _BATCH_BYTES = 4 << 20
 _BATCH_ROWS = 1000
+_ONE_SEGMENT = 1024
 _KINDS = {
     rows.RESOURCE_CONSISTENCY: CONSISTENCY,
     rows.RESOURCE_ERRORS: ERRORS,
@@ -150,6 +151,10 @@ def _pages(
     """
     pages: list[Record] = []
     size = 0
+    if first == 0 < end <= _ONE_SEGMENT:  # a scan would read the next streams' too
+        digests = reader.get(Table.STREAMS, segment_key(stream, end - 1))
+        if digests is not None and len(digests) == end * DIGEST_SIZE:
+            return [[BLOCKS, digests]], end
     if first < end:
         for _, last, digests in segment_rows(reader, stream, first):
             if last + 1 - len(digests) // DIGEST_SIZE != first:

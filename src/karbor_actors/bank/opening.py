@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
 from karbor_actors.bank.faults import open_error
-from karbor_actors.errors import BankPathError
+from karbor_actors.errors import BankPathError, BankReadonlyError
 from karbor_actors.store.local import LocalStore
 from karbor_actors.store.objects import open_store
 
 if TYPE_CHECKING:
+    from karbor_actors.actors.dispatcher import Dispatcher
+    from karbor_actors.bank.environment import Environment
     from karbor_actors.store.objects import ObjectStore
+
+_OWN = frozenset({"bank.lmdb", "lease", "lost+found", "objects"})
+"""What may stand in a directory that is to hold a bank."""
 
 
 def make_directory(path: str, *, create: bool) -> None:
@@ -24,6 +30,12 @@ def make_directory(path: str, *, create: bool) -> None:
     try:
         if create:
             os.makedirs(path, mode=0o700, exist_ok=True)
+            found = set(os.listdir(path))
+            # A rebuild that was killed may have left a bank's records under a side name only.
+            if found - _OWN and not any(name.startswith("bank.lmdb") for name in found):
+                raise BankPathError(
+                    f"{path} is not empty and holds no bank; name a new or an empty directory"
+                )
         elif not os.path.isdir(path):
             raise BankPathError(f"there is no bank in {path}")
     except OSError as error:
@@ -39,3 +51,14 @@ def open_objects(path: str, objects: ObjectStore | str | None, *, writable: bool
     if isinstance(objects, str):
         return open_store(objects, writable=writable)
     return objects
+
+
+def open_writer(
+    environment: Environment, path: str, dispatcher: Dispatcher | None
+) -> BankWriter | ReadonlyWriter:
+    """Return what writes to the bank in *path*, or refuses to."""
+    if environment.readonly:
+        refusal = BankReadonlyError(f"the bank {path} was opened for reading only")
+        return ReadonlyWriter(refusal)
+    environment.next_epoch()
+    return BankWriter(environment, dispatcher)
