@@ -12,7 +12,7 @@ import io
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.errors import ObjectNotFoundError
+from karbor_actors.errors import BlockMissingError, ObjectNotFoundError
 from karbor_filesystem.errors import ManifestError
 from karbor_filesystem.manifest import data_key
 
@@ -144,8 +144,8 @@ class DataWriter:
     def _take_over(self, stream: Any, *, is_bundle: bool) -> int | None:
         try:
             self._writer.reuse(data_key(self._count), stream)
-        except ObjectNotFoundError:
-            return None
+        except (ObjectNotFoundError, BlockMissingError):
+            return None  # the files are read instead, and their lost blocks stored anew
         if is_bundle:
             self.bundled += stream.size
         return self._next()

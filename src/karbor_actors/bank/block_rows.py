@@ -23,6 +23,7 @@ from karbor_actors.store.codec import DIGEST_SIZE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from karbor_actors.bank.block_health import BlockHealth
     from karbor_actors.bank.transactions import Reader, Transaction
     from karbor_actors.store.packs import PackEntry
 
@@ -209,11 +210,13 @@ def unreferenced(reader: Reader) -> Iterator[tuple[bytes, int, bytes]]:
         yield key, _number(key[1:9]), key[9:]
 
 
-def stage(transaction: Transaction, batches: Sequence[Batch]) -> list[int]:
+def stage(
+    transaction: Transaction, batches: Sequence[Batch], health: BlockHealth | None = None
+) -> list[int]:
     """Record *batches*: their segments, the references they make, their packs.
 
     A block that is there already, whoever stored it, is referred to where it is, and the copy
-    in the batch's pack is dead.
+    in the batch's pack is dead; but one that is lost by *health* is found in that copy now.
 
     Returns:
         the packs that hold nothing but dead copies; they are FREEING.
@@ -232,21 +235,27 @@ def stage(transaction: Transaction, batches: Sequence[Batch]) -> list[int]:
         entry.digest: (batch.pack, entry) for batch in reversed(batches) for entry in batch.entries
     }
     live = {batch.pack: [0, 0] for batch in batches if batch.pack is not None}
-    rows = []
+    rows, dead = [], []
     for digest in sorted(counts):
-        row = block_row(transaction, digest)
+        row, references = block_row(transaction, digest), 0
+        if row is not None and digest in brought and health and health.is_lost(digest, row.pack):
+            references = row.references
+            if lower_pack(transaction, row.pack, 1, row.stored_length):
+                dead.append(row.pack)
+            health.stored_anew(transaction, digest)
+            row = None
         if row is None:
             pack, entry = brought.get(digest, (None, None))
             if pack is None or entry is None:
                 raise BlockMissingError(digest.hex(), "a stream that is being written")
             numbers = (entry.offset, entry.stored_length, entry.raw_length, entry.codec)
-            row = BlockRow(pack, *numbers, 0)
+            row = BlockRow(pack, *numbers, references)
             live[pack][0] += 1
             live[pack][1] += entry.stored_length
         rows.append((digest, row._replace(references=row.references + counts[digest]).packed()))
     transaction.put_many(Table.BLOCKS, rows)
     transaction.put_many(Table.STREAMS, sorted(segments))
-    return _put_packs(transaction, batches, live)
+    return dead + _put_packs(transaction, batches, live)
 
 
 def _put_packs(

@@ -29,6 +29,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from karbor_actors.bank import block_rows
+from karbor_actors.bank.block_health import BlockHealth
 from karbor_actors.bank.block_rows import HOLE, PackRow, PackState, block_row, pack_key
 from karbor_actors.bank.block_sweep import Sweeper
 from karbor_actors.bank.transactions import Table
@@ -104,6 +105,8 @@ class BlockStore:
         self._has_reserved = False
         self._bank_id = b""
         self._opening = 0
+        self.health = BlockHealth(environment, objects, self.object_name, writer)
+        """Knows which blocks cannot be counted on."""
         self.sweeper = Sweeper(environment, self.write, self.next_ids, self.delete_pack)
         """Knows who may still need what, and frees the rest."""
         try:
@@ -237,13 +240,22 @@ class BlockStore:
         return _submit(self.encoders, self.encode, raws)
 
     def known(self, digests: Sequence[bytes]) -> list[bool]:
-        """Tell for each digest whether an open session may count on its block."""
+        """Tell for each digest whether an open session may count on its block.
+
+        It may not on one that was found damaged, or whose pack is lost or cut: such a block is
+        stored anew, and its record then names the new place.
+        """
         with self.environment.snapshot() as snapshot:
-            return [
-                digest == HOLE
-                or ((row := block_row(snapshot, digest)) is not None and row.references > 0)
-                for digest in digests
-            ]
+            rows = [None if d == HOLE else block_row(snapshot, d) for d in digests]
+            sizes = self.health.unseen_packs(snapshot, [row.pack for row in rows if row])
+        self.health.look_at(sizes)
+        return [
+            digest == HOLE
+            or (
+                row is not None and row.references > 0 and not self.health.is_lost(digest, row.pack)
+            )
+            for digest, row in zip(digests, rows, strict=True)
+        ]
 
     def read(self, digest: bytes, raw_length: int, where: str) -> bytes:
         """Return a block's raw bytes, verified.
@@ -263,7 +275,11 @@ class BlockStore:
         if row.raw_length != raw_length:
             reason = f"it is recorded with {row.raw_length} bytes, not {raw_length}"
             raise BlockCorruptError(digest.hex(), where, reason)
-        return decode(data, row.codec, raw_length, digest, where)
+        try:
+            return decode(data, row.codec, raw_length, digest, where)
+        except BlockCorruptError:
+            self.health.mark_damaged(digest)
+            raise
 
     def submit_read(self, digest: bytes, raw_length: int, where: str) -> Future[bytes]:
         """Read on another thread."""

@@ -149,7 +149,7 @@ class Pipeline:
         Returns:
             packs that hold dead copies only.
         """
-        dead = block_rows.stage(transaction, batches)
+        dead = block_rows.stage(transaction, batches, self._blocks.health)
         for ids in self._listed:
             transaction.delete(Table.GARBAGE, block_rows.range_key(ids.start))
         return dead
@@ -282,7 +282,7 @@ class Pipeline:
         def change(transaction: Transaction) -> list[int]:
             for ids in ranges:
                 block_rows.put_range(transaction, ids.start, ids.stop)
-            return block_rows.stage(transaction, batches)
+            return block_rows.stage(transaction, batches, self._blocks.health)
 
         self._staging = batches
         self._blocks.sweeper.bury(self._blocks.write(change))

@@ -12,7 +12,7 @@ from karbor_actors.bank.stream_patch import Patch, Piece
 from karbor_actors.bank.stream_pipeline import Flow, Pipeline
 from karbor_actors.bank.stream_reader import AHEAD, StreamReader
 from karbor_actors.bank.stream_rows import StreamInfo, block_count, pack_row, show
-from karbor_actors.errors import BankError
+from karbor_actors.errors import BankError, BlockMissingError
 from karbor_actors.store.codec import BLOCK_SIZE, DIGEST_SIZE
 
 if TYPE_CHECKING:
@@ -205,12 +205,21 @@ class StreamSession:
                 piece = next(iterator, None)
                 if piece is not None and len(piece.digests) % DIGEST_SIZE:
                     raise ValueError(f"{len(piece.digests)} bytes are no digests")
+                if piece is not None and piece.raw is None:
+                    self._check_known(flow.key, piece.digests)
             if piece is None:
                 return
             if piece.raw is None:
                 pipeline.refer(flow, piece.digests)
             else:
                 pipeline.feed(flow, piece.raw)
+
+    def _check_known(self, key: str, digests: bytes) -> None:
+        """Refuse to refer to a block that cannot be counted on."""
+        listed = block_rows.digests_in(digests)
+        for digest, is_known in zip(listed, self._blocks.known(listed), strict=True):
+            if not is_known:
+                raise BlockMissingError(digest.hex(), f"the stored data for stream {key!r}")
 
     def _running(self, *, check: bool = True) -> Pipeline:
         if self._pipeline is None:
