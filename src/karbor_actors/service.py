@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.errors import (
@@ -16,7 +17,6 @@ from karbor_actors.errors import (
 from karbor_actors.model import (
     AbortKind,
     AbortReason,
-    CheckpointStatus,
     OnFailure,
     OperationType,
     Plan,
@@ -27,7 +27,7 @@ from karbor_actors.operations.verbs.copy import Copy
 from karbor_actors.operations.verbs.delete import Delete
 from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.operations.verbs.restore import Restore
-from karbor_actors.operations.verbs.verb import CallOptions, Verb, checkpoint_lock
+from karbor_actors.operations.verbs.verb import CallOptions, Verb
 from karbor_actors.operations.verbs.verify import Verify
 from karbor_actors.provider import Provider, ProviderRegistry
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.journal import OperationRecord
-    from karbor_actors.errors import ResourceKey
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.planning import PlannedOperation
 
@@ -58,7 +57,7 @@ class ProtectionService:
             raise ValueError(msg)
         self._engine = Engine(workers, abort_grace=abort_grace)
         self._registry = ProviderRegistry()
-        self._recovery = Recovery(self._engine, self._registry.all, self._find_previous)
+        self._recovery = Recovery(self._engine, self._registry.all)
         self._recovered: list[OperationHandle] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -371,28 +370,12 @@ class ProtectionService:
         operation_id = _new_id()
         options = CallOptions.of(parameters, context, on_failure, timeout)
 
-        def find_previous(key: ResourceKey) -> Checkpoint | None:
-            return self._find_previous(operation_id, provider, plan.name, key)
-
-        return Protect(operation_id, provider, options, plan, find_previous)
+        pin = partial(self._engine.pin, operation_id)
+        return Protect(operation_id, provider, options, plan, pin)
 
     def _find(self, checkpoint_id: str, provider: str | None) -> tuple[Provider, Checkpoint]:
         self._check_open()
         return self._registry.find_checkpoint(checkpoint_id, provider)
-
-    def _find_previous(
-        self, operation_id: str, provider: Provider, plan: str, key: ResourceKey
-    ) -> Checkpoint | None:
-        """Return, and pin, the newest available checkpoint that holds *key*, of the plan first."""
-        for wanted in (plan, None):
-            for checkpoint in provider.bank.checkpoints(
-                plan=wanted, status=CheckpointStatus.AVAILABLE
-            ):
-                if key in checkpoint.resource_graph and self._engine.pin(
-                    operation_id, checkpoint_lock(provider.bank, checkpoint.id)
-                ):
-                    return checkpoint
-        return None
 
 
 def _new_id() -> str:

@@ -647,3 +647,27 @@ def test_protectables_see_a_mapping_of_the_callers_as_attributes(service, tmp_pa
     service.protect(plan("one"), context={"tenant": "blue"}).result(DEADLINE)
 
     assert seen == ["blue"]
+
+
+def test_previous_of_a_checkpoint_that_is_being_deleted_is_an_older_one(service, tmp_path, journal):
+    seen: list[Any] = []
+    deleting = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if (verb, hook) == ("delete", "on_main"):
+            deleting.pass_through()
+        if (verb, hook) == ("protect", "on_main"):
+            previous = call["context"].previous
+            seen.append(previous and previous.id)
+
+    add(service, tmp_path, journal, behave, children={})
+    first, second = [service.protect(plan("one")).result(DEADLINE) for _ in range(2)]
+    delete = service.delete(second.id)
+    deleting.wait_entered()
+    service.protect(plan("one")).result(DEADLINE)
+    service.protect(plan("two")).result(DEADLINE)
+    deleting.open()
+    delete.result(DEADLINE)
+
+    assert seen == [None, first.id, first.id, None]

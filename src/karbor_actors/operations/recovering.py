@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import replay
@@ -19,15 +20,11 @@ from karbor_actors.operations.verbs.verify import Verify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.journal import OperationRecord
-    from karbor_actors.errors import ResourceKey
     from karbor_actors.operations.engine import Engine
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.verbs.verb import Verb
     from karbor_actors.provider import Provider
-
-    FindPrevious = Callable[[str, Provider, str, ResourceKey], Checkpoint | None]
 
 _LOG = logging.getLogger("karbor_actors.operations")
 
@@ -38,16 +35,10 @@ class Recovery:
     Args:
         engine: Where operations run.
         providers: Returns the providers by name.
-        find_previous: As for :class:`~karbor_actors.operations.verbs.protect.Protect`.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        providers: Callable[[], dict[str, Provider]],
-        find_previous: FindPrevious,
-    ) -> None:
-        self._engine, self._providers, self._find_previous = engine, providers, find_previous
+    def __init__(self, engine: Engine, providers: Callable[[], dict[str, Provider]]) -> None:
+        self._engine, self._providers = engine, providers
         self._waiting: list[tuple[Provider, OperationRecord]] = []
         """Copies whose target has not been added yet."""
 
@@ -102,11 +93,7 @@ class Recovery:
         checkpoint_id = record.checkpoint_id
         if record.type is OperationType.PROTECT:
             plan = Plan.from_dict(provider.bank.checkpoint(checkpoint_id).plan)
-
-            def find_previous(key: ResourceKey) -> Checkpoint | None:
-                return self._find_previous(record.id, provider, plan.name, key)
-
-            return Protect(record.id, provider, options, plan, find_previous)
+            return Protect(record.id, provider, options, plan, partial(self._engine.pin, record.id))
         if record.type is OperationType.COPY:
             target = self._providers().get(copy_target(record) or "")
             if target is None:

@@ -13,19 +13,20 @@ from karbor_actors.graph import build_graph
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
 from karbor_actors.operations.conflicts import LockRequest
 from karbor_actors.operations.context import CallerContext
+from karbor_actors.operations.previous import PreviousCheckpoints
 from karbor_actors.operations.verbs.verb import (
     CallOptions,
     Verb,
+    checkpoint_lock,
     resource_locks,
 )
 from karbor_actors.schema import merge_call_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.writer import Change
-    from karbor_actors.errors import ResourceKey
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.model import Plan, Resource
     from karbor_actors.operations.outcome import Outcome
@@ -61,7 +62,7 @@ class Protect(Verb):
 
     Args:
         plan: What to protect.
-        find_previous: Finds, and pins, the newest good checkpoint that holds a resource.
+        pin: Lets the operation share a lock until it ends; False if somebody has it alone.
     """
 
     type: ClassVar[OperationType] = OperationType.PROTECT
@@ -74,10 +75,13 @@ class Protect(Verb):
         provider: Provider,
         options: CallOptions,
         plan: Plan,
-        find_previous: Callable[[ResourceKey], Checkpoint | None],
+        pin: Callable[[Hashable], bool],
     ) -> None:
         super().__init__(operation_id, provider, options)
-        self._plan, self._find_previous = plan, find_previous
+        self._plan = plan
+        self._find_previous = PreviousCheckpoints(
+            self.bank, plan.name, lambda found: pin(checkpoint_lock(self.bank, found))
+        )
 
     def plan(self) -> PlannedOperation:
         """Ask the protectable plugins for the graph, the protection plugins for operations.
