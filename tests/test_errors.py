@@ -123,9 +123,7 @@ def test_a_long_cycle_is_shown_by_its_ends():
 def test_faults_are_all_in_the_sentence():
     error = errors.PlanError([Fault("name", "is missing"), Fault("resources", "names no resource")])
 
-    assert str(error) == (
-        "the plan is not valid: name: is missing; resources: names no resource"
-    )
+    assert str(error) == ("the plan is not valid: name: is missing; resources: names no resource")
 
 
 def test_a_lookup_that_had_no_resource_is_told_without_one():

@@ -42,6 +42,13 @@ def service_with(
     return service
 
 
+def join_workers() -> None:
+    """Wait for the threads whose hooks were given up: closing does not."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(("karbor-prepare", "karbor-main", "karbor-abort")):
+            thread.join(DEADLINE)
+
+
 @pytest.mark.parametrize(
     ("hook", "limits"),
     [
@@ -76,9 +83,7 @@ def test_a_hung_hook_is_given_up_and_its_operation_ends_before_it_returns(
     finally:
         returns.set()
         service.close()
-    for thread in threading.enumerate():
-        if thread.name.startswith("karbor-"):
-            thread.join(DEADLINE)
+    join_workers()
     assert len(late) == 1
 
 
@@ -164,9 +169,7 @@ def test_a_hung_abort_leaves_its_resource_abort_pending_and_the_operation_ends(t
     finally:
         returns.set()
         service.close()
-    for thread in threading.enumerate():
-        if thread.name.startswith("karbor-"):
-            thread.join(DEADLINE)
+    join_workers()
 
 
 def test_hung_hooks_do_not_use_up_the_workers(tmp_path, journal):
@@ -184,9 +187,7 @@ def test_hung_hooks_do_not_use_up_the_workers(tmp_path, journal):
     finally:
         returns.set()
         service.close()
-    for thread in threading.enumerate():
-        if thread.name.startswith("karbor-"):
-            thread.join(DEADLINE)
+    join_workers()
 
 
 def test_a_resource_is_held_until_the_hook_that_its_operation_names(tmp_path, journal):
