@@ -85,6 +85,22 @@ def _split(path: str) -> tuple[str, tuple[str, ...], str]:
 class RestoreDatabase(Operation):
     """Restores a database beside its place, checks it, and renames it into its place."""
 
+    def on_prepare_begin(
+        self, checkpoint: Any, resource: Resource, context: Any, parameters: Any, **kwargs: Any
+    ) -> None:
+        """Refuse what cannot be restored before any resource is changed."""
+        place = find_place(resource, parameters["target"], kwargs["new_resources"])
+        try:
+            with directory(place.root, place.parts) as fd:
+                if not _is_ours(stat_at(fd, place.name), context.state):
+                    _refuse_unless_free(fd, place, parameters["overwrite"])
+        except FileNotFoundError:
+            return  # the directory is made with what is restored beside the database
+        except OSError as error:
+            if isinstance(error, KarborError):
+                raise
+            raise RestorePlaceError(place.path, reason_of(error)) from error
+
     def on_main(
         self, checkpoint: Any, resource: Resource, context: Any, parameters: Any, **kwargs: Any
     ) -> None:

@@ -418,3 +418,7 @@ def test_without_its_extra_the_command_line_says_what_to_install(cli, tmp_path):
     assert process.stderr == (
         "error: the command line needs its extra: pip install 'karbor-actors[cli]'\n"
     )
+
+
+def test_an_empty_path_is_not_the_current_directory(cli):
+    assert "PATH: is empty" in cli.fails(3, "protect", "--bank", "bank", "")

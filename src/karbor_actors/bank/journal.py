@@ -105,6 +105,8 @@ class OperationRecord:
                 extra=get("extra", dict),
                 number=number,
             )
+        except BankFormatError:
+            raise
         except ValueError as error:
             raise BankFormatError(f"{what} is damaged: {error}") from error
 

@@ -40,6 +40,8 @@ def plan_of_paths(paths: Sequence[str], name: str | None, provider: Provider) ->
         ResourceMissingError: Nothing is at a path, or nothing that can be protected.
         ListingError: A plugin failed.
     """
+    if not all(paths):
+        raise PlanError([Fault("PATH", "is empty; name a directory or a file")])
     resources = [_resource_at(os.path.realpath(path), provider) for path in paths]
     return Plan(name or resources[0].name or LOCAL, provider.name, list(dict.fromkeys(resources)))
 

@@ -8,7 +8,15 @@ import pytest
 
 from databases import balance_of, content_of, make_database, move_money, open_writer
 from helpers import DEADLINE
-from karbor_actors import Bank, Plan, ProtectionService, Provider, Resource, ResourceStatus
+from karbor_actors import (
+    Bank,
+    OperationError,
+    Plan,
+    ProtectionService,
+    Provider,
+    Resource,
+    ResourceStatus,
+)
 from karbor_filesystem import DirectoryProtectable, DirectoryProtection
 from karbor_sqlite import DatabaseProtectable, DatabaseProtection
 
@@ -94,3 +102,16 @@ def test_the_directory_does_not_keep_the_database_too(service, data):
 
     section = checkpoint.get_resource_bank_section(("FileSystem::Directory", str(data)))
     assert sum(stream.size for stream in section.list_streams()) < 100_000
+
+
+def test_a_restore_that_the_database_refuses_has_changed_no_file(service, data):
+    """Overwriting was allowed for the directory only: the refusal comes before any change."""
+    make_database(data / "app.db")
+    (data / "notes.txt").write_text("saved")
+    checkpoint = protect(service, data)
+    (data / "notes.txt").write_text("changed since")
+    parameters = {"FileSystem::Directory": {"overwrite": True}}
+
+    with pytest.raises(OperationError, match="overwrite"):
+        service.restore(checkpoint.id, parameters=parameters).result(DEADLINE)
+    assert (data / "notes.txt").read_text() == "changed since"
