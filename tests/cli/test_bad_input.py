@@ -422,3 +422,8 @@ def test_without_its_extra_the_command_line_says_what_to_install(cli, tmp_path):
 
 def test_an_empty_path_is_not_the_current_directory(cli):
     assert "PATH: is empty" in cli.fails(3, "protect", "--bank", "bank", "")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1"])
+def test_a_time_limit_is_a_positive_number_of_seconds(cli, seconds):
+    assert "--timeout" in cli.fails(2, "protect", "--bank", "bank", ".", f"--timeout={seconds}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -44,8 +45,21 @@ _PARAMETERS = (
         help="A TOML file of parameters: a table for each type, or TYPE#ID.",
     ),
 )
+
+
+def _check_finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    """Refuse what click's range lets pass: nan, and a number of seconds without an end."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of seconds")
+    return value
+
+
 _TIMEOUT = click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="At most."
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_check_finite,
+    metavar="SECONDS",
+    help="At most.",
 )
 _ALLOW_PARTIAL = click.option(
     "--allow-partial", is_flag=True, help="Take a checkpoint in which some resources failed."
