@@ -96,7 +96,12 @@ class FusedWriter:
         return self._fuse.run(lambda: self._environment.commit(change))
 
     def submit(self, change: Any, on_done: Any) -> None:
-        raise NotImplementedError
+        try:
+            value = self.write(change)
+        except Exception as error:
+            on_done(None, error)
+        else:
+            on_done(value, None)
 
 
 class FusedStore:
