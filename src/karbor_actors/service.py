@@ -312,6 +312,23 @@ class ProtectionService:
                 return handle
         raise OperationNotFoundError(operation_id)
 
+    def abort(self, operation_id: str) -> OperationHandle:
+        """Cancel an operation that runs, or try again to undo what an ended one left pending.
+
+        Raises:
+            OperationNotFoundError: It has ended, and nothing of it is pending.
+        """
+        self._check_open()
+        for handle in self._engine.handles():
+            if handle.id == operation_id:
+                handle.cancel()
+                return handle
+        for provider in self._registry.all().values():
+            again = self._recovery.undo_again(provider, operation_id)
+            if again is not None:
+                return again
+        raise OperationNotFoundError(operation_id)
+
     def operation_history(self, provider: str, limit: int | None = None) -> list[OperationRecord]:
         """Return the recorded operations of a provider's bank, newest first."""
         return list(self.provider(provider).bank.journal.operations(limit=limit))

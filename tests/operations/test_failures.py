@@ -490,3 +490,45 @@ def test_a_failed_verify_has_its_result(service, tmp_path, journal):
         service.verify(checkpoint.id).result(DEADLINE)
 
     assert caught.value.result.resources[(TYPE, "one")] is ResourceStatus.FAILED
+
+
+def test_a_pending_abort_is_tried_again_on_request_and_at_the_next_start(tmp_path, journal):
+    is_broken = [True]
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        failing(("on_complete", "server"))(verb, hook, resource, call)
+        if (hook, resource.id) == ("on_abort", "disk1") and is_broken[0]:
+            raise OSError("the array does not answer")
+
+    with ProtectionService(workers=4) as service:
+        add(service, tmp_path, journal, behave)
+        handle = service.protect(plan("server"))
+        assert handle.wait(DEADLINE)
+        assert service.abort(handle.id).wait(DEADLINE)
+    with ProtectionService(workers=4) as service:  # a start tries, too
+        add(service, tmp_path, journal, behave)
+        (again,) = service.recovered
+        assert again.wait(DEADLINE)
+        assert service.operation_history("local")[0].abort_pending == 1
+        is_broken[0] = False
+        assert service.abort(handle.id).wait(DEADLINE)
+
+        (record,) = service.operation_history("local")
+        assert record.abort_pending == 0
+        (checkpoint,) = service.provider("local").bank.checkpoints()
+        assert checkpoint.resource_status(thing("disk1")) is ResourceStatus.ABORTED
+        with pytest.raises(OperationNotFoundError):
+            service.abort(handle.id)
+    assert journal.aborted().count("disk1") == 3 + 3 + 3 + 1
+    assert journal.aborted().count("server") == 1
+
+
+def test_abort_cancels_an_operation_that_runs(service, tmp_path, journal):
+    gate = Gate()
+    add(service, tmp_path, journal, waiting_at(gate, "on_main", "one"), children={})
+    handle = service.protect(plan("one"))
+    gate.wait_entered()
+    assert service.abort(handle.id) is handle
+    gate.open()
+    with pytest.raises(OperationCancelledError):
+        handle.result(DEADLINE)

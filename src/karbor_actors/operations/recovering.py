@@ -7,7 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import replay
-from karbor_actors.errors import CheckpointNotFoundError, KarborError, describe_cause
+from karbor_actors.errors import (
+    CheckpointNotFoundError,
+    KarborError,
+    OperationNotFoundError,
+    describe_cause,
+)
 from karbor_actors.model import OperationStatus, OperationType, Plan
 from karbor_actors.operations.recovery import Recovered, call_parameters
 from karbor_actors.operations.verbs.copy import Copy, copy_target
@@ -61,6 +66,14 @@ class Recovery:
         handles = [self._start(owner, record) for owner, record in waiting]
         handles += [self._start(provider, record) for record in records]
         return [handle for handle in handles if handle is not None]
+
+    def undo_again(self, provider: Provider, operation_id: str) -> OperationHandle | None:
+        """Try again what an ended operation could not undo; None if nothing of it is pending."""
+        try:
+            record = provider.bank.journal.get(operation_id)
+        except OperationNotFoundError:
+            return None
+        return self._start(provider, record) if record.abort_pending else None
 
     def _start(self, provider: Provider, record: OperationRecord) -> OperationHandle | None:
         try:

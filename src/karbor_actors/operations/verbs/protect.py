@@ -148,7 +148,8 @@ class Protect(Verb):
     def conclude(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Return what makes the checkpoint available, partial or error."""
         if run.checkpoint.status is not CheckpointStatus.PROTECTING:
-            return None  # only aborts that were pending were left to do
+            now = run.checkpoint.status  # only aborts that were pending were left to do
+            return run.checkpoint.finish_change(now, expected={now}, statuses=outcome.resources)
         status = {
             OperationStatus.SUCCEEDED: CheckpointStatus.AVAILABLE,
             OperationStatus.PARTIAL: CheckpointStatus.PARTIAL,
