@@ -53,8 +53,7 @@ class ProtectionService:
 
     def __init__(self, *, workers: int = 16, abort_grace: float = ABORT_GRACE) -> None:
         if workers < 1:
-            msg = f"workers must be at least 1, not {workers}"
-            raise ValueError(msg)
+            raise ValueError(f"workers must be at least 1, not {workers}")
         self._engine = Engine(workers, abort_grace=abort_grace)
         self._registry = ProviderRegistry()
         self._recovery = Recovery(self._engine, self._registry.all)
@@ -264,16 +263,18 @@ class ProtectionService:
         parameters: Mapping[str, Mapping[str, Any]] | None = None,
         context: Any = None,
         on_failure: str = OnFailure.ABORT,
+        to: str = "",
     ) -> PlannedOperation:
         """Return what a verb would run, in what order, without running it. Blocks.
 
         Args:
-            operation_type: ``"protect"``, ``"restore"``, ``"verify"`` or ``"delete"``.
+            operation_type: The verb, such as ``"protect"``.
             subject: The Plan for protect; a checkpoint's id for the others.
             provider: As for :meth:`restore`, and so the others.
             parameters: See there.
             context: See there.
             on_failure: See there.
+            to: For copy: the provider whose bank would get it.
 
         Raises:
             GraphError: The graph cannot be built.
@@ -285,14 +286,14 @@ class ProtectionService:
             return self._protect_verb(subject, parameters, context, on_failure, None).plan()
         options = CallOptions.of(parameters, context, on_failure, None)
         found, checkpoint = self._find(str(subject), provider)
+        if kind is OperationType.COPY:
+            target = self.provider(to)
+            return Copy(_new_id(), found, options, checkpoint.id, target, again=True).plan()
         verbs: dict[OperationType, type[Restore | Verify | Delete]] = {
             OperationType.RESTORE: Restore,
             OperationType.VERIFY: Verify,
             OperationType.DELETE: Delete,
         }
-        if kind not in verbs:
-            msg = "a dry run of copy needs a target; plan restore, verify or delete"
-            raise ValueError(msg)
         return verbs[kind](_new_id(), found, options, checkpoint.id).plan()
 
     # -- operations
@@ -365,8 +366,7 @@ class ProtectionService:
         if self._closed:
             raise ServiceClosedError
         if os.getpid() != self._pid:
-            msg = "the service belongs to the process that made it; make another after a fork"
-            raise ServiceClosedError(msg)
+            raise ServiceClosedError("the service is its process's; make another after a fork")
 
     def _start(self, verb: Verb) -> OperationHandle:
         with self._lock:

@@ -671,3 +671,15 @@ def test_previous_of_a_checkpoint_that_is_being_deleted_is_an_older_one(service,
     delete.result(DEADLINE)
 
     assert seen == [None, first.id, first.id, None]
+
+
+@pytest.mark.parametrize("verb", ["restore", "verify", "copy", "delete"])
+def test_every_verb_has_a_dry_run_that_runs_nothing(service, tmp_path, journal, verb):
+    add(service, tmp_path, journal)
+    service.add_provider(provider(tmp_path / "other", RecordingProtection(journal), name="offsite"))
+    checkpoint = protect(service)
+    planned = service.plan_operation(verb, checkpoint.id, to="offsite")
+
+    assert planned.hook_count == 16
+    assert journal.hooks(verb) == []
+    assert service.provider("offsite").bank.checkpoints() == []
