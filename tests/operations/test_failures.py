@@ -37,17 +37,6 @@ if TYPE_CHECKING:
 TREE = {"server": ["disk1", "disk2"]}
 
 
-@pytest.fixture
-def journal() -> Journal:
-    return Journal()
-
-
-@pytest.fixture
-def service() -> Any:
-    with ProtectionService(workers=4) as service:
-        yield service
-
-
 def add(
     service: ProtectionService, path: Path, journal: Journal, behave: Any = None, **kw: Any
 ) -> RecordingProtection:

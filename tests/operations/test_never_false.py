@@ -45,11 +45,6 @@ Call = dict[str, Any]
 
 
 @pytest.fixture
-def journal() -> Journal:
-    return Journal()
-
-
-@pytest.fixture
 def service() -> Iterator[ProtectionService]:
     with ProtectionService(workers=2, abort_grace=0.05) as found:
         yield found

@@ -53,17 +53,6 @@ EDGES = [
 ]
 
 
-@pytest.fixture
-def journal() -> Journal:
-    return Journal()
-
-
-@pytest.fixture
-def service() -> Any:
-    with ProtectionService(workers=4) as service:
-        yield service
-
-
 def add(
     service: ProtectionService,
     path: Path,

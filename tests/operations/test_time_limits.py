@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 SHORT = 0.05
 
 
-@pytest.fixture
-def journal() -> Journal:
-    return Journal()
-
-
 def service_with(
     path: Path, journal: Journal, behave: Any, limits: Any, children: Any = None, **kwargs: Any
 ) -> ProtectionService:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +11,7 @@ from karbor_actors import Bank, Resource
 from karbor_actors.errors import HookCancelledError
 from karbor_actors.graph import build_graph
 from karbor_sqlite import DatabaseProtectable, DatabaseProtection
+from plugins.hooks import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,21 +24,6 @@ DEFAULTS = {
     "verify": {"foreign_keys": False, "scratch": None},
     "restore": {"target": None, "overwrite": False},
 }
-
-
-class State(dict):
-    """``context.state``: what was not flushed is lost by :meth:`crash`."""
-
-    def __init__(self):
-        super().__init__()
-        self._durable: dict[str, Any] = {}
-
-    def flush(self):
-        self._durable = dict(self)
-
-    def crash(self):
-        self.clear()
-        self.update(self._durable)
 
 
 class Context:
