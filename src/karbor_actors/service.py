@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
-import uuid
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from karbor_actors.errors import (
-    Fault,
-    OperationNotFoundError,
-    PlanError,
-    ServiceClosedError,
-)
-from karbor_actors.model import (
-    AbortKind,
-    AbortReason,
-    OnFailure,
-    OperationType,
-    Plan,
-)
+from karbor_actors.errors import OperationNotFoundError, ServiceClosedError
+from karbor_actors.model import AbortKind, AbortReason, OnFailure, OperationType, Plan
 from karbor_actors.operations.engine import ABORT_GRACE, Engine
 from karbor_actors.operations.recovering import Recovery
-from karbor_actors.operations.verbs.copy import Copy
-from karbor_actors.operations.verbs.delete import Delete
-from karbor_actors.operations.verbs.protect import Protect
-from karbor_actors.operations.verbs.restore import Restore
-from karbor_actors.operations.verbs.verb import CallOptions, Verb
-from karbor_actors.operations.verbs.verify import Verify
+from karbor_actors.operations.verbs.making import VerbMaker
+from karbor_actors.operations.verbs.verb import CallOptions, CheckpointVerb, Verb
 from karbor_actors.provider import Provider, ProviderRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.planning import PlannedOperation
@@ -49,13 +31,21 @@ class ProtectionService:
     Args:
         workers: Threads for hook bodies, in each of three lanes: prepare, main, abort.
         abort_grace: Seconds that a resource's abort waits for its descendants at most.
+        engine: What runs the operations, for a simulation; closed with the service.
     """
 
-    def __init__(self, *, workers: int = 16, abort_grace: float = ABORT_GRACE) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = 16,
+        abort_grace: float = ABORT_GRACE,
+        engine: Engine | None = None,
+    ) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, not {workers}")
-        self._engine = Engine(workers, abort_grace=abort_grace)
+        self._engine = engine or Engine(workers, abort_grace=abort_grace)
         self._registry = ProviderRegistry()
+        self._verbs = VerbMaker(self._engine, self._registry)
         self._recovery = Recovery(self._engine, self._registry.all)
         self._recovered: list[OperationHandle] = []
         self._lock = threading.Lock()
@@ -135,7 +125,9 @@ class ProtectionService:
             ProviderNotFoundError: Its provider was not added.
             ServiceClosedError: The service was closed.
         """
-        return self._start(self._protect_verb(plan, parameters, context, on_failure, timeout))
+        self._check_open()
+        options = CallOptions.of(parameters, context, on_failure, timeout)
+        return self._start(self._verbs.protect(plan, options))
 
     def restore(
         self,
@@ -164,11 +156,10 @@ class ProtectionService:
             AmbiguousCheckpointError: Several checkpoints begin so.
             CheckpointStateError: It is not available.
         """
+        self._check_open()
         options = CallOptions.of(parameters, context, on_failure, timeout)
-        found, checkpoint = self._find(checkpoint_id, provider)
-        verb = Restore(_new_id(), found, options, checkpoint.id, allow_partial=allow_partial)
-        verb.check_status(checkpoint)
-        return self._start(verb)
+        verb = self._verbs.restore(checkpoint_id, provider, options, allow_partial=allow_partial)
+        return self._start_checked(verb)
 
     def verify(
         self,
@@ -185,11 +176,9 @@ class ProtectionService:
         The arguments are those of :meth:`restore`; but a fault in one resource does not keep
         the others from being checked, unless ``on_failure="abort"`` says so.
         """
+        self._check_open()
         options = CallOptions.of(parameters, context, on_failure, timeout)
-        found, checkpoint = self._find(checkpoint_id, provider)
-        verb = Verify(_new_id(), found, options, checkpoint.id)
-        verb.check_status(checkpoint)
-        return self._start(verb)
+        return self._start_checked(self._verbs.verify(checkpoint_id, provider, options))
 
     def copy(
         self,
@@ -217,20 +206,12 @@ class ProtectionService:
             again: Whether to copy although a finished copy is there; else that one is the result.
             allow_partial: See there.
         """
+        self._check_open()
         options = CallOptions.of(parameters, context, on_failure, timeout)
-        target = self.provider(to)
-        found, checkpoint = self._find(checkpoint_id, provider)
-        verb = Copy(
-            _new_id(),
-            found,
-            options,
-            checkpoint.id,
-            target,
-            again=again,
-            allow_partial=allow_partial,
+        verb = self._verbs.copy(
+            checkpoint_id, provider, options, to=to, again=again, allow_partial=allow_partial
         )
-        verb.check_status(checkpoint)
-        return self._start(verb)
+        return self._start_checked(verb)
 
     def delete(
         self,
@@ -248,11 +229,11 @@ class ProtectionService:
         The arguments are those of :meth:`restore`; *force* removes the checkpoint although
         delete hooks fail, which then ends as a PartialOperationError that names them.
         """
+        self._check_open()
         options = CallOptions.of(parameters, context, on_failure, timeout)
-        found, checkpoint = self._find(checkpoint_id, provider)
-        verb = Delete(_new_id(), found, options, checkpoint.id, force=force)
-        verb.check_status(checkpoint)
-        return self._start(verb)
+        return self._start_checked(
+            self._verbs.delete(checkpoint_id, provider, options, force=force)
+        )
 
     def plan_operation(
         self,
@@ -281,20 +262,10 @@ class ProtectionService:
             ParametersError: Parameters do not fit their schemas.
             PluginError: A plugin failed.
         """
+        self._check_open()
         kind = OperationType(operation_type)
-        if kind is OperationType.PROTECT:
-            return self._protect_verb(subject, parameters, context, on_failure, None).plan()
         options = CallOptions.of(parameters, context, on_failure, None)
-        found, checkpoint = self._find(str(subject), provider)
-        if kind is OperationType.COPY:
-            target = self.provider(to)
-            return Copy(_new_id(), found, options, checkpoint.id, target, again=True).plan()
-        verbs: dict[OperationType, type[Restore | Verify | Delete]] = {
-            OperationType.RESTORE: Restore,
-            OperationType.VERIFY: Verify,
-            OperationType.DELETE: Delete,
-        }
-        return verbs[kind](_new_id(), found, options, checkpoint.id).plan()
+        return self._verbs.of_type(kind, subject, provider, options, to).plan()
 
     # -- operations
 
@@ -373,27 +344,5 @@ class ProtectionService:
             self._check_open()
             return self._engine.start(verb.operation_id, verb)
 
-    def _protect_verb(
-        self,
-        plan: Plan | str,
-        parameters: Mapping[str, Mapping[str, Any]] | None,
-        context: Any,
-        on_failure: str,
-        timeout: float | None,
-    ) -> Protect:
-        if not isinstance(plan, Plan):
-            raise PlanError([Fault("plan", f"is {plan!r}, not a Plan")])
-        provider = self.provider(plan.provider)
-        operation_id = _new_id()
-        options = CallOptions.of(parameters, context, on_failure, timeout)
-
-        pin = partial(self._engine.pin, operation_id)
-        return Protect(operation_id, provider, options, plan, pin)
-
-    def _find(self, checkpoint_id: str, provider: str | None) -> tuple[Provider, Checkpoint]:
-        self._check_open()
-        return self._registry.find_checkpoint(checkpoint_id, provider)
-
-
-def _new_id() -> str:
-    return str(uuid.uuid4())
+    def _start_checked(self, verb: CheckpointVerb) -> OperationHandle:
+        return self._start(self._verbs.checked(verb))

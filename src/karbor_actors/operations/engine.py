@@ -38,6 +38,7 @@ class Engine:
         abort_grace: Seconds that an abort waits for its descendants at most.
         dispatcher: Where the actors run; one control thread by default.
         runners: Where bodies run; threads by default.
+        events: Where done callbacks run; one thread by default.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class Engine:
         abort_grace: float = ABORT_GRACE,
         dispatcher: Dispatcher | None = None,
         runners: Runners | None = None,
+        events: Dispatcher | None = None,
     ) -> None:
         self.workers, self.abort_grace = workers, abort_grace
         self.dispatcher: Dispatcher = dispatcher or ThreadDispatcher(name="karbor-control")
         self.runners = runners or Runners(workers)
-        self._events = ThreadDispatcher(name="karbor-events")
+        self._events: Dispatcher = events or ThreadDispatcher(name="karbor-events")
         self._locks = LockTable()
         self._waiting: dict[str, ActorRef[Any]] = {}
         self._lock = threading.Lock()
