@@ -16,6 +16,7 @@ PACKAGE = "karbor_actors"
 
 LAYERS = (
     "errors",
+    "faultpoints",
     "plain",
     "model",
     "limits",

@@ -25,6 +25,7 @@ from pykka import ActorDeadError, ActorRef, ActorRegistry, ThreadingFuture
 from pykka._envelope import Envelope
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
+from karbor_actors import faultpoints
 from karbor_actors.actors.dispatcher import current_dispatcher, logger
 
 if TYPE_CHECKING:
@@ -202,9 +203,12 @@ class Mailbox:
                 return  # the actor was given up meanwhile: only then do others take from it
             reply_to = None
             if type(message) is Envelope:
-                reply_to = message.reply_to
-                message = message.message
+                message, reply_to = message.message, message.reply_to
             try:
+                if faultpoints.injector is not None and _may_fail(message, reply_to):
+                    message = faultpoints.injector.on_message(actor, message)
+                    if message is faultpoints.NOTHING:
+                        continue
                 if type(message) in _PYKKA_MESSAGES:
                     response = actor._handle_receive(message)  # noqa: SLF001
                 else:
@@ -323,6 +327,11 @@ class PooledRef(ActorRef[A]):
                 mailbox.drain()
         elif mailbox.claim.acquire(False):
             mailbox.dispatcher.schedule(mailbox)  # type: ignore[union-attr]
+
+
+def _may_fail(message: Any, reply_to: object) -> bool:
+    """Return whether faults may be injected: in what was told, and is the actor's own."""
+    return reply_to is None and type(message) not in _PYKKA_MESSAGES
 
 
 def _tell_watcher(actor: PooledActor, error: BaseException) -> None:

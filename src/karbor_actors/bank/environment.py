@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import lmdb
 
+from karbor_actors import faultpoints
 from karbor_actors.bank.faults import open_error, record_error
 from karbor_actors.bank.mapping import MappedFile, data_file
 from karbor_actors.bank.transactions import Snapshot, Table, Transaction
@@ -264,8 +265,12 @@ class Environment:
                     outcomes = [self._run(whole, change) for change in changes]
             finally:
                 whole.end()
+            if faultpoints.injector is not None:
+                faultpoints.injector.on_commit(self.path, "before")
             raw.commit()
         file.extend()
+        if faultpoints.injector is not None:
+            faultpoints.injector.on_commit(self.path, "after")
         return outcomes
 
     def _run(self, transaction: Transaction, change: Change[Any]) -> Outcome:

@@ -46,6 +46,8 @@ The tree (a leaf also inherits the builtin that a caller would catch)::
     +-- ServiceClosedError              RuntimeError
     +-- DispatcherClosedError           RuntimeError
     +-- ActorCrashedError                              an actor of this operation died
+    +-- FaultPlanError                  ValueError     rules of faults that cannot be
+    +-- InjectedFaultError              RuntimeError   raised on purpose, by a test's FaultPlan
 """
 
 from karbor_actors.errors.banks import (
@@ -95,9 +97,11 @@ from karbor_actors.errors.operations import (
     CannotResumeError,
     CheckpointStateError,
     DispatcherClosedError,
+    FaultPlanError,
     FencedError,
     HookCancelledError,
     HookFailedError,
+    InjectedFaultError,
     OperationCancelledError,
     OperationError,
     OperationNotFoundError,
@@ -129,10 +133,12 @@ __all__ = [
     "CycleError",
     "DispatcherClosedError",
     "Fault",
+    "FaultPlanError",
     "FencedError",
     "GraphError",
     "HookCancelledError",
     "HookFailedError",
+    "InjectedFaultError",
     "KarborError",
     "ListingError",
     "MissingPluginError",

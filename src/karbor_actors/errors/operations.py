@@ -127,3 +127,11 @@ class DispatcherClosedError(KarborError, RuntimeError):
 
 class ActorCrashedError(KarborError):
     """An actor of the engine died; the operation it served failed cleanly."""
+
+
+class InjectedFaultError(KarborError, RuntimeError):
+    """What a ``FaultPlan`` raises in a hook or an actor, to see what becomes of it."""
+
+
+class FaultPlanError(KarborError, ValueError):
+    """Rules of faults that cannot be."""

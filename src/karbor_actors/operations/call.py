@@ -7,6 +7,7 @@ import inspect
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors import faultpoints
 from karbor_actors.errors import HookFailedError, describe_cause
 from karbor_actors.model import HookName
 from karbor_actors.operations.context import HookContext
@@ -41,29 +42,30 @@ class HookCall:
         self.attempt, self.lane, self._report, self._extra = attempt, lane, report, extra
 
     def run(self) -> None:
-        """Run a plain hook."""
-        if not self._may_begin():
+        """Run a plain hook: begin, body, end."""
+        if not self.begin():
             return
         error: BaseException | None = None
         try:
-            if self.attempt.run.recovered is not None:
-                self._resume()
-            self._engine_part()
-            hook = self._hook()
-            if hook is not None:
-                result = hook(*self._arguments(), **self._keywords())
-                if result is not None and inspect.isawaitable(result):
-                    asyncio.run(_await(result))
+            if faultpoints.injector is not None:
+                faultpoints.injector.on_hook(self.attempt, "before")
+            result = self.body()
+            if result is not None:
+                asyncio.run(_await(result))
+            if faultpoints.injector is not None:
+                faultpoints.injector.on_hook(self.attempt, "after")
         except BaseException as raised:
             error = raised
-        self._end(error)
+        self.end(error)
 
     async def run_async(self) -> None:
         """Run an ``async def`` hook."""
-        if not self._may_begin():
+        if not self.begin():
             return
         error: BaseException | None = None
         try:
+            if faultpoints.injector is not None:
+                await asyncio.to_thread(faultpoints.injector.on_hook, self.attempt, "before")
             if self.attempt.run.recovered is not None:
                 await asyncio.to_thread(self._resume)
             if self._has_engine_part():
@@ -71,20 +73,38 @@ class HookCall:
             hook = self._hook()
             if hook is not None:
                 await hook(*self._arguments(), **self._keywords())
+            if faultpoints.injector is not None:
+                await asyncio.to_thread(faultpoints.injector.on_hook, self.attempt, "after")
         except BaseException as raised:
             error = raised
-        self._end(error)
+        self.end(error)
 
-    def _may_begin(self) -> bool:
+    def body(self) -> Any:
+        """Run the hook, and what the engine does with it; return what is to be awaited, or None.
+
+        What the hook raises is raised.
+        """
+        if self.attempt.run.recovered is not None:
+            self._resume()
+        self._engine_part()
+        hook = self._hook()
+        if hook is None:
+            return None
+        result = hook(*self._arguments(), **self._keywords())
+        return result if result is not None and inspect.isawaitable(result) else None
+
+    def begin(self) -> bool:
+        """Note that the body begins; False, reported, if nothing begins any more."""
         attempt = self.attempt
-        if attempt.run.is_cancelled and attempt.hook is not HookName.ON_ABORT:
+        if attempt.is_unwanted:
             self._report(BodyEnded(attempt, began=False))
             return False
         attempt.alive_at = attempt.run.clock()
         attempt.run.begin_hook(attempt.resource, attempt.hook, attempt.number)
         return True
 
-    def _end(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
+        """Report how the body ended; after :meth:`begin`, once."""
         attempt = self.attempt
         attempt.run.end_hook(attempt.resource)
         if error is not None:

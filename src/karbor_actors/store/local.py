@@ -18,6 +18,7 @@ import stat
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from karbor_actors import faultpoints
 from karbor_actors.errors import BankFullError, BankPathError, ObjectNotFoundError, StoreError
 from karbor_actors.store.objects import (
     check_name,
@@ -76,6 +77,8 @@ class LocalStore:
         file_name = _file_name(name)
         tmp_name = secrets.token_hex(8)
         try:
+            if faultpoints.injector is not None:
+                faultpoints.injector.on_put(name, "before")
             try:
                 self._write(tmp_name, data)
                 with self._folder(name, create=True) as folder:
@@ -85,6 +88,8 @@ class LocalStore:
                 with contextlib.suppress(OSError):  # renamed already, or removed at the next open
                     os.unlink(tmp_name, dir_fd=self._tmp)
                 raise
+            if faultpoints.injector is not None:
+                faultpoints.injector.on_put(name, "after")
         except OSError as error:
             raise _failure(f"cannot write object {name} in {self.directory}", error) from error
 

@@ -1,5 +1,7 @@
 """For tests and measurements of the engine, and of programs that embed it."""
 
+from karbor_actors.testing.fault_rules import Action, Point, Rule
+from karbor_actors.testing.faults import FaultPlan, Fired, install_faults_from_environment
 from karbor_actors.testing.graphs import SHAPES, SyntheticGraph, make_graph
 from karbor_actors.testing.synthetic import (
     Figures,
@@ -13,11 +15,17 @@ from karbor_actors.testing.synthetic import (
 
 __all__ = [
     "SHAPES",
+    "Action",
+    "FaultPlan",
     "Figures",
+    "Fired",
+    "Point",
+    "Rule",
     "SyntheticGraph",
     "SyntheticProtectable",
     "SyntheticProtection",
     "Work",
+    "install_faults_from_environment",
     "make_graph",
     "run_synthetic",
     "synthetic_plan",
