@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from karbor_actors.actors.timers import Timer
 
 
+class SimulatedCrash(BaseException):
+    """Unwinds what a simulated process was doing when it was killed."""
+
+
 class SimulatedDispatcher(Dispatcher):
     """Runs actors on the thread that calls it, one message at a time, as *seed* decides.
 
@@ -48,6 +52,8 @@ class SimulatedDispatcher(Dispatcher):
         self._ready: list[Runnable] = []
         self._timers = TimerQueue()
         self._closed = False
+        self.is_halted = False
+        """Whether the simulated process was killed: nothing runs any more."""
         self._thread = threading.get_ident()
 
     def __repr__(self) -> str:
@@ -59,7 +65,7 @@ class SimulatedDispatcher(Dispatcher):
             self._ready.append(runnable)
         self._check_thread()  # last: the message is in the mailbox, its actor must not be stuck
 
-    def call_later(self, delay: float, fn: Callable[[], None]) -> Timer:
+    def call_later(self, delay: float, fn: Callable[[], object]) -> Timer:
         """See `Dispatcher.call_later`; *delay* is in virtual seconds."""
         self._check_thread()
         if self._closed:
@@ -77,7 +83,7 @@ class SimulatedDispatcher(Dispatcher):
             until: a virtual time; timers due later count as nothing left.
         """
         self._check_thread()
-        if not self._ready and not self._jump(until):
+        if self.is_halted or (not self._ready and not self._jump(until)):
             return False
         chosen = self.rng.randrange(len(self._ready))
         # Swap and pop: the order of the list means nothing.
@@ -111,6 +117,13 @@ class SimulatedDispatcher(Dispatcher):
             self._now = max(self._now, until)
         return self.steps - first
 
+    def halt(self) -> None:
+        """Run nothing more, ever: the simulated process is killed.
+
+        Whoever waits for a reply, now or later, gets SimulatedCrash.
+        """
+        self.is_halted = True
+
     def close(self, *, timeout: float | None = None) -> None:
         """See `Dispatcher.close`; *timeout* is in virtual seconds."""
         self._check_thread()
@@ -134,13 +147,16 @@ class SimulatedDispatcher(Dispatcher):
         """Run others until *future* is set.
 
         Raises:
+            SimulatedCrash: after `halt`.
             pykka.Timeout: when the virtual clock would pass the timeout.
             RuntimeError: when nothing is left that could set it.
         """
         until = None if timeout is None else self._now + timeout
-        while not future.is_set():
+        while self.is_halted or not future.is_set():
             if self.step(until=until):
                 continue
+            if self.is_halted:
+                raise SimulatedCrash
             if until is None:
                 msg = f"deadlock: {self} has nothing left to run, and a reply is missing"
                 raise RuntimeError(msg)

@@ -116,7 +116,8 @@ class Bank:
             closing.callback(store.close)
             writer = open_writer(environment, path, dispatcher)
             closing.callback(writer.close)
-            blocks = BlockStore(environment, store, None if readonly else writer)
+            is_inline = dispatcher is not None
+            blocks = BlockStore(environment, store, None if readonly else writer, inline=is_inline)
             closing.callback(blocks.close)
             manifests = Manifests(environment, writer, blocks)
             if not readonly:

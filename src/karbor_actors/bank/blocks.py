@@ -24,7 +24,6 @@ import re
 import secrets
 import struct
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ from karbor_actors.bank import block_rows
 from karbor_actors.bank.block_health import BlockHealth
 from karbor_actors.bank.block_rows import HOLE, PackRow, PackState, block_row, pack_key
 from karbor_actors.bank.block_sweep import Sweeper
+from karbor_actors.bank.inline import make_executor
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
     BankClosedError,
@@ -47,7 +47,7 @@ from karbor_actors.store.ranges import RangeReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from concurrent.futures import Future
+    from concurrent.futures import Executor, Future
 
     from karbor_actors.bank.block_rows import BlockRow
     from karbor_actors.bank.environment import Environment
@@ -77,6 +77,7 @@ class BlockStore:
         objects: where the packs are. The caller closes it, after this.
         writer: takes the changes; None for a bank that is only read.
         bank_id: of the lost records that new ones are to replace (see ``block_rebuild``).
+        inline: whether to work on the caller's threads only, for a simulation.
 
     Raises:
         BankFormatError: the records are damaged.
@@ -89,6 +90,7 @@ class BlockStore:
         writer: Writer | None,
         *,
         bank_id: bytes | None = None,
+        inline: bool = False,
     ) -> None:
         self.environment = environment
         self.objects = objects
@@ -96,8 +98,8 @@ class BlockStore:
         self._ranges = RangeReader(objects)
         workers = min(4, max(2, os.cpu_count() or 1))
         # Threads start with the first work.
-        self.encoders = ThreadPoolExecutor(workers, thread_name_prefix="karbor-blocks")
-        self._putters = ThreadPoolExecutor(_PUTTERS, thread_name_prefix="karbor-packs")
+        self.encoders = make_executor(workers, "karbor-blocks", inline=inline)
+        self._putters = make_executor(_PUTTERS, "karbor-packs", inline=inline)
         self._lock = threading.Lock()
         self._is_closed = False
         self._next_number = 0
@@ -308,7 +310,7 @@ class BlockStore:
         return self._ranges.get(self.object_name(row.pack), row.offset, row.stored_length)
 
 
-def _submit(pool: ThreadPoolExecutor, function: Callable[..., T], *args: object) -> Future[T]:
+def _submit(pool: Executor, function: Callable[..., T], *args: object) -> Future[T]:
     try:
         return pool.submit(function, *args)
     except RuntimeError as error:  # after its shutdown
