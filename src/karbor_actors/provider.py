@@ -51,7 +51,9 @@ class Provider:
         recovery_context: The ``context`` of operations that a restart takes up again: a
             mapping, or a callable that gets the operation's id.
         recover: What becomes of operations that a dead process left: ``"resume"`` goes on
-            with those that can and aborts the others, ``"abort"`` aborts them all.
+            with those that can and aborts the others, ``"abort"`` aborts them all, ``"ask"``
+            aborts those that cannot go on and leaves the others suspended, for
+            ``service.resume(id)`` or ``service.abort(id)``.
         description: For people.
 
     Raises:
@@ -81,8 +83,8 @@ class Provider:
             default, time_limits = time_limits, None
         self._limits = {"*": default, **(time_limits or {})}
         self.recovery_context = recovery_context
-        if recover not in {"resume", "abort"}:
-            msg = f'recover is "resume" or "abort", not {recover!r}'
+        if recover not in {"resume", "abort", "ask"}:
+            msg = f'recover is "resume", "abort" or "ask", not {recover!r}'
             raise PluginError(msg)
         self.recover = recover
         self._schemas: dict[tuple[str, str], Schema | None] = {}

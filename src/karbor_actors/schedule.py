@@ -200,6 +200,15 @@ class HookSchedule:
             return [hook // HOOKS_PER_RESOURCE]
         return self._drop_downstream(hook)
 
+    def drop(self, hook: int, *, has_begun: bool) -> list[int]:
+        """Give up a READY hook and what depends on it; return the resources that lost a hook."""
+        if self._state[hook] != READY:
+            return []
+        self.active -= 1
+        self.unfinished -= 1
+        self._state[hook] = FAILED if has_begun else DROPPED
+        return self._drop_downstream(hook)
+
     def withdraw(self, hook: int) -> None:
         """Take back a READY or BEGUN hook whose body never ran; only when closed."""
         if self._state[hook] in (READY, BEGUN):

@@ -11,7 +11,7 @@ from karbor_actors.model import AbortKind, AbortReason, OnFailure, OperationType
 from karbor_actors.operations.engine import ABORT_GRACE, Engine
 from karbor_actors.operations.recovering import Recovery
 from karbor_actors.operations.verbs.making import VerbMaker
-from karbor_actors.operations.verbs.verb import CallOptions, CheckpointVerb, Verb
+from karbor_actors.operations.verbs.options import CallOptions
 from karbor_actors.provider import Provider, ProviderRegistry
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.operations.verbs.verb import CheckpointVerb, Verb
 
 
 class ProtectionService:
@@ -61,7 +62,7 @@ class ProtectionService:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close(drain=exc_type is None)
+        self.close()
 
     # -- providers
 
@@ -285,7 +286,7 @@ class ProtectionService:
         raise OperationNotFoundError(operation_id)
 
     def abort(self, operation_id: str) -> OperationHandle:
-        """Cancel an operation that runs, or try again to undo what an ended one left pending.
+        """Cancel an operation that runs, or undo one that is suspended, or what one left pending.
 
         Raises:
             OperationNotFoundError: It has ended, and nothing of it is pending.
@@ -295,22 +296,36 @@ class ProtectionService:
             if handle.id == operation_id:
                 handle.cancel()
                 return handle
-        for provider in self._registry.all().values():
-            again = self._recovery.undo_again(provider, operation_id)
-            if again is not None:
-                return again
-        raise OperationNotFoundError(operation_id)
+        return self._taken_up(operation_id, abort=True)
+
+    def resume(self, operation_id: str) -> OperationHandle:
+        """Go on with an operation that is suspended; one that runs is left alone.
+
+        Raises:
+            OperationNotFoundError: It has ended, or there is none.
+        """
+        self._check_open()
+        return self._taken_up(operation_id, abort=False)
 
     def operation_history(self, provider: str, limit: int | None = None) -> list[OperationRecord]:
         """Return the recorded operations of a provider's bank, newest first."""
         return list(self.provider(provider).bank.journal.operations(limit=limit))
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait at most *timeout* seconds until no operation runs; return whether that is so."""
+        return self._engine.wait_idle(timeout)
+
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
-        """Wait for the running operations, then close everything. Idempotent.
+        """Suspend the running operations, then close everything. Idempotent.
+
+        An operation in which nothing is frozen or open is suspended, and goes on at the next
+        start; in another, first what is frozen or open comes to its end. Hooks that run are
+        told to leave, and given up after ``abort_grace``. What cannot be resumed is undone.
+        To wait for the operations instead, :meth:`wait` first.
 
         Args:
-            drain: False cancels the operations first; what they began is undone.
-            timeout: Seconds to wait for them; then they are cancelled.
+            drain: False cancels the operations: what they began is undone.
+            timeout: Seconds to wait for critical spans to end; then they are undone.
 
         Raises:
             RuntimeError: Called by a done callback or an actor, for whose thread it would wait.
@@ -321,7 +336,11 @@ class ProtectionService:
                 return
             self._closed = True
             providers = list(self._registry.all().values())
+        self._engine.refuse_new()
         try:
+            if drain:
+                for handle in self._engine.handles():
+                    handle.suspend()
             if not (drain and self._engine.wait_idle(timeout)):
                 for handle in self._engine.handles():
                     handle.cancel_for(AbortReason(AbortKind.SHUTDOWN))
@@ -343,6 +362,12 @@ class ProtectionService:
         with self._lock:
             self._check_open()
             return self._engine.start(verb.operation_id, verb)
+
+    def _taken_up(self, operation_id: str, *, abort: bool) -> OperationHandle:
+        handle = self._recovery.take_up(operation_id, abort=abort)
+        if handle is None:
+            raise OperationNotFoundError(operation_id)
+        return handle
 
     def _start_checked(self, verb: CheckpointVerb) -> OperationHandle:
         return self._start(self._verbs.checked(verb))

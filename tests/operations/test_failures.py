@@ -313,16 +313,16 @@ def test_many_operations_at_once_all_end(tmp_path, journal):
     assert statuses.count(OperationStatus.SUCCEEDED) == 58
 
 
-def test_closing_waits_for_what_runs_and_refuses_what_comes(tmp_path, journal):
+def test_who_waits_before_closing_sees_the_end_and_a_closed_service_refuses_what_comes(tmp_path, journal):
     gate = Gate()
     service = ProtectionService(workers=4)
     add(service, tmp_path, journal, waiting_at(gate, "on_main", "one"), children={})
     handle = service.protect(plan("one"))
     gate.wait_entered()
-    closer = threading.Thread(target=service.close)
-    closer.start()
+    assert not service.wait(0)
     gate.open()
-    closer.join(DEADLINE)
+    assert service.wait(DEADLINE)
+    service.close()
 
     assert handle.status is OperationStatus.SUCCEEDED
     with pytest.raises(ServiceClosedError):

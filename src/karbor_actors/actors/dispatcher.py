@@ -73,7 +73,7 @@ class Dispatcher(abc.ABC):
         """Have a worker call ``runnable.run()`` once; after `close()` this does nothing."""
 
     @abc.abstractmethod
-    def call_later(self, delay: float, fn: Callable[[], None]) -> Timer:
+    def call_later(self, delay: float, fn: Callable[[], object]) -> Timer:
         """Call *fn* on a worker, *delay* seconds from now (at once when negative).
 
         *fn* must be quick; what it raises is logged.

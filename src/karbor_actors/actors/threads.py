@@ -83,7 +83,7 @@ class ThreadDispatcher(Dispatcher):
         elif self._may_grow:
             self._grow()
 
-    def call_later(self, delay: float, fn: Callable[[], None]) -> Timer:
+    def call_later(self, delay: float, fn: Callable[[], object]) -> Timer:
         """See `Dispatcher.call_later`. A timer wakes a sleeping worker exactly when it is due."""
         if self._closed:
             raise DispatcherClosedError

@@ -24,9 +24,9 @@ class Timer:
 
     __slots__ = ("_fn", "_queue", "when")
 
-    def __init__(self, queue: TimerQueue, when: float, fn: Callable[[], None]) -> None:
+    def __init__(self, queue: TimerQueue, when: float, fn: Callable[[], object]) -> None:
         self._queue = queue
-        self._fn: Callable[[], None] | None = fn
+        self._fn: Callable[[], object] | None = fn
         self.when = when
         """When it is due, in seconds of its dispatcher's clock."""
 
@@ -38,6 +38,11 @@ class Timer:
         if self._queue.take(self) is not None:
             self._queue.count_cancelled()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is still to run."""
+        return self._fn is not None
+
     def run(self) -> None:
         """Call the callback, unless it was cancelled; log what it raises. For dispatchers."""
         fn = self._queue.take(self)
@@ -48,7 +53,7 @@ class Timer:
         except BaseException:  # foreign code; the worker must live on
             logger.exception("A timer's callback failed: %r", fn)
 
-    def _claim(self) -> Callable[[], None] | None:
+    def _claim(self) -> Callable[[], object] | None:
         """Return the callback the first time, None ever after; the queue's lock is held."""
         fn, self._fn = self._fn, None
         return fn
@@ -68,14 +73,14 @@ class TimerQueue:
         self._numbers = itertools.count()
         self._lock = threading.RLock()  # the collector may run a __del__ that cancels
 
-    def add(self, when: float, fn: Callable[[], None]) -> tuple[Timer, bool]:
+    def add(self, when: float, fn: Callable[[], object]) -> tuple[Timer, bool]:
         """Add a timer; return it, and whether it is now the first one due."""
         timer = Timer(self, when, fn)
         with self._lock:
             heapq.heappush(self.heap, (when, next(self._numbers), timer))
             return timer, self.heap[0][2] is timer
 
-    def take(self, timer: Timer) -> Callable[[], None] | None:
+    def take(self, timer: Timer) -> Callable[[], object] | None:
         """Return the timer's callback to the one caller that may run or drop it."""
         with self._lock:
             return timer._claim()  # noqa: SLF001

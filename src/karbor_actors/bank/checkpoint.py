@@ -138,6 +138,11 @@ class Checkpoint:
         return self._row.copied_from
 
     @property
+    def graph_digest(self) -> bytes:
+        """The digest of its graph, 32 bytes."""
+        return self._row.graph_digest
+
+    @property
     def holds(self) -> tuple[str, ...]:
         """The reasons for which it must not be deleted."""
         return tuple(reason for reason, _ in self._row.holds)

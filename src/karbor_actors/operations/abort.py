@@ -17,7 +17,7 @@ def _abort_died(actor: Any, error: BaseException) -> None:
     """Leave the resource ``abort_pending`` when its abort's actor dies of *error*: a bug."""
     crash = ActorCrashedError(f"the actor of an abort died: {describe_cause(error)}")
     crash.__cause__ = error
-    actor.control.abort_ended(actor.resource, crash)
+    actor.control.undo.finish(actor.resource, crash)
 
 
 class AbortActor(LightActor):
@@ -26,35 +26,42 @@ class AbortActor(LightActor):
     Runs on the operation's control thread; ignores cancellation.
     """
 
-    __slots__ = ("_attempt", "control", "resource")
+    __slots__ = ("_attempt", "_is_running", "control", "resource")
 
     watcher = staticmethod(_abort_died)
 
     def __init__(self, control: OperationControl, resource: int) -> None:
         super().__init__()
         self.control, self.resource = control, resource
-        self._attempt = 1
+        self._attempt = 0
+        self._is_running = False
 
     def on_receive(self, message: Any) -> None:
         """Take the abort one step further."""
         match message:
             case RunAbort():
-                self.control.dispatch_abort(self.resource, self._attempt)
+                if self._attempt == 0:
+                    self._dispatch()
             case AbortSucceeded():
-                self.control.abort_ended(self.resource, None)
-                self.stop()
+                if self._is_running:
+                    self.control.undo.finish(self.resource, None)
+                    self.stop()
             case BodyFailed(error=error):
-                self._failed(error)
+                if self._is_running:
+                    self._failed(error)
             case RetryDue():
-                self._attempt += 1
-                self.control.dispatch_abort(self.resource, self._attempt)
+                if not self._is_running:
+                    self._dispatch()
+
+    def _dispatch(self) -> None:
+        self._attempt += 1
+        self._is_running = True
+        self.control.undo.dispatch(self.resource, self._attempt)
 
     def _failed(self, error: BaseException) -> None:
+        self._is_running = False
         if self._attempt >= ABORT_RETRY.attempts:
-            self.control.abort_ended(self.resource, error)
+            self.control.undo.finish(self.resource, error)
             self.stop()
             return
-        ref = self.actor_ref
-        self.control.dispatcher.call_later(
-            ABORT_RETRY.delay(self._attempt), lambda: ref.tell(RetryDue())
-        )
+        self.control.retry_later(ABORT_RETRY.delay(self._attempt), self.actor_ref)

@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
+    from karbor_actors.bank.bank import Bank
+    from karbor_actors.errors import ResourceKey
+    from karbor_actors.graph import ResourceGraph
+
 
 @dataclass(frozen=True, slots=True)
 class LockRequest:
@@ -29,6 +33,16 @@ class LockRequest:
             and self.exclusive.isdisjoint(other.shared)
             and self.shared.isdisjoint(other.exclusive)
         )
+
+
+def checkpoint_lock(bank: Bank, checkpoint_id: str | None) -> tuple[str, str, str]:
+    """Return the lock key of a checkpoint."""
+    return ("checkpoint", str(bank.directory), checkpoint_id or "")
+
+
+def resource_locks(graph: ResourceGraph) -> frozenset[tuple[str, ResourceKey]]:
+    """Return the lock keys of the live resources."""
+    return frozenset(("resource", resource.key) for resource in graph.nodes)
 
 
 class LockTable:

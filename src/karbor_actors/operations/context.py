@@ -74,6 +74,14 @@ class Attempt:
         """Whether there is something to make durable."""
         return self._changes is not None and bool(self._changes)
 
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether the hook should not begin, or stop early."""
+        if self.hook is HookName.ON_ABORT:
+            return False
+        needed = self.run.needed
+        return self.run.is_cancelled or (needed is not None and self.hook_number not in needed)
+
     def check(self) -> None:
         """Refuse what a given-up hook still writes."""
         if self.is_fenced:
@@ -193,9 +201,7 @@ class HookContext:
     def cancelled(self) -> bool:
         """Whether the hook should stop early; may be read from any thread."""
         attempt = self._attempt
-        if attempt.is_fenced:
-            return True
-        return attempt.run.is_cancelled and attempt.hook is not HookName.ON_ABORT
+        return attempt.is_fenced or attempt.is_unwanted
 
     def check_cancelled(self) -> None:
         """Leave the hook if it should stop early.

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.errors import (
+    ActorCrashedError,
     BankError,
-    CannotResumeError,
     HookCancelledError,
     HookFailedError,
     describe_cause,
@@ -26,7 +26,6 @@ from karbor_actors.model import AbortKind, AbortReason, HookName, OnFailure, Ret
 from karbor_actors.operations.call import HookCall
 from karbor_actors.operations.context import Attempt
 from karbor_actors.operations.hook import HookActor
-from karbor_actors.operations.hooks import ASYNC
 from karbor_actors.operations.intake import Intake
 from karbor_actors.operations.ledger import Ledger
 from karbor_actors.operations.messages import (
@@ -37,23 +36,24 @@ from karbor_actors.operations.messages import (
     IntentDurable,
     JournalWritten,
     NotBegun,
+    RetryDue,
     Withdraw,
 )
-from karbor_actors.operations.recovery import abort_reason
 from karbor_actors.operations.runner import Lane
+from karbor_actors.operations.suspension import cannot_resume, needed_hooks
+from karbor_actors.operations.taking_up import take_up
 from karbor_actors.operations.undo import Undo
 from karbor_actors.operations.watch import Watch
-from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
+from karbor_actors.schedule import DONE, DROPPED, FAILED, HOOKS_PER_RESOURCE, hook_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pykka import ActorRef
 
-    from karbor_actors.actors import Dispatcher
+    from karbor_actors.actors import Dispatcher, Timer
     from karbor_actors.limits import TimeLimits
     from karbor_actors.operations.outbox import Outbox
-    from karbor_actors.operations.recovery import Recovered
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.operations.runner import Runners
 
@@ -104,34 +104,35 @@ class OperationControl:
         self._refs: dict[int, ActorRef[HookActor]] = {}
         self._attempts: dict[int, int] = {}
         """By hook of a recovered operation that had begun: the number of its next attempt."""
+        self._retries: set[Timer] = set()
 
     # -- what the supervisor asks
 
     def start(self) -> None:
         """Let the first hooks run; or those that a recovered operation has still to run."""
-        found = self.run.recovered
-        if found is None:
-            self._intake.add(self.schedule.start())
+        run = self.run
+        if run.recovered is None or run.verdict is None:
+            self.admit(self.schedule.start())
         else:
-            self._take_up(found)
+            self._attempts = take_up(self, run.recovered, run.verdict)
         self.request_flush()
 
-    def _take_up(self, found: Recovered) -> None:
-        """Go on where an earlier process stopped, or undo what it began."""
-        ready = self.schedule.resume(found.journal.completed)
-        reason = abort_reason(self.run.planned, found)
-        if reason is None:
-            self._attempts = {h: found.journal.attempts.get(h, 0) + 1 for h in ready}
-            self._intake.add(ready)
+    def admit(self, hooks: Iterable[int]) -> None:
+        """Queue *hooks*, which may run; a suspension leaves all but the needed ones."""
+        needed = self.run.needed
+        if needed is None:
+            self._intake.add(hooks)
             return
-        self.failures.append(CannotResumeError(reason.describe()))
-        for hook in ready:
-            if hook in found.journal.attempts:
-                self.schedule.fail(hook)
+        for hook in hooks:
+            if hook in needed:
+                self._intake.add([hook])
             else:
                 self.schedule.withdraw(hook)
-        self.undo.forget(resource for resource, ok in found.journal.aborts.items() if ok)
-        self.abort(reason)
+
+    def record(self, record: JournalRecord, then: Callable[[], None] | None = None) -> None:
+        """Have *record* written; *then* is called once its fate is known."""
+        self._ledger.add_record(record, then)
+        self.request_flush()
 
     @property
     def is_over(self) -> bool:
@@ -139,15 +140,25 @@ class OperationControl:
         return self.schedule.is_over and not self.undo.unfinished and self._ledger.is_clear
 
     @property
-    def is_stalled(self) -> bool:
-        """Whether hooks wait although nothing at all is under way: a lost message, or a bug."""
+    def is_idle(self) -> bool:
+        """Whether nothing is under way: no body, no write, no timer, nothing queued."""
         return (
-            self.schedule.is_stalled
-            and not self._refs
+            self.watch.is_clear
             and self._intake.is_empty
-            and not self.undo.unfinished
             and self._ledger.is_clear
+            and not self._retries
         )
+
+    def end_stall(self) -> None:
+        """End an operation in which nothing is under way any more: a message was lost."""
+        lost = ActorCrashedError("hooks wait although nothing runs: a message was lost")
+        for hook in list(self._refs):
+            self._drop(hook, self.schedule.fail)
+        self.undo.end_stall(lost)
+        if self.reason is None:
+            self.failures.append(lost)
+            self.abort(AbortReason(AbortKind.FAILURE, str(lost)))
+        self.request_flush()
 
     def take_reports(self) -> None:
         """Deal with what workers and the writer have reported."""
@@ -185,7 +196,39 @@ class OperationControl:
         for ref in self._refs.values():
             ref.tell(Withdraw())
         decision = JournalRecord.of_abort_decision(reason)
-        self._ledger.add_record(decision, lambda: self.undo.add_begun(reason))
+        self.record(decision, lambda: self.undo.add_begun(reason))
+
+    def suspend(self) -> None:
+        """End the critical spans that are open, then start nothing more; undo what cannot wait."""
+        if self.reason is not None or self.run.needed is not None:
+            return
+        planned = self.run.planned
+        stuck = cannot_resume(planned, self.schedule)
+        if stuck is not None or not self.run.bank.is_writable:
+            self.abort(AbortReason(AbortKind.SHUTDOWN, "the service was closed"))
+            return
+        self.run.needed = needed_hooks(planned, self.schedule)
+        self.admit(self._intake.clear())
+        for hook, ref in self._refs.items():
+            if hook not in self.run.needed:
+                ref.tell(Withdraw())
+        self._end_spans()
+
+    def _end_spans(self) -> None:
+        """Close the schedule once no hook is needed any more."""
+        needed = self.run.needed
+        if needed is not None and self.reason is None:
+            ended = (DONE, FAILED, DROPPED)
+            if all(self.schedule.state(hook) in ended for hook in needed):
+                self.schedule.close()
+        self.request_flush()
+
+    def leave_running(self) -> None:
+        """Give up the bodies that go on although they should stop; their grace is over."""
+        for call in self.watch.running():
+            if call.attempt.is_unwanted:
+                self.watch.ended(call.attempt.resource, call.attempt.hook)
+                self._give_up(call)
         self.request_flush()
 
     def look_at_clock(self) -> None:
@@ -208,11 +251,13 @@ class OperationControl:
         self._intake.abandon(call)
         self.late[attempt.resource, attempt.hook] = attempt
         key = self.run.planned.graph.nodes[attempt.resource].key
-        why = "it took longer than its time limit and was given up"
+        why = "it took longer than it may and was given up"
         error = HookFailedError(key, str(attempt.hook), attempt.number, why)
         error.__cause__ = TimeoutError(why)
         if attempt.hook is HookName.ON_ABORT:
             self.undo.body_ended(BodyEnded(attempt, began=True, error=error))
+        elif self.is_suspending:
+            self._drop(attempt.hook_number, self.schedule.withdraw)
         else:
             self._tell(attempt.hook_number, BodyFailed(error))
 
@@ -222,6 +267,11 @@ class OperationControl:
             if attempt.hook is not HookName.ON_ABORT:
                 self.undo.again(attempt.resource)
             self.request_flush()
+
+    @property
+    def is_suspending(self) -> bool:
+        """Whether the operation ends with nothing undone, for a later process to go on."""
+        return self.run.needed is not None and self.reason is None
 
     # -- what hook actors ask
 
@@ -236,7 +286,8 @@ class OperationControl:
 
     def dispatch(self, hook: int, number: int) -> bool:
         """Have attempt *number* of *hook* run; False if nothing starts any more."""
-        if self.schedule.is_closed:
+        needed = self.run.needed
+        if self.schedule.is_closed or (needed is not None and hook not in needed):
             return False
         resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
         number += self._attempts.get(hook, 1) - 1
@@ -252,26 +303,30 @@ class OperationControl:
     def hook_completed(self, hook: int) -> None:
         """Let *hook*'s downstream hooks run."""
         self._retire(hook)
-        self._intake.add(self.schedule.complete(hook))
+        self.admit(self.schedule.complete(hook))
         resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
         self.watch.completed(resource, name)
         self.undo.hooks_changed([resource])
         self.emit("hook_completed", resource, name)
-        self.request_flush()
+        self._end_spans()
 
     def hook_withdrawn(self, hook: int) -> None:
         """Give up *hook*, whose body did not run."""
         self._retire(hook)
         self.schedule.withdraw(hook)
         self.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])
-        self.request_flush()
+        self._end_spans()
 
     def hook_failed(self, hook: int, error: BaseException) -> None:
         """Deal with the last failure of *hook*."""
         self._retire(hook)
         resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
+        is_leaving = isinstance(error.__cause__, HookCancelledError)
+        if is_leaving and self.is_suspending:
+            self._give_back(hook)
+            return
         touched = self.schedule.fail(hook)
-        if self.reason is None or not isinstance(error.__cause__, HookCancelledError):
+        if self.reason is None or not is_leaving:
             self.failures.append(error)  # leaving early when told to is no failure
         self.emit("hook_failed", resource, name, error=describe_cause(error))
         key = self.run.planned.graph.nodes[resource].key
@@ -281,40 +336,50 @@ class OperationControl:
         self.undo.hooks_changed(touched)
         if self.reason is None:
             decision = JournalRecord.of_abort_decision(reason, touched)
-            self._ledger.add_record(decision, lambda: self._undo_doomed(touched, reason))
-        self.request_flush()
+            self.record(decision, lambda: self.undo_doomed(touched, reason))
+        self._end_spans()
 
-    def _undo_doomed(self, resources: list[int], reason: AbortReason) -> None:
+    def _give_back(self, hook: int) -> None:
+        """Leave *hook*, which left early when told to, to the process that goes on."""
+        self.schedule.withdraw(hook)
+        self._end_spans()
+
+    def undo_doomed(self, resources: list[int], reason: AbortReason) -> None:
         """Undo *resources*, which lost a hook; that it was decided is recorded."""
         self.undo.add(resources, reason)
         self.doomed += resources
-        self.request_flush()
-
-    # -- what abort actors ask
-
-    def dispatch_abort(self, resource: int, number: int) -> None:
-        """Have attempt *number* of *resource*'s ``on_abort`` run."""
-        attempt = Attempt(self.run, resource, HookName.ON_ABORT, number)
-        call = HookCall(attempt, Lane.ABORT, self._outbox.put, self.undo.arguments(resource))
-        self.watch.begin(call, self.dispatcher.now())
-        is_async = self.run.planned.abort_kinds[resource] == ASYNC
-        self._intake.add_call(call, None if is_async else Lane.ABORT)
-        self.request_flush()
-
-    def abort_ended(self, resource: int, error: BaseException | None) -> None:
-        """Deal with the end of *resource*'s abort."""
-        if not self.undo.ended(resource, error):
-            return
-        self.watch.released(resource)
-        self._ledger.add_record(JournalRecord.of_abort(resource, ok=error is None))
-        detail = {} if error is None else {"error": describe_cause(error)}
-        self.emit("abort_failed" if error else "aborted", resource, HookName.ON_ABORT, **detail)
         self.request_flush()
 
     def hook_actor_died(self, hook: int, error: BaseException) -> None:
         """Deal with the death of *hook*'s actor."""
         if hook in self._refs:
             self.hook_failed(hook, error)
+
+    def retry_later(self, delay: float, ref: ActorRef[Any]) -> Timer:
+        """Tell *ref* :class:`RetryDue` in *delay* seconds."""
+
+        def due() -> None:
+            self._retries.discard(timer)
+            if ref.is_alive():
+                ref.tell(RetryDue())
+
+        timer = self.dispatcher.call_later(delay, due)
+        self._retries.add(timer)
+        return timer
+
+    def retry_no_more(self, timer: Timer) -> None:
+        """Take back what :meth:`retry_later` returned."""
+        timer.cancel()
+        self._retries.discard(timer)
+
+    # -- what the aborts ask
+
+    def run_abort(self, attempt: Attempt, arguments: dict[str, Any], lane: Lane | None) -> None:
+        """Have an ``on_abort`` run on *lane*; None: on the event loop."""
+        call = HookCall(attempt, Lane.ABORT, self._outbox.put, arguments)
+        self.watch.begin(call, self.dispatcher.now())
+        self._intake.add_call(call, lane)
+        self.request_flush()
 
     # -- the rest
 
@@ -378,8 +443,8 @@ class OperationControl:
         if not any(isinstance(failure, BankError) for failure in self.failures):
             self.failures.append(error)
         self.abort(AbortReason(AbortKind.FAILURE, describe_cause(error)))
-        for hook in report.intents:  # their bodies have not run
-            self._drop(hook, self.schedule.withdraw)
+        for hook in report.intents:
+            self._tell(hook, NotBegun())
         for completion in report.completions:
             self._drop(completion.attempt.hook_number, self.schedule.fail)
 
@@ -391,3 +456,4 @@ class OperationControl:
             self._retire(hook)
             forget(hook)
             self.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])
+            self._end_spans()

@@ -7,12 +7,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors import ThreadDispatcher, current_dispatcher
-from karbor_actors.errors import DispatcherClosedError
+from karbor_actors.errors import DispatcherClosedError, KarborError, ServiceClosedError
 from karbor_actors.model import RetryPolicy
 from karbor_actors.operations.conflicts import LockRequest, LockTable
 from karbor_actors.operations.handle import OperationHandle
 from karbor_actors.operations.messages import Begin, LocksGranted
-from karbor_actors.operations.runner import Runners
+from karbor_actors.operations.pending import PendingAborts
+from karbor_actors.operations.runner import Lane, Runners
 from karbor_actors.operations.supervisor import SupervisorActor
 from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
 
@@ -28,6 +29,24 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("karbor_actors.operations")
 ABORT_GRACE = 30.0
 """Seconds that an abort waits for its descendants at most."""
+
+
+class _Late:
+    """Undoes what a hook did that returned after its operation's end, as a call for a worker."""
+
+    def __init__(self, engine: Engine, operation_id: str) -> None:
+        self._engine, self._operation_id = engine, operation_id
+
+    def run(self) -> None:
+        """Begin to undo it; what fails is tried again at the next start."""
+        try:
+            self._engine.undo_again(self._operation_id)
+        except KarborError as error:
+            _LOG.warning("%s stays abort_pending: %s", self._operation_id, error)
+
+    async def run_async(self) -> None:
+        """It is never asynchronous."""
+        raise NotImplementedError
 
 
 class Engine:
@@ -59,17 +78,38 @@ class Engine:
         self._lock = threading.Lock()
         self._handles: dict[str, OperationHandle] = {}
         self._idle = threading.Condition(self._lock)
+        self._is_closing = False
+        self.pending = PendingAborts()
+        """What ended operations could not undo."""
+        self.undo_again: Callable[[str], OperationHandle | None] = lambda _: None
+        """Begins to undo what an ended operation left; set by who can. Blocks on the bank."""
 
     def start(self, operation_id: str, verb: Verb) -> OperationHandle:
-        """Begin an operation; any thread."""
+        """Begin an operation; any thread.
+
+        Raises:
+            ServiceClosedError: The engine is being closed.
+        """
         handle = OperationHandle(operation_id, verb.type, self._defer)
         handle.set_checkpoint_id(verb.checkpoint_id)
         with self._lock:
+            if self._is_closing:
+                raise ServiceClosedError
             self._handles[operation_id] = handle
         ref = SupervisorActor.start_on(self.dispatcher, self, verb, handle)
         handle.attach(ref)
         ref.tell(Begin())
         return handle
+
+    def undo_first(self, request: LockRequest) -> list[OperationHandle]:
+        """Begin to undo what is pending of what *request* wants for itself. Blocks on the bank."""
+        begun = [self.undo_again(operation_id) for operation_id in self.pending.touched_by(request)]
+        return [handle for handle in begun if handle is not None]
+
+    def came_late(self, operation_id: str) -> bool:
+        """Undo once more: a body that was given up returned after its operation's end."""
+        self.runners.submit(Lane.PLAN, [_Late(self, operation_id)])
+        return True
 
     def handles(self) -> list[OperationHandle]:
         """Return the operations that have not ended; any thread."""
@@ -93,6 +133,11 @@ class Engine:
         if current_dispatcher() in (self._events, self.dispatcher):
             msg = "close() waits for the thread that calls it: a done callback; use another one"
             raise RuntimeError(msg)
+
+    def refuse_new(self) -> None:
+        """Start no operation from now on."""
+        with self._lock:
+            self._is_closing = True
 
     def close(self) -> None:
         """End every thread; all operations have ended."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pykka
 
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
-from karbor_actors.operations.messages import Cancel, GetProgress
+from karbor_actors.operations.messages import Cancel, GetProgress, Suspend
 from karbor_actors.operations.results import Event, Progress
 
 if TYPE_CHECKING:
@@ -86,6 +86,10 @@ class OperationHandle:
         self._streams: list[EventStream] = []
         self.has_listeners = False
         """Whether events are wanted."""
+        self.cancel_reason: AbortReason | None = None
+        """Why it was asked to stop, if it was: the message itself may be lost."""
+        self.is_suspended = False
+        """Whether it was asked to stop where it stands."""
 
     def __repr__(self) -> str:
         return f"<OperationHandle {self._type} {self._id} {self._status}>"
@@ -150,11 +154,17 @@ class OperationHandle:
         supervisor = self._supervisor
         if self._future.done() or supervisor is None:
             return False
+        self.cancel_reason = self.cancel_reason or reason
         try:
             supervisor.tell(Cancel(reason))
         except pykka.ActorDeadError:
             return False
         return True
+
+    def suspend(self) -> None:
+        """End what is frozen or open, then stop; the next start of the service goes on."""
+        self.is_suspended = True
+        self.tell(Suspend())
 
     def progress(self) -> Progress:
         """Return how far the operation is."""
@@ -193,15 +203,18 @@ class OperationHandle:
         """Say which actor runs the operation."""
         self._supervisor = supervisor
 
-    def tell(self, message: object) -> None:
-        """Tell the actor that runs the operation now; nobody, once it has ended."""
+    def tell(self, message: object) -> bool:
+        """Tell the actor that runs the operation now; return False once it has ended."""
         supervisor = self._supervisor
-        if supervisor is not None:
-            try:
-                supervisor.tell(message)
-            except pykka.ActorDeadError:
-                if not self._future.done():
-                    raise
+        if supervisor is None:
+            return False
+        try:
+            supervisor.tell(message)
+        except pykka.ActorDeadError:
+            if not self._future.done():
+                raise
+            return False
+        return True
 
     def emit(self, event: Event) -> None:
         """Give *event* to every listener."""

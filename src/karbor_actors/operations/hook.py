@@ -28,6 +28,10 @@ def _hook_died(actor: Any, error: BaseException) -> None:
     actor.control.hook_actor_died(actor.hook, crash)
 
 
+_NEW, _INTENDED, _RUNNING, _WAITING = range(4)
+"""Where a hook's actor stands; a message that comes twice finds it elsewhere."""
+
+
 class HookActor(LightActor):
     """Takes one hook from its first attempt to its durable completion, then stops.
 
@@ -38,7 +42,7 @@ class HookActor(LightActor):
     it go by then, so nobody will tell it anything more.
     """
 
-    __slots__ = ("_attempt", "_last_error", "_timer", "control", "hook")
+    __slots__ = ("_attempt", "_last_error", "_stage", "_timer", "control", "hook")
 
     watcher = staticmethod(_hook_died)
 
@@ -46,6 +50,7 @@ class HookActor(LightActor):
         super().__init__()
         self.control, self.hook = control, hook
         self._attempt = 1
+        self._stage = _NEW
         self._timer: Timer | None = None
         self._last_error: BaseException | None = None
 
@@ -56,26 +61,35 @@ class HookActor(LightActor):
                 self.control.hook_completed(self.hook)
                 self._stop()
             case RunHook():
-                if self.control.needs_intent(self.hook):
-                    self.control.record_intent(self.hook)
-                else:
-                    self._dispatch()
+                if self._stage == _NEW:
+                    self._begin_attempt()
             case IntentDurable():
-                self._dispatch()
+                if self._stage == _INTENDED:
+                    self._dispatch()
             case BodyFailed(error=error):
-                self._failed(error)
+                if self._stage == _RUNNING:
+                    self._failed(error)
             case RetryDue():
-                self._timer = None
-                self._attempt += 1
-                self._dispatch()
+                if self._stage == _WAITING:
+                    self._timer = None
+                    self._attempt += 1
+                    self._begin_attempt()
             case NotBegun():
                 self._give_up()
             case Withdraw():
                 if self._timer is not None:
-                    self._timer.cancel()
+                    self.control.retry_no_more(self._timer)
                     self._give_up()
 
+    def _begin_attempt(self) -> None:
+        if self.control.needs_intent(self.hook):
+            self._stage = _INTENDED
+            self.control.record_intent(self.hook)
+        else:
+            self._dispatch()
+
     def _dispatch(self) -> None:
+        self._stage = _RUNNING
         if not self.control.dispatch(self.hook, self._attempt):
             self._give_up()
 
@@ -89,10 +103,8 @@ class HookActor(LightActor):
             self._stop()
             return
         self._last_error = error
-        ref = self.actor_ref
-        self._timer = self.control.dispatcher.call_later(
-            policy.delay(self._attempt), lambda: ref.tell(RetryDue())
-        )
+        self._stage = _WAITING
+        self._timer = self.control.retry_later(policy.delay(self._attempt), self.actor_ref)
 
     def _give_up(self) -> None:
         """Leave without another attempt: as failed if one has failed, else as never run."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from karbor_actors.errors import ActorCrashedError
     from karbor_actors.model import AbortReason
     from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.steps import Step
     from karbor_actors.operations.supervisor import SupervisorActor
 
 
@@ -31,7 +32,7 @@ class LocksGranted:
 class StepDone:
     """To a supervisor: planning, opening or closing ended on its worker."""
 
-    step: str
+    step: Step
     result: Any = None
     error: BaseException | None = None
 
@@ -39,6 +40,9 @@ class StepDone:
 @dataclass(frozen=True, slots=True)
 class LookAtOutbox:
     """To a supervisor: hook bodies ended, or something became durable."""
+
+
+LOOK_AT_OUTBOX: Final = LookAtOutbox()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,16 @@ class Cancel:
     """To a supervisor: end the operation and undo what began."""
 
     reason: AbortReason
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """To a supervisor: the service closes; end open critical spans, then stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookAround:
+    """To a supervisor from its timer: is anything under way, or was a message lost?"""
 
 
 @dataclass(frozen=True, slots=True)

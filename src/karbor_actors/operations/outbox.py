@@ -20,7 +20,7 @@ class Outbox(Generic[ItemT]):
 
     __slots__ = ("_items", "_told", "_wake")
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], object]) -> None:
         self._items: deque[ItemT] = deque()
         self._wake = wake
         self._told = False

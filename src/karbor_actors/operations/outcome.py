@@ -10,6 +10,7 @@ from karbor_actors.model import AbortKind, OperationStatus, OperationType, Resou
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
+    from karbor_actors.graph import ResourceGraph
     from karbor_actors.model import AbortReason
     from karbor_actors.operations.control import OperationControl
     from karbor_actors.schedule import HookSchedule
@@ -30,6 +31,8 @@ class Outcome:
     """Why the operation was aborted, if it was."""
     schedule: HookSchedule | None = None
     """Which hooks ended how; None where none ran."""
+    graph: ResourceGraph | None = None
+    """The resources; None where no hook ran."""
 
     @classmethod
     def of(cls, control: OperationControl, cancelled: AbortReason | None) -> Outcome:
@@ -50,7 +53,12 @@ class Outcome:
             elif control.reason is not None or not is_good(number):
                 resources[number] = ResourceStatus.ERROR
         status = OperationStatus.SUCCEEDED
-        if cancelled is not None and control.reason is cancelled:  # not after a failure
+        found = control.run.recovered
+        if found is not None and found.record.status.is_terminal:
+            status = found.record.status  # only what was pending was left to do
+        elif control.is_suspending:
+            status = OperationStatus.SUSPENDED
+        elif cancelled is not None and control.reason is cancelled:  # not after a failure
             is_cancel = cancelled.kind in (AbortKind.CANCEL, AbortKind.SHUTDOWN)
             status = OperationStatus.CANCELLED if is_cancel else OperationStatus.FAILED
         elif control.reason is not None:
@@ -62,7 +70,15 @@ class Outcome:
         failures = list(control.failures)
         if status is OperationStatus.FAILED and not failures and cancelled is not None:
             failures.append(TimeoutError(cancelled.error))
-        return cls(status, failures, list(pending.values()), resources, control.reason, schedule)
+        return cls(
+            status,
+            failures,
+            list(pending.values()),
+            resources,
+            control.reason,
+            schedule,
+            control.run.planned.graph,
+        )
 
     def error_info(self) -> list[dict[str, Any]]:
         """Return the failures as plain data for the operation's record."""

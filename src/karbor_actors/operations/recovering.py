@@ -17,9 +17,10 @@ from karbor_actors.model import OperationStatus, OperationType, Plan
 from karbor_actors.operations.recovery import Recovered, call_parameters
 from karbor_actors.operations.verbs.copy import Copy, copy_target
 from karbor_actors.operations.verbs.delete import Delete
+from karbor_actors.operations.verbs.options import CallOptions
 from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.operations.verbs.restore import Restore
-from karbor_actors.operations.verbs.verb import CallOptions
+from karbor_actors.operations.verbs.verb import DEADLINE, TIMEOUT
 from karbor_actors.operations.verbs.verify import Verify
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Recovery:
 
     def __init__(self, engine: Engine, providers: Callable[[], dict[str, Provider]]) -> None:
         self._engine, self._providers = engine, providers
+        engine.undo_again = self._undo_again
         self._waiting: list[tuple[Provider, OperationRecord]] = []
         """Copies whose target has not been added yet."""
 
@@ -67,15 +69,40 @@ class Recovery:
         handles += [self._start(provider, record) for record in records]
         return [handle for handle in handles if handle is not None]
 
-    def undo_again(self, provider: Provider, operation_id: str) -> OperationHandle | None:
-        """Try again what an ended operation could not undo; None if nothing of it is pending."""
-        try:
-            record = provider.bank.journal.get(operation_id)
-        except OperationNotFoundError:
-            return None
-        return self._start(provider, record) if record.abort_pending else None
+    def take_up(self, operation_id: str, *, abort: bool) -> OperationHandle | None:
+        """Go on with an operation that stands still, or undo it; blocks on the bank.
 
-    def _start(self, provider: Provider, record: OperationRecord) -> OperationHandle | None:
+        Args:
+            operation_id: The operation's id.
+            abort: Whether to undo it, or what of it is pending if it has ended.
+
+        Returns:
+            Its handle; None if no provider's bank knows it, or if it has ended for good.
+        """
+        for handle in self._engine.handles():
+            if handle.id == operation_id:
+                return handle
+        for provider in self._providers().values():
+            try:
+                record = provider.bank.journal.get(operation_id)
+            except OperationNotFoundError:
+                continue
+            is_wanted = record.abort_pending and abort if record.status.is_terminal else True
+            if is_wanted and record.provider == provider.name and provider.bank.is_writable:
+                return self._start(provider, record, abort=abort, ask=False)
+        return None
+
+    def _undo_again(self, operation_id: str) -> OperationHandle | None:
+        return self.take_up(operation_id, abort=True)
+
+    def _start(
+        self,
+        provider: Provider,
+        record: OperationRecord,
+        *,
+        abort: bool | None = None,
+        ask: bool | None = None,
+    ) -> OperationHandle | None:
         try:
             graph = provider.bank.checkpoint(record.checkpoint_id).resource_graph
             verb = self._verb_of(provider, record)
@@ -89,7 +116,12 @@ class Recovery:
         if verb is None:
             self._waiting.append((provider, record))
             return None
-        verb.recovered = Recovered(record, journal, must_abort=provider.recover == "abort")
+        verb.recovered = Recovered(
+            record,
+            journal,
+            must_abort=provider.recover == "abort" if abort is None else abort,
+            must_ask=provider.recover == "ask" if ask is None else ask,
+        )
         verb.checkpoint_id = record.checkpoint_id
         self._engine.reserve(record.id, verb.locks(graph))
         _LOG.info("%s %s is taken up again", record.type, record.id)
@@ -102,6 +134,8 @@ class Recovery:
             parameters=call_parameters(record),
             context=context(record.id) if callable(context) else context,
             on_failure=record.on_failure,
+            timeout=_seconds(record.extra.get(TIMEOUT)),
+            deadline=_seconds(record.extra.get(DEADLINE)),
         )
         checkpoint_id = record.checkpoint_id
         if record.type is OperationType.PROTECT:
@@ -130,3 +164,7 @@ class Recovery:
                 transaction, record.number, status=status, ended_at=record.created_at
             )
         )
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None

@@ -8,21 +8,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.model import HOOKS, AbortKind, AbortReason, HookName, OperationType
-from karbor_actors.plugins import Operation
+from karbor_actors.bank.journal_records import AbortDecision
+from karbor_actors.model import (
+    HOOKS,
+    AbortKind,
+    AbortReason,
+    HookName,
+    OnFailure,
+    OperationType,
+)
+from karbor_actors.operations.suspension import is_resumable, span_end
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.bank.journal_records import JournalState
+    from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.planning import PlannedOperation
 
 MAX_RECOVERIES = 5
 """How often an operation is taken up again before it is aborted."""
-RECOVERIES = "recoveries"
-"""Where an operation's record counts them."""
+RECOVERIES, VERSIONS, GRAPH = "recoveries", "state versions", "graph"
+"""Where an operation's record counts them; keeps each type's state_version; the graph's digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +42,12 @@ class Recovered:
     journal: JournalState
     must_abort: bool = False
     """Whether it was said from outside that it is to be aborted."""
+    must_ask: bool = False
+    """Whether it is left suspended if it could go on."""
 
     @property
     def count(self) -> int:
-        """How often it has been taken up before."""
+        """How often it has been taken up before, and its process died."""
         count = self.record.extra.get(RECOVERIES, 0)
         return count if isinstance(count, int) else 0
 
@@ -59,48 +70,117 @@ class Recovered:
         return frozenset(n for n, hook in _own_hooks(resource) if hook in self.journal.completed)
 
 
-def abort_reason(planned: PlannedOperation, found: Recovered) -> AbortReason | None:
-    """Return why an operation must be aborted, or None if it goes on.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a recovered operation."""
+
+    reason: AbortReason | None = None
+    """Why everything that began is undone; None if something may go on."""
+    decided: tuple[AbortDecision, ...] = ()
+    """What had been decided of some resources before, and stays so."""
+    parts: tuple[AbortDecision, ...] = ()
+    """What is decided now of some resources: parts of the graph that cannot go on."""
+    is_over: bool = False
+    """Whether the operation had ended: only aborts that were pending are left to do."""
+
+
+def decide(planned: PlannedOperation, found: Recovered, plugins: Mapping[str, Any]) -> Verdict:
+    """Return what becomes of *found*.
 
     - What had been decided stays decided.
     - A protect with an open critical span has lost its point in time.
-    - A protect whose Operation keeps state in its own attributes cannot go on.
+    - A protect whose Operation keeps state in its own attributes cannot go on; nor can an
+      operation whose state its plugin cannot read any more.
+    - With ``on_failure="isolate"`` that concerns only the connected part of the graph.
+
+    Args:
+        planned: The operation, as its plugins plan it now.
+        found: What it left.
+        plugins: The protection plugin by resource type.
     """
-    if found.journal.decisions:
-        return found.journal.decisions[0].reason
-    if found.record.status.is_terminal or found.must_abort:
-        return AbortReason(AbortKind.CRASH, "its process ended before it was undone")
-    if found.count >= MAX_RECOVERIES:
-        return AbortReason(AbortKind.CRASH, f"it was taken up {found.count} times in vain")
+    decided = tuple(d for d in found.journal.decisions if d.resources is not None)
+    whole = next((d.reason for d in found.journal.decisions if d.resources is None), None)
+    if found.record.status.is_terminal:
+        return Verdict(whole, decided, is_over=True)
+    if whole is None and found.must_abort:
+        whole = AbortReason(AbortKind.CRASH, "its process ended before it was undone")
+    if whole is None and found.count >= MAX_RECOVERIES:
+        whole = AbortReason(AbortKind.CRASH, f"it was taken up {found.count} times in vain")
+    if whole is not None:
+        return Verdict(whole, decided)
+    lost = {resource for decision in decided for resource in decision.resources or ()}
+    stuck = {
+        resource: reason
+        for resource in sorted(_touched(found) - lost)
+        if (reason := _why_stuck(planned, found, plugins, resource)) is not None
+    }
+    if not stuck:
+        return Verdict(decided=decided)
+    if planned.on_failure is OnFailure.ABORT:
+        return Verdict(next(iter(stuck.values())), decided)
+    return Verdict(decided=decided, parts=tuple(_parts(planned.graph, stuck)))
+
+
+def _touched(found: Recovered) -> set[int]:
+    hooks = [*found.journal.attempts, *found.journal.completed]
+    return {hook // HOOKS_PER_RESOURCE for hook in hooks}
+
+
+def _why_stuck(
+    planned: PlannedOperation, found: Recovered, plugins: Mapping[str, Any], resource: int
+) -> AbortReason | None:
+    """Return why a begun *resource* cannot go on, or None if it can."""
+    key = planned.graph.nodes[resource].key
+    if not _can_read_state(found, plugins.get(key[0]), key[0]):
+        why = "its plugin cannot go on with the state that an older release of it kept"
+        return AbortReason(AbortKind.CRASH, why, key)
     if found.record.type is not OperationType.PROTECT:
         return None
-    touched = {hook // HOOKS_PER_RESOURCE for hook in found.journal.attempts}
-    touched.update(hook // HOOKS_PER_RESOURCE for hook in found.journal.completed)
-    for resource in sorted(touched):
-        key = planned.graph.nodes[resource].key
-        operation = planned.operations[resource]
-        if is_open(planned, found, resource):
-            why = "its process ended while this resource was held"
-            return AbortReason(AbortKind.CRASH, why, key)
-        if not getattr(operation, "resumable", isinstance(operation, Operation)):
-            why = "its process ended, and the plugin kept state in memory only"
-            return AbortReason(AbortKind.CRASH, why, key)
+    if is_open(planned, found, resource):
+        why = "its process ended while this resource was held"
+        return AbortReason(AbortKind.CRASH, why, key)
+    operation = planned.operations[resource]
+    if operation is not None and not is_resumable(operation):
+        why = "its process ended, and the plugin kept state in memory only"
+        return AbortReason(AbortKind.CRASH, why, key)
     return None
 
 
-def is_open(planned: PlannedOperation, found: Recovered, resource: int) -> bool:
-    """Return whether *resource*'s critical span had begun and not ended.
+def _can_read_state(found: Recovered, plugin: Any, resource_type: str) -> bool:
+    versions = found.record.extra.get(VERSIONS)
+    version = versions.get(resource_type) if isinstance(versions, dict) else None
+    if version is None or version == getattr(plugin, "state_version", 1):
+        return True
+    can_resume = getattr(plugin, "can_resume", None)
+    return can_resume is not None and bool(can_resume(version))
 
-    The span ends with the hook ``held_until``, or the last implemented one before it.
-    """
-    operation = planned.operations[resource]
-    if operation is None:
+
+def _parts(graph: ResourceGraph, stuck: Mapping[int, AbortReason]) -> Iterator[AbortDecision]:
+    """Yield a decision for each connected part of *graph* that has a stuck resource."""
+    seen: set[int] = set()
+    for resource, reason in stuck.items():
+        if resource in seen:
+            continue
+        part = [resource]
+        seen.add(resource)
+        for member in part:  # grows while it is walked
+            for near in (*graph.children(member), *graph.parents(member)):
+                if near not in seen:
+                    seen.add(near)
+                    part.append(near)
+        yield AbortDecision(reason, tuple(sorted(part)))
+
+
+def is_open(planned: PlannedOperation, found: Recovered, resource: int) -> bool:
+    """Return whether *resource*'s critical span had begun and not ended."""
+    end = span_end(planned, resource)
+    if end is None or end in found.journal.completed:
         return False
-    end = HOOKS.index(getattr(operation, "held_until", HookName.ON_PREPARE_FINISH))
     first = resource * HOOKS_PER_RESOURCE
-    span = [hook for hook in range(first, first + end + 1) if planned.hook_kinds[hook]]
-    begun = [h for h in span if h in found.journal.attempts or h in found.journal.completed]
-    return bool(begun) and span[-1] not in found.journal.completed
+    return any(
+        hook in found.journal.attempts or hook in found.journal.completed
+        for hook in range(first, end + 1)
+    )
 
 
 def _own_hooks(resource: int) -> Iterator[tuple[HookName, int]]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.context import Attempt
     from karbor_actors.operations.memory import ArtifactRecord, Changes
     from karbor_actors.operations.planning import PlannedOperation
-    from karbor_actors.operations.recovery import Recovered
+    from karbor_actors.operations.recovery import Recovered, Verdict
 
 
 @dataclass(slots=True)
@@ -66,8 +66,12 @@ class OperationRun:
     """Whether hooks may write to the checkpoint's sections."""
     clock: Callable[[], float] = time.monotonic
     """The engine's clock, in seconds."""
+    verdict: Verdict | None = None
+    """What becomes of what an earlier process left."""
     is_cancelled: bool = False
     """Set once, by the supervisor; read by hooks."""
+    needed: set[int] | None = None
+    """Set once, when the operation is suspended: the hooks that still run."""
     is_over: bool = False
     """Set once, before the end is recorded: nothing is written any more."""
 

@@ -18,33 +18,36 @@ from karbor_actors.errors import (
     ActorCrashedError,
     KarborError,
     OperationCancelledError,
-    OperationError,
-    PartialOperationError,
     describe_cause,
 )
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
 from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.messages import (
+    LOOK_AT_OUTBOX,
     Begin,
     Cancel,
     Flush,
     GetProgress,
     LocksGranted,
+    LookAround,
     LookAtClock,
     LookAtOutbox,
     ReleaseAborts,
     StepDone,
+    Suspend,
     TakeOver,
 )
 from karbor_actors.operations.outbox import Outbox
 from karbor_actors.operations.outcome import Outcome
 from karbor_actors.operations.results import Event, Progress
 from karbor_actors.operations.runner import Lane
+from karbor_actors.operations.steps import Step, Tidying, failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from karbor_actors.actors import Timer
+    from karbor_actors.errors import OperationError
     from karbor_actors.model import HookName
     from karbor_actors.operations.conflicts import LockRequest
     from karbor_actors.operations.engine import Engine
@@ -54,43 +57,8 @@ if TYPE_CHECKING:
     from karbor_actors.operations.verbs.verb import Verb
 
 _LOG = logging.getLogger("karbor_actors.operations")
-
-
-class _Step:
-    """A blocking step of a supervisor, as a call for a worker."""
-
-    def __init__(self, handle: OperationHandle, name: str, body: Callable[[], Any]) -> None:
-        self._handle, self._name, self._body = handle, name, body
-
-    def run(self) -> None:
-        """Run the step and tell the supervisor how it ended."""
-        try:
-            done = StepDone(self._name, self._body())
-        except BaseException as error:
-            done = StepDone(self._name, error=error)
-        self._handle.tell(done)
-
-    async def run_async(self) -> None:
-        """Steps are never asynchronous."""
-        raise NotImplementedError
-
-
-class _Tidying:
-    """Drops what an ended operation leaves, as a call for a worker."""
-
-    def __init__(self, verb: Verb) -> None:
-        self._verb = verb
-
-    def run(self) -> None:
-        """Tidy up; a failure costs space only, and is logged."""
-        try:
-            self._verb.tidy()
-        except KarborError as error:
-            _LOG.warning("the journal of %s stays: %s", self._verb.operation_id, error)
-
-    async def run_async(self) -> None:
-        """Steps are never asynchronous."""
-        raise NotImplementedError
+LOOK_EVERY = 10.0
+"""Seconds between two looks at whether anything is under way."""
 
 
 class SupervisorActor(PooledActor):
@@ -107,16 +75,30 @@ class SupervisorActor(PooledActor):
         self._control: OperationControl | None = None
         self._outcome: Outcome | None = None
         self._cancelled: AbortReason | None = None
-        self._step = ""
+        self._step: Step | None = None
+        self._moves = 0
+        """Messages handled; where they stand still, nothing happens."""
+        self._idle_at: int | None = None
+        """How many there were when nothing was under way."""
         self._flush_requested = False
         self._timers: list[Timer] = []
         self._clock_timer: Timer | None = None
         self._clock_due = 0.0
         self._is_successor = False
         self._has_waited = False
+        self._has_undone = False
+        self._is_waiting = False
+        """Whether it waits for locks, or for what must be undone first."""
+        self._started_at = 0.0
+
+    def on_start(self) -> None:
+        """Begin to look around from time to time, until the end."""
+        self._look_later()
 
     def on_receive(self, message: Any) -> Any:
         """Take the operation one step further."""
+        if type(message) is not LookAround:
+            self._moves += 1
         match message:
             case LookAtOutbox():
                 if self._control is not None:
@@ -129,17 +111,21 @@ class SupervisorActor(PooledActor):
                 self._locks_granted(waited=waited)
             case Cancel(reason=reason):
                 self._cancel(reason)
+            case Suspend():
+                self._suspend()
+            case LookAround():
+                self._look_around()
             case LookAtClock():
                 self._look_at_clock()
             case ReleaseAborts(resources=resources):
-                if self._control is not None:
-                    self._control.undo.release(resources)
+                self._grace_is_over(resources)
             case TakeOver(dead=dead, crash=crash):
                 self._take_over(dead, crash)
             case GetProgress():
                 return self._progress()
             case Begin():
-                self._begin_step("plan", self._verb.plan)
+                if self._step is None and self._planned is None:
+                    self._begin_step("plan", self._verb.plan)
             case _:
                 return super().on_receive(message)
         return None
@@ -149,7 +135,8 @@ class SupervisorActor(PooledActor):
         crash = ActorCrashedError(f"the supervisor died: {describe_cause(error)}")
         crash.__cause__ = error
         if self._control is None or self._outcome is not None or self._is_successor:
-            self._settle(OperationStatus.FAILED, error=self._failure([crash]))
+            error = self._failure([crash], OperationStatus.FAILED)
+            self._settle(OperationStatus.FAILED, error=error)
             return
         ref = SupervisorActor.start_on(
             self._engine.dispatcher, self._engine, self._verb, self._handle
@@ -173,22 +160,57 @@ class SupervisorActor(PooledActor):
     # -- steps
 
     def _begin_step(self, name: str, body: Callable[[], Any]) -> None:
-        self._step = name
-        self._engine.runners.submit(Lane.PLAN, [_Step(self._handle, name, body)])
+        self._step = Step(self._handle, name, body)
+        self._engine.runners.submit(Lane.PLAN, [self._step])
 
     def _step_done(self, done: StepDone) -> None:
-        self._step = ""
-        if done.step in ("close", "refuse"):
+        if done.step is not self._step:
+            return  # it came twice
+        self._step = None
+        if done.step.name in ("close", "suspend", "refuse"):
             self._closed(done)
         elif done.error is not None:
             self._refuse(done.error)
-        elif self._cancelled is not None:
-            self._refuse(OperationCancelledError(f"the {self._verb.type} was cancelled"))
-        elif done.step == "plan":
-            self._planned = done.result
-            self._acquire(self._verb.locks(done.result.graph))
-        else:
+        elif done.step.name == "open":
             self._opened(done.result)
+        elif self._cancelled is not None:
+            self._refuse_cancelled()
+        elif done.step.name == "plan":
+            self._plan_made(done.result)
+        else:
+            self._wait_for(done.result)
+
+    def _plan_made(self, planned: PlannedOperation) -> None:
+        self._planned = planned
+        found, verdict = self._verb.recovered, self._verb.verdict(planned)
+        can_go_on = verdict is not None and verdict.reason is None and not verdict.is_over
+        if found is not None and can_go_on and (found.must_ask or self._handle.is_suspended):
+            self._settle_suspended()
+            return
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Undo first what earlier operations left on what this one wants; then lock that."""
+        if self._planned is None:
+            return
+        request = self._verb.locks(self._planned.graph)
+        if self._verb.recovered is None and not self._has_undone and self._engine.pending:
+            self._has_undone = True
+            self._begin_step("undo first", lambda: self._engine.undo_first(request))
+            return
+        self._acquire(request)
+
+    def _wait_for(self, others: list[OperationHandle]) -> None:
+        """Go on once *others* have ended."""
+        self._is_waiting = True
+        left = [handle for handle in others if not handle.wait(0)]
+        if not left:
+            self._is_waiting = False
+            self._go_on()
+            return
+        handle = self._handle
+        step = self._step = Step(handle, "undo first", lambda: left[1:])
+        left[0].add_done_callback(lambda _: step.run())
 
     def _acquire(self, request: LockRequest) -> None:
         """Have what was planned locked; a plan made again mostly needs what is had already."""
@@ -197,11 +219,15 @@ class SupervisorActor(PooledActor):
                 self._locks_granted(waited=False)
                 return
             self._engine.release(self._handle.id)
+        self._is_waiting = True
         self._engine.acquire(self._handle.id, request, self.actor_ref)
 
     def _locks_granted(self, *, waited: bool) -> None:
+        if self._step is not None or self._control is not None or self._outcome is not None:
+            return  # it came twice
+        self._is_waiting = False
         if self._cancelled is not None:
-            self._refuse(OperationCancelledError(f"the {self._verb.type} was cancelled"))
+            self._refuse_cancelled()
         elif waited and self._verb.replans and self._verb.recovered is None:
             self._has_waited = True  # the locks are kept: nobody comes in between
             self._begin_step("plan", self._verb.plan)
@@ -214,12 +240,14 @@ class SupervisorActor(PooledActor):
         self._run = run
         self._handle.set_checkpoint_id(self._verb.checkpoint_id)
         self._handle.set_status(OperationStatus.RUNNING)
-        handle = self._handle
+        handle, engine = self._handle, self._engine
+        self._started_at = engine.dispatcher.now()
+        run.clock = engine.dispatcher.now
         self._control = OperationControl(
             run,
             self._engine.dispatcher,
             self._engine.runners,
-            Outbox(lambda: handle.tell(LookAtOutbox())),
+            Outbox(lambda: handle.tell(LOOK_AT_OUTBOX) or engine.came_late(handle.id)),
             request_flush=self._request_flush,
             emit=self._emit,
             retry=self._engine.retry_policy(run.planned, self._verb.provider.retry),
@@ -227,11 +255,13 @@ class SupervisorActor(PooledActor):
             workers=self._engine.workers,
         )
         self._control.start()
-        if self._verb.timeout is not None:
-            reason = AbortReason(AbortKind.TIMEOUT, f"it took longer than {self._verb.timeout} s")
-            self._call_later(self._verb.timeout, Cancel(reason))
+        left = self._verb.time_left
+        if left is not None:
+            self._call_later(left, Cancel(AbortReason(AbortKind.TIMEOUT, self._verb.too_long)))
         if self._cancelled is not None:
             self._control.abort(self._cancelled)
+        elif handle.is_suspended:
+            self._suspend()
 
     def _call_later(self, delay: float, message: object) -> None:
         handle = self._handle
@@ -257,12 +287,43 @@ class SupervisorActor(PooledActor):
         if control.doomed:
             doomed, control.doomed = control.doomed, []
             self._call_later(self._engine.abort_grace, ReleaseAborts(doomed))
-        if control.is_stalled:
-            message = "hooks wait although nothing runs: a completion was lost"
-            control.failures.append(ActorCrashedError(message))
-            control.abort(AbortReason(AbortKind.FAILURE, message))
         if control.is_over:
             self._close(control)
+
+    def _grace_is_over(self, resources: Sequence[int] | None) -> None:
+        control = self._control
+        if control is None:
+            return
+        control.undo.release(resources)
+        if resources is None and (self._cancelled is not None or control.is_suspending):
+            control.leave_running()
+
+    def _look_later(self) -> None:
+        handle = self._handle
+        timer = self._engine.dispatcher.call_later(LOOK_EVERY, lambda: handle.tell(LookAround()))
+        self._timers = [timer, *(t for t in self._timers if t.is_waiting)]
+
+    def _look_around(self) -> None:
+        """See whether a message was lost: do what it asked for, or end what cannot go on."""
+        self._look_later()
+        handle, control, step = self._handle, self._control, self._step
+        if handle.cancel_reason is not None and self._cancelled is None:
+            self._cancel(handle.cancel_reason)
+        if step is not None:
+            if step.done is not None:
+                self._step_done(step.done)
+        elif self._is_waiting:
+            self._go_on()
+        elif self._planned is None:
+            self._begin_step("plan", self._verb.plan)
+        elif control is not None and self._outcome is None:
+            if control.is_idle and self._idle_at == self._moves:
+                control.end_stall()
+            self._idle_at = self._moves if control.is_idle else None
+            if self._clock_timer is not None and self._clock_due < self._engine.dispatcher.now():
+                self._look_at_clock()
+            control.take_reports()
+            self._flush()
 
     def _look_at_clock(self) -> None:
         self._clock_timer = None
@@ -288,8 +349,20 @@ class SupervisorActor(PooledActor):
         self._verb.is_cancelled = True
         if self._control is not None:
             self._control.abort(reason)
-        elif not self._step:  # it waits for its locks
-            self._refuse(OperationCancelledError(f"the {self._verb.type} was cancelled"))
+        elif self._is_waiting and (self._step is None or self._step.name == "undo first"):
+            self._refuse_cancelled()
+
+    def _suspend(self) -> None:
+        """Stop where the operation stands: what is recorded of it goes on at the next start."""
+        control = self._control
+        if control is None:
+            if self._verb.recovered is None and self._run is None:
+                self._cancel(AbortReason(AbortKind.SHUTDOWN, "the service was closed"))
+            elif self._is_waiting:
+                self._settle_suspended()
+        elif self._outcome is None and not control.is_suspending:
+            control.suspend()
+            self._call_later(self._engine.abort_grace, ReleaseAborts())
 
     def _emit(self, kind: str, resource: int, hook: HookName, **detail: Any) -> None:
         if self._handle.has_listeners and self._planned is not None:
@@ -316,14 +389,29 @@ class SupervisorActor(PooledActor):
         if run is None:
             return
         outcome = self._outcome = Outcome.of(control, self._cancelled)
-        self._begin_step("close", lambda: self._verb.close(run, outcome))
+        if outcome.status is OperationStatus.SUSPENDED:
+            run.is_over = True
+            ran = self._engine.dispatcher.now() - self._started_at
+            self._begin_step("suspend", lambda: self._verb.suspend(ran))
+        else:
+            self._begin_step("close", lambda: self._verb.close(run, outcome))
 
     def _refuse(self, error: BaseException) -> None:
         """End an operation of which no hook ran."""
+        self._is_waiting = False
         outcome = self._outcome = Outcome(OperationStatus.FAILED, [error])
         if isinstance(error, OperationCancelledError):
             outcome.status = OperationStatus.CANCELLED
         self._begin_step("refuse", lambda: self._verb.refuse(outcome))
+
+    def _refuse_cancelled(self) -> None:
+        self._refuse(OperationCancelledError(f"the {self._verb.type} was cancelled"))
+
+    def _settle_suspended(self) -> None:
+        """Leave a recovered operation as it was found."""
+        self._is_waiting = False
+        self._verb.keep_journal()
+        self._settle(OperationStatus.SUSPENDED, error=self._failure([]))
 
     def _closed(self, done: StepDone) -> None:
         outcome = self._outcome
@@ -334,10 +422,10 @@ class SupervisorActor(PooledActor):
             outcome.status = OperationStatus.FAILED
         if outcome.status is OperationStatus.SUCCEEDED:
             self._settle(outcome.status, done.result)
-        elif done.step == "refuse":
+        elif done.step.name == "refuse":
             first = outcome.failures[0]
             is_plain = isinstance(first, KarborError) and len(outcome.failures) == 1
-            error = first if is_plain else self._failure(outcome.failures)
+            error = first if is_plain else self._failure(outcome.failures, outcome.status)
             self._settle(outcome.status, error=error)
         else:
             causes = [*outcome.failures, *outcome.abort_failures]
@@ -347,21 +435,10 @@ class SupervisorActor(PooledActor):
     def _failure(
         self,
         causes: list[BaseException],
-        status: OperationStatus = OperationStatus.FAILED,
+        status: OperationStatus = OperationStatus.SUSPENDED,
         result: Any = None,
     ) -> OperationError:
-        what = f"{self._verb.type} {self._handle.id}"
-        error: OperationError
-        if status is OperationStatus.PARTIAL:
-            error = PartialOperationError(f"{what} succeeded in part", causes, result)
-        elif status is OperationStatus.CANCELLED:
-            error = OperationCancelledError(f"{what} was cancelled", causes)
-        else:
-            error = OperationError(f"{what} failed", causes)
-        error.result = result
-        if causes:
-            error.__cause__ = causes[0]
-        return error
+        return failure(f"{self._verb.type} {self._handle.id}", status, causes, result)
 
     def _settle(
         self, status: OperationStatus, result: Any = None, error: BaseException | None = None
@@ -373,7 +450,8 @@ class SupervisorActor(PooledActor):
         progress = self._progress()
         final = Progress(status, progress.hooks_done, progress.hooks_total, (), progress.failures)
         _LOG.info("%s %s: %s", self._verb.type, self._handle.id, status)
-        self._engine.runners.submit(Lane.PLAN, [_Tidying(self._verb)])
+        self._engine.pending.note(self._handle.id, self._verb.pending_keys)
+        self._engine.runners.submit(Lane.PLAN, [Tidying(self._verb)])
         self._engine.operation_ended(self._handle.id)
         self._handle.settle(status, final, result, error)
         self.stop()

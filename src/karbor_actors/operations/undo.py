@@ -6,9 +6,15 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.abort_schedule import AbortSchedule
+from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.errors import describe_cause
+from karbor_actors.model import HookName
 from karbor_actors.operations.abort import AbortActor
+from karbor_actors.operations.context import Attempt
+from karbor_actors.operations.hooks import ASYNC
 from karbor_actors.operations.memory import Artifact
 from karbor_actors.operations.messages import AbortSucceeded, BodyFailed, RunAbort
+from karbor_actors.operations.runner import Lane
 from karbor_actors.schedule import (
     BEGUN,
     DONE,
@@ -77,7 +83,34 @@ class Undo:
         if ref is not None:
             ref.tell(AbortSucceeded() if report.error is None else BodyFailed(report.error))
 
-    def ended(self, resource: int, error: BaseException | None) -> bool:
+    def dispatch(self, resource: int, number: int) -> None:
+        """Have attempt *number* of *resource*'s ``on_abort`` run."""
+        control = self._control
+        attempt = Attempt(control.run, resource, HookName.ON_ABORT, number)
+        is_async = control.run.planned.abort_kinds[resource] == ASYNC
+        lane = None if is_async else Lane.ABORT
+        control.run_abort(attempt, self.arguments(resource), lane)
+
+    def finish(self, resource: int, error: BaseException | None) -> None:
+        """Deal with the end of *resource*'s abort, well or not."""
+        control = self._control
+        if not self._ended(resource, error):
+            return
+        control.watch.released(resource)
+        # A body that was given up may still freeze something: then it is undone once more.
+        is_last = all(late != resource for late, _ in control.late)
+        control.record(JournalRecord.of_abort(resource, ok=error is None and is_last))
+        detail = {} if error is None else {"error": describe_cause(error)}
+        kind = "abort_failed" if error else "aborted"
+        control.emit(kind, resource, HookName.ON_ABORT, **detail)
+
+    def end_stall(self, error: BaseException) -> None:
+        """Leave pending what no abort actor works at any more: a message was lost."""
+        for resource, ref in list(self._refs.items()):
+            ref.stop(block=False)
+            self.finish(resource, error)
+
+    def _ended(self, resource: int, error: BaseException | None) -> bool:
         """Note the end of an abort; False if it had ended before."""
         if self._refs.pop(resource, None) is None:
             return False

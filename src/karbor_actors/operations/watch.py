@@ -6,6 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from karbor_actors.model import HOOKS, HookName
+from karbor_actors.operations.suspension import span_end
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
@@ -46,6 +47,15 @@ class Watch:
             self._held.setdefault(resource, now)
             if limits.max_quiesce is not None:
                 self.soonest = min(self.soonest, self._held[resource] + limits.max_quiesce)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether no body runs, or waits for a worker."""
+        return not self._calls
+
+    def running(self) -> list[HookCall]:
+        """Return the calls that run, or wait for a worker."""
+        return list(self._calls.values())
 
     def ended(self, resource: int, hook: HookName) -> HookCall | None:
         """Watch a body no more; return its call."""
@@ -97,9 +107,5 @@ class Watch:
 
     def _last_of_span(self, resource: int) -> int:
         """Return which hook ends the resource's critical span."""
-        operation = self._planned.operations[resource]
-        end = HOOKS.index(getattr(operation, "held_until", HookName.ON_PREPARE_FINISH))
-        first = resource * HOOKS_PER_RESOURCE
-        kinds = self._planned.hook_kinds
-        implemented = [kind for kind in range(end + 1) if kinds[first + kind]]
-        return implemented[-1] if implemented else end
+        end = span_end(self._planned, resource)
+        return HOOKS.index(HookName.ON_PREPARE_FINISH) if end is None else end % HOOKS_PER_RESOURCE

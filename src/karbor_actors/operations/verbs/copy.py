@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.errors import BankError, CheckpointNotFoundError
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType, ResourceStatus
-from karbor_actors.operations.verbs.verb import (
-    CallOptions,
-    CheckpointVerb,
-    left_out,
-    want_status,
-)
+from karbor_actors.operations.verbs.verb import CheckpointVerb, left_out, want_status
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
@@ -23,6 +18,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
+    from karbor_actors.operations.verbs.options import CallOptions
     from karbor_actors.provider import Provider
 
 _LOG = logging.getLogger("karbor_actors.operations")

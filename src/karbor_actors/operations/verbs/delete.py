@@ -13,13 +13,8 @@ from karbor_actors.model import (
     OperationType,
     ResourceStatus,
 )
-from karbor_actors.operations.conflicts import LockRequest
-from karbor_actors.operations.verbs.verb import (
-    CallOptions,
-    CheckpointVerb,
-    checkpoint_lock,
-    want_status,
-)
+from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock
+from karbor_actors.operations.verbs.verb import CheckpointVerb, want_status
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
@@ -29,6 +24,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
+    from karbor_actors.operations.verbs.options import CallOptions
     from karbor_actors.provider import Provider
 
 _COMPLETED, _TAKEN = "completed hooks", "resources with hooks"

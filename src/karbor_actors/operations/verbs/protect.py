@@ -11,15 +11,10 @@ from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel
 from karbor_actors.errors import CheckpointNotFoundError, OperationCancelledError
 from karbor_actors.graph import build_graph
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
-from karbor_actors.operations.conflicts import LockRequest
+from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock, resource_locks
 from karbor_actors.operations.context import CallerContext
 from karbor_actors.operations.previous import PreviousCheckpoints
-from karbor_actors.operations.verbs.verb import (
-    CallOptions,
-    Verb,
-    checkpoint_lock,
-    resource_locks,
-)
+from karbor_actors.operations.verbs.verb import Verb
 from karbor_actors.schema import merge_call_parameters
 
 if TYPE_CHECKING:
@@ -32,6 +27,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
+    from karbor_actors.operations.verbs.options import CallOptions
     from karbor_actors.provider import Provider
 
 _LOOKUPS_AT_ONCE = 16

@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.model import CheckpointStatus, OperationType, ResourceStatus
-from karbor_actors.operations.conflicts import LockRequest
+from karbor_actors.operations.conflicts import LockRequest, resource_locks
 from karbor_actors.operations.context import new_resources_of
 from karbor_actors.operations.results import RestoreResult
 from karbor_actors.operations.verbs.report import ResourceReport
-from karbor_actors.operations.verbs.verb import (
-    CallOptions,
-    CheckpointVerb,
-    resource_locks,
-    want_status,
-)
+from karbor_actors.operations.verbs.verb import CheckpointVerb, want_status
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
@@ -23,6 +18,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
+    from karbor_actors.operations.verbs.options import CallOptions
     from karbor_actors.provider import Provider
 
 

@@ -5,95 +5,48 @@ from __future__ import annotations
 import abc
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.bank.journal import OperationRecord
-from karbor_actors.errors import CheckpointNotFoundError, CheckpointStateError
+from karbor_actors.errors import (
+    CannotResumeError,
+    CheckpointNotFoundError,
+    CheckpointStateError,
+)
 from karbor_actors.model import (
     CheckpointStatus,
-    OnFailure,
     OperationStatus,
     OperationType,
     ResourceStatus,
 )
-from karbor_actors.operations.conflicts import LockRequest
+from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock
 from karbor_actors.operations.planning import PlannedOperation, hook_kinds_of, plan_operations
-from karbor_actors.operations.recovery import RECOVERIES
+from karbor_actors.operations.recovery import GRAPH, RECOVERIES, VERSIONS, Verdict, decide
 from karbor_actors.operations.run import OperationRun
+from karbor_actors.operations.verbs.options import CallOptions, OperationLog
 from karbor_actors.schema import validate_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
     from karbor_actors.bank.bank import Bank
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.transactions import Transaction
     from karbor_actors.bank.writer import Change
-    from karbor_actors.errors import ResourceKey
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.context import Attempt
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.recovery import Recovered
     from karbor_actors.provider import Provider
 
+RAN, TIMEOUT, DEADLINE = "seconds run", "timeout", "deadline"
+"""Where an operation's record keeps its times."""
 _TRIM_EVERY = 100
 """Operations between two looks at the history for what is too old."""
 
 
 _HELD = frozenset({ResourceStatus.AVAILABLE, ResourceStatus.EMPTY})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOptions:
-    """What every verb takes beside its own arguments."""
-
-    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    context: Any = None
-    on_failure: OnFailure = OnFailure.ABORT
-    timeout: float | None = None
-    """Seconds that the hooks may take in all."""
-
-    @classmethod
-    def of(
-        cls,
-        parameters: Mapping[str, Mapping[str, Any]] | None,
-        context: Any,
-        on_failure: str,
-        timeout: float | None,
-    ) -> CallOptions:
-        """Return the options as a caller gives them; ValueError for what cannot be one."""
-        failing = OnFailure(on_failure)
-        if timeout is not None and not timeout > 0:
-            msg = f"timeout is more than 0 seconds, or None, not {timeout!r}"
-            raise ValueError(msg)
-        given = parameters or {}
-        return cls(parameters=given, context=context, on_failure=failing, timeout=timeout)
-
-
-@dataclass(frozen=True, slots=True)
-class OperationLog:
-    """What a hook gets as ``operation_log``."""
-
-    id: str
-    operation_type: str
-    checkpoint_id: str
-    plan_id: str
-    provider_id: str
-    started_at: float
-    """Seconds since the epoch."""
-
-    @classmethod
-    def of(cls, record: OperationRecord, checkpoint: Checkpoint) -> OperationLog:
-        """Return the log of the operation that *record* is of."""
-        return cls(
-            record.id,
-            str(record.type),
-            checkpoint.id,
-            checkpoint.plan_name,
-            record.provider,
-            record.created_at,
-        )
 
 
 class Verb(abc.ABC):
@@ -123,6 +76,8 @@ class Verb(abc.ABC):
         """What else the operation's record is to say."""
         self.recovered: Recovered | None = None
         """What an earlier process left of the operation, if it began it."""
+        self.pending_keys: frozenset[Hashable] = frozenset()
+        """The lock keys of what could not be undone, once the operation has ended."""
 
     @property
     def bank(self) -> Bank:
@@ -130,9 +85,14 @@ class Verb(abc.ABC):
         return self.provider.bank
 
     @property
-    def timeout(self) -> float | None:
-        """Seconds that the hooks may take in all."""
-        return self.options.timeout
+    def time_left(self) -> float | None:
+        """Seconds that the hooks may still take: of the timeout, and until the deadline."""
+        limits = []
+        if self.options.timeout is not None:
+            limits.append(self.options.timeout - self._ran_before())
+        if self.options.deadline is not None:
+            limits.append(self.options.deadline - time.time())
+        return max(min(limits), 0.0) if limits else None
 
     @abc.abstractmethod
     def plan(self) -> PlannedOperation:
@@ -202,6 +162,43 @@ class Verb(abc.ABC):
         """Return what is to be recorded of the checkpoint when recovery itself was refused."""
         return None
 
+    def verdict(self, planned: PlannedOperation) -> Verdict | None:
+        """Return what becomes of what an earlier process left; None where none did."""
+        if self.recovered is None:
+            return None
+        return decide(planned, self.recovered, self.provider.protection_plugins)
+
+    def suspend(self, ran: float) -> None:
+        """Record that the operation stands still, for a later process to go on.
+
+        Args:
+            ran: Seconds that its hooks have run.
+        """
+        journal, number = self.bank.journal, self._number
+        self.extra |= {RECOVERIES: 0, RAN: self._ran_before() + ran}
+        if number:
+            self._is_pending = True  # its journal is needed
+            self.bank.writer.write(
+                lambda transaction: journal.update(
+                    transaction, number, status=OperationStatus.SUSPENDED, extra=self.extra
+                )
+            )
+
+    def _ran_before(self) -> float:
+        ran = 0.0 if self.recovered is None else self.recovered.record.extra.get(RAN, 0.0)
+        return ran if isinstance(ran, float) else 0.0
+
+    def keep_journal(self) -> None:
+        """Drop nothing at the end: another process goes on."""
+        self._is_pending = True
+
+    @property
+    def too_long(self) -> str:
+        """What is said when there is no time left."""
+        if self.options.timeout is None:
+            return "its deadline has passed"
+        return f"it took longer than {self.options.timeout} s"
+
     def tidy(self) -> None:
         """Drop what nobody needs once the operation has ended."""
         if self._number and not self._is_pending:
@@ -248,6 +245,14 @@ class Verb(abc.ABC):
         A recovered operation has a record: that it is taken up again is added.
         """
         journal, found = self.bank.journal, self.recovered
+        if found is None:
+            self.extra |= self._conditions(planned)
+        elif checkpoint is not None and found.record.extra.get(GRAPH) not in (
+            None,
+            planned.graph.digest(),
+        ):
+            msg = f"the graph of checkpoint {checkpoint.id} is not the one it began with"
+            raise CannotResumeError(msg)
         self.extra[RECOVERIES] = 0 if found is None else found.count + 1
         record = self._record()
 
@@ -257,6 +262,8 @@ class Verb(abc.ABC):
                 journal.update(transaction, number, extra=found.record.extra | self.extra)
                 return number, checkpoint
             made = checkpoint if change is None else change(transaction)
+            if made is not None:
+                record.extra[GRAPH] = made.graph_digest
             return journal.create(transaction, record), made
 
         made = checkpoint
@@ -275,11 +282,21 @@ class Verb(abc.ABC):
             caller_context=self.options.context,
             hook_arguments=self._hook_arguments,
             recovered=found,
+            verdict=self.verdict(planned),
             is_writable=self.is_writer,
         )
         if found is not None:
             run.memory.restore(found.journal)
         return run
+
+    def _conditions(self, planned: PlannedOperation) -> dict[str, Any]:
+        """Return what a later process must know to go on."""
+        plugins = self.provider.protection_plugins
+        types = {resource.type for resource in planned.graph.nodes}
+        versions = {kind: getattr(plugins[kind], "state_version", 1) for kind in sorted(types)}
+        kept = {VERSIONS: versions}
+        times = {TIMEOUT: self.options.timeout, DEADLINE: self.options.deadline}
+        return kept | {name: time for name, time in times.items() if time is not None}
 
     def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
         return {"operation_log": self._log}
@@ -310,6 +327,7 @@ class Verb(abc.ABC):
         journal, number = self.bank.journal, self._number
         counts = Counter(str(status) for status in outcome.resources.values())
         pending = counts[ResourceStatus.ABORT_PENDING]
+        self.pending_keys = self._pending_keys(outcome)
         ended_at = time.time()
 
         def end(transaction: Transaction) -> None:
@@ -328,6 +346,16 @@ class Verb(abc.ABC):
 
         self.bank.writer.write(end)
         self._is_pending = pending > 0
+
+    def _pending_keys(self, outcome: Outcome) -> frozenset[Hashable]:
+        """Return the lock keys of what *outcome* says could not be undone."""
+        graph = outcome.graph
+        pending = ResourceStatus.ABORT_PENDING
+        if graph is None or pending not in outcome.resources.values():
+            return frozenset()
+        keys = (graph.nodes[n].key for n, status in outcome.resources.items() if status is pending)
+        checkpoint = checkpoint_lock(self.bank, self.checkpoint_id)
+        return frozenset({checkpoint, *(("resource", key) for key in keys)})
 
 
 class CheckpointVerb(Verb):
@@ -368,16 +396,6 @@ def left_out(checkpoint: Checkpoint) -> dict[int, ResourceStatus]:
     """Return by number the resources that *checkpoint* does not hold, and where they stand."""
     statuses = checkpoint.resource_statuses().values()
     return {number: status for number, status in enumerate(statuses) if status not in _HELD}
-
-
-def checkpoint_lock(bank: Bank, checkpoint_id: str | None) -> tuple[str, str, str]:
-    """Return the lock key of a checkpoint."""
-    return ("checkpoint", str(bank.directory), checkpoint_id or "")
-
-
-def resource_locks(graph: ResourceGraph) -> frozenset[tuple[str, ResourceKey]]:
-    """Return the lock keys of the live resources."""
-    return frozenset(("resource", resource.key) for resource in graph.nodes)
 
 
 def want_status(checkpoint: Checkpoint, wanted: set[CheckpointStatus], advice: str) -> None:

@@ -16,7 +16,7 @@ from karbor_actors.operations.context import new_resources_of
 from karbor_actors.operations.memory import ENGINE_KEY
 from karbor_actors.operations.results import Evidence, VerifyResult
 from karbor_actors.operations.verbs.report import ResourceReport
-from karbor_actors.operations.verbs.verb import CallOptions, CheckpointVerb, want_status
+from karbor_actors.operations.verbs.verb import CheckpointVerb, want_status
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
+    from karbor_actors.operations.verbs.options import CallOptions
     from karbor_actors.provider import Provider
 
 _CHUNK = 1 << 20

@@ -1,0 +1,98 @@
+"""The blocking steps of a supervisor, as calls for workers: planning, opening, closing."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.errors import (
+    KarborError,
+    OperationCancelledError,
+    OperationError,
+    OperationSuspendedError,
+    PartialOperationError,
+)
+from karbor_actors.model import OperationStatus
+from karbor_actors.operations.messages import StepDone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from karbor_actors.operations.handle import OperationHandle
+    from karbor_actors.operations.verbs.verb import Verb
+
+_LOG = logging.getLogger("karbor_actors.operations")
+
+
+class Step:
+    """One step; tells the supervisor how it ended, and remembers it: a message may be lost.
+
+    Args:
+        handle: The operation's, which knows its supervisor.
+        name: Which step it is.
+        body: What to run; may block.
+    """
+
+    def __init__(self, handle: OperationHandle, name: str, body: Callable[[], Any]) -> None:
+        self.name = name
+        self.done: StepDone | None = None
+        """How it ended, once it has."""
+        self._handle, self._body = handle, body
+
+    def run(self) -> None:
+        """Run the step and tell the supervisor how it ended."""
+        try:
+            self.done = StepDone(self, self._body())
+        except BaseException as error:
+            self.done = StepDone(self, error=error)
+        self._handle.tell(self.done)
+
+    async def run_async(self) -> None:
+        """Steps are never asynchronous."""
+        raise NotImplementedError
+
+
+class Tidying:
+    """Drops what an ended operation leaves, as a call for a worker."""
+
+    def __init__(self, verb: Verb) -> None:
+        self._verb = verb
+
+    def run(self) -> None:
+        """Tidy up; a failure costs space only, and is logged."""
+        try:
+            self._verb.tidy()
+        except KarborError as error:
+            _LOG.warning("the journal of %s stays: %s", self._verb.operation_id, error)
+
+    async def run_async(self) -> None:
+        """Steps are never asynchronous."""
+        raise NotImplementedError
+
+
+def failure(
+    what: str, status: OperationStatus, causes: list[BaseException], result: Any = None
+) -> OperationError:
+    """Return what the handle raises of an operation that ended otherwise than well.
+
+    Args:
+        what: The verb and the operation's id.
+        status: How it ended.
+        causes: Why, first failure first.
+        result: What it made all the same.
+    """
+    error: OperationError
+    if status is OperationStatus.PARTIAL:
+        error = PartialOperationError(f"{what} succeeded in part", causes, result)
+    elif status is OperationStatus.CANCELLED:
+        error = OperationCancelledError(f"{what} was cancelled", causes)
+    elif status is OperationStatus.SUSPENDED:
+        error = OperationSuspendedError(
+            f"{what} is suspended; it goes on at the next start", causes
+        )
+    else:
+        error = OperationError(f"{what} failed", causes)
+    error.result = result
+    if causes:
+        error.__cause__ = causes[0]
+    return error

@@ -1,0 +1,85 @@
+"""How a recovered operation goes on: which hooks still run, and what is undone."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.errors import CannotResumeError
+from karbor_actors.model import AbortKind
+from karbor_actors.schedule import HOOKS_PER_RESOURCE, READY
+
+if TYPE_CHECKING:
+    from karbor_actors.bank.journal_records import AbortDecision
+    from karbor_actors.operations.control import OperationControl
+    from karbor_actors.operations.recovery import Recovered, Verdict
+
+
+def take_up(control: OperationControl, found: Recovered, verdict: Verdict) -> dict[int, int]:
+    """Go on where an earlier process stopped, or undo what it began. The control thread only.
+
+    Returns:
+        The number of the next attempt of each hook that may have begun before.
+    """
+    schedule, journal = control.schedule, found.journal
+    ready = schedule.resume(journal.completed)
+    control.undo.forget(resource for resource, ok in journal.aborts.items() if ok)
+    if verdict.reason is not None:
+        control.failures.append(CannotResumeError(verdict.reason.describe()))
+        _give_up(control, found, ready)
+        control.abort(verdict.reason)
+        return {}
+    touched = {d: _drop(control, found, d, ready) for d in (*verdict.decided, *verdict.parts)}
+    for decision in verdict.decided:
+        control.failures.append(CannotResumeError(decision.reason.describe()))
+        lost = {*touched[decision], *(decision.resources or ())}
+        control.undo_doomed(sorted(lost), decision.reason)
+    for decision in verdict.parts:
+        control.failures.append(CannotResumeError(decision.reason.describe()))
+        resources = list(decision.resources or ())
+        record = JournalRecord.of_abort_decision(decision.reason, resources)
+        control.record(record, partial(control.undo_doomed, resources, decision.reason))
+    if verdict.is_over:
+        _give_up(control, found, [h for h in ready if schedule.state(h) == READY])
+        schedule.close()
+        return {}
+    going_on = [hook for hook in ready if schedule.state(hook) == READY]
+    control.admit(going_on)
+    return {hook: _next_attempt(control, found, hook) for hook in going_on}
+
+
+def _give_up(control: OperationControl, found: Recovered, ready: list[int]) -> None:
+    """Start none of *ready*; those that had begun count as failed."""
+    for hook in ready:
+        if hook in found.journal.attempts:
+            control.schedule.fail(hook)
+        else:
+            control.schedule.withdraw(hook)
+
+
+def _drop(
+    control: OperationControl, found: Recovered, decision: AbortDecision, ready: list[int]
+) -> list[int]:
+    """Drop the hooks that *decision* says will not run; return the resources that lose one.
+
+    A failure took its own resource's hook and what waited for it; a crash took all that a
+    part of the graph had.
+    """
+    resources = decision.resources or ()
+    lost = set(resources if decision.reason.kind is AbortKind.CRASH else resources[:1])
+    touched: list[int] = []
+    for hook in ready:
+        if hook // HOOKS_PER_RESOURCE in lost:
+            touched += control.schedule.drop(hook, has_begun=hook in found.journal.attempts)
+    return touched
+
+
+def _next_attempt(control: OperationControl, found: Recovered, hook: int) -> int:
+    """Return a number that no earlier attempt of *hook* had.
+
+    Without an ``on_abort`` there are no intents that would say how many there were.
+    """
+    if control.needs_intent(hook):
+        return found.journal.attempts.get(hook, 0) + 1
+    return (found.count + 1) * control.retry(hook).attempts + 1

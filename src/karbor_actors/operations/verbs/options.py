@@ -1,0 +1,77 @@
+"""What every verb takes, and what its hooks are told of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.model import OnFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.journal import OperationRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOptions:
+    """What every verb takes beside its own arguments."""
+
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    context: Any = None
+    on_failure: OnFailure = OnFailure.ABORT
+    timeout: float | None = None
+    """Seconds that the hooks may take in all, restarts included."""
+    deadline: float | None = None
+    """The moment, in seconds since 1970, at which the operation is given up."""
+
+    @classmethod
+    def of(
+        cls,
+        parameters: Mapping[str, Mapping[str, Any]] | None,
+        context: Any,
+        on_failure: str,
+        timeout: float | None,
+        deadline: float | datetime | None = None,
+    ) -> CallOptions:
+        """Return the options as a caller gives them; ValueError for what cannot be one."""
+        failing = OnFailure(on_failure)
+        if timeout is not None and not timeout > 0:
+            msg = f"timeout is more than 0 seconds, or None, not {timeout!r}"
+            raise ValueError(msg)
+        given = parameters or {}
+        moment = deadline.timestamp() if isinstance(deadline, datetime) else deadline
+        return cls(
+            parameters=given,
+            context=context,
+            on_failure=failing,
+            timeout=timeout,
+            deadline=moment,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OperationLog:
+    """What a hook gets as ``operation_log``."""
+
+    id: str
+    operation_type: str
+    checkpoint_id: str
+    plan_id: str
+    provider_id: str
+    started_at: float
+    """Seconds since the epoch."""
+
+    @classmethod
+    def of(cls, record: OperationRecord, checkpoint: Checkpoint) -> OperationLog:
+        """Return the log of the operation that *record* is of."""
+        return cls(
+            record.id,
+            str(record.type),
+            checkpoint.id,
+            checkpoint.plan_name,
+            record.provider,
+            record.created_at,
+        )
