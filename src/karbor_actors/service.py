@@ -16,6 +16,7 @@ from karbor_actors.provider import Provider, ProviderRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
     from types import TracebackType
 
     from karbor_actors.bank.journal import OperationRecord
@@ -110,6 +111,7 @@ class ProtectionService:
         context: Any = None,
         on_failure: str = OnFailure.ABORT,
         timeout: float | None = None,
+        deadline: datetime | float | None = None,
     ) -> OperationHandle:
         """Begin to make a checkpoint of *plan*; its result is the Checkpoint.
 
@@ -119,7 +121,9 @@ class ProtectionService:
             context: The caller's own values for the hooks: an object or a mapping.
             on_failure: ``"abort"``: the first failure undoes everything; ``"isolate"``: the
                 resources that do not depend on it are finished, and the checkpoint is partial.
-            timeout: Seconds that the hooks may take in all.
+            timeout: Seconds that the hooks may take in all, restarts included.
+            deadline: The moment at which the operation is given up: a datetime, or seconds
+                since 1970.
 
         Raises:
             PlanError: *plan* is no Plan.
@@ -127,7 +131,7 @@ class ProtectionService:
             ServiceClosedError: The service was closed.
         """
         self._check_open()
-        options = CallOptions.of(parameters, context, on_failure, timeout)
+        options = CallOptions.of(parameters, context, on_failure, timeout, deadline)
         return self._start(self._verbs.protect(plan, options))
 
     def restore(
@@ -139,6 +143,7 @@ class ProtectionService:
         context: Any = None,
         on_failure: str = OnFailure.ABORT,
         timeout: float | None = None,
+        deadline: datetime | float | None = None,
         allow_partial: bool = False,
     ) -> OperationHandle:
         """Begin to make a checkpoint's resources again; its result is a RestoreResult.
@@ -147,9 +152,10 @@ class ProtectionService:
             checkpoint_id: The checkpoint's id, or enough of its beginning.
             provider: Where it is; found among all providers if not given.
             parameters: By resource type, or by ``type#id``.
-            context: As for :meth:`protect`, and so *on_failure* and *timeout*.
+            context: As for :meth:`protect`, and so what follows.
             on_failure: See there.
             timeout: See there.
+            deadline: See there.
             allow_partial: Whether a partial checkpoint will do.
 
         Raises:
@@ -158,7 +164,7 @@ class ProtectionService:
             CheckpointStateError: It is not available.
         """
         self._check_open()
-        options = CallOptions.of(parameters, context, on_failure, timeout)
+        options = CallOptions.of(parameters, context, on_failure, timeout, deadline)
         verb = self._verbs.restore(checkpoint_id, provider, options, allow_partial=allow_partial)
         return self._start_checked(verb)
 
@@ -171,6 +177,7 @@ class ProtectionService:
         context: Any = None,
         on_failure: str = OnFailure.ISOLATE,
         timeout: float | None = None,
+        deadline: datetime | float | None = None,
     ) -> OperationHandle:
         """Begin to check a checkpoint's records and blocks; its result is a VerifyResult.
 
@@ -178,7 +185,7 @@ class ProtectionService:
         the others from being checked, unless ``on_failure="abort"`` says so.
         """
         self._check_open()
-        options = CallOptions.of(parameters, context, on_failure, timeout)
+        options = CallOptions.of(parameters, context, on_failure, timeout, deadline)
         return self._start_checked(self._verbs.verify(checkpoint_id, provider, options))
 
     def copy(
@@ -191,6 +198,7 @@ class ProtectionService:
         context: Any = None,
         on_failure: str = OnFailure.ABORT,
         timeout: float | None = None,
+        deadline: datetime | float | None = None,
         again: bool = False,
         allow_partial: bool = False,
     ) -> OperationHandle:
@@ -204,11 +212,12 @@ class ProtectionService:
             context: See there.
             on_failure: See there.
             timeout: See there.
+            deadline: See there.
             again: Whether to copy although a finished copy is there; else that one is the result.
             allow_partial: See there.
         """
         self._check_open()
-        options = CallOptions.of(parameters, context, on_failure, timeout)
+        options = CallOptions.of(parameters, context, on_failure, timeout, deadline)
         verb = self._verbs.copy(
             checkpoint_id, provider, options, to=to, again=again, allow_partial=allow_partial
         )
@@ -223,6 +232,7 @@ class ProtectionService:
         context: Any = None,
         on_failure: str = OnFailure.ABORT,
         timeout: float | None = None,
+        deadline: datetime | float | None = None,
         force: bool = False,
     ) -> OperationHandle:
         """Begin to delete a checkpoint, in the bank and outside of it; its result is None.
@@ -231,7 +241,7 @@ class ProtectionService:
         delete hooks fail, which then ends as a PartialOperationError that names them.
         """
         self._check_open()
-        options = CallOptions.of(parameters, context, on_failure, timeout)
+        options = CallOptions.of(parameters, context, on_failure, timeout, deadline)
         return self._start_checked(
             self._verbs.delete(checkpoint_id, provider, options, force=force)
         )

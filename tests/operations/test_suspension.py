@@ -1,0 +1,322 @@
+"""Closing a service under running operations: what is suspended goes on at the next start."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers import DEADLINE, Gate
+from karbor_actors import (
+    CheckpointStatus,
+    Operation,
+    OperationStatus,
+    ProtectionService,
+    TimeLimits,
+)
+from karbor_actors.errors import (
+    OperationCancelledError,
+    OperationError,
+    OperationNotFoundError,
+    OperationSuspendedError,
+)
+from kit import Journal, RecordingProtection, plan, provider, store_something
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from karbor_actors import Resource
+
+TREE = {"server": ["disk1", "disk2"]}
+SHORT = 0.05
+
+
+def opened(path: Path, plugin: Any, children: Any = None, **kwargs: Any) -> ProtectionService:
+    service = ProtectionService(workers=4, abort_grace=kwargs.pop("abort_grace", 30.0))
+    service.add_provider(provider(path / "bank", plugin, children, **kwargs))
+    return service
+
+
+def leaving_at(gate: Gate, hook: str, name: str, *, polls: bool = True) -> Any:
+    """Return a behaviour that waits at *gate*, then leaves if it is told to."""
+
+    def behave(verb: str, found: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, found, resource, call)
+        if (found, resource.id) == (hook, name):
+            gate.pass_through()
+            if polls:
+                call["context"].check_cancelled()
+
+    return behave
+
+
+def close_while_at(gate: Gate, service: ProtectionService, **kwargs: Any) -> threading.Thread:
+    """Close *service* on a thread of its own, once a hook stands at *gate*, and open that."""
+    gate.wait_entered()
+    closer = threading.Thread(target=service.close, kwargs=kwargs)
+    closer.start()
+    return closer
+
+
+def wait_until_told(handle: Any) -> None:
+    """Wait until the operation has been told to stop."""
+    poll = threading.Event()
+    while not handle.is_suspended:
+        poll.wait(0.001)
+    handle.progress()  # answered after what it was told before
+
+
+@pytest.mark.parametrize("polls", [True, False])
+def test_a_protect_whose_spans_have_ended_is_suspended_and_goes_on(tmp_path, journal, polls):
+    gate = Gate()
+    plugin = RecordingProtection(journal, leaving_at(gate, "on_main", "server", polls=polls))
+    service = opened(tmp_path, plugin, TREE)
+    handle = service.protect(plan("server"))
+    closer = close_while_at(gate, service)
+    wait_until_told(handle)
+    gate.open()
+    closer.join(DEADLINE)
+
+    assert handle.status is OperationStatus.SUSPENDED
+    with pytest.raises(OperationSuspendedError, match="next start"):
+        handle.result(0)
+    assert journal.aborted() == []
+    done = set(journal.hooks())
+    assert not any(hook == "on_complete" and name == "server" for hook, name in done)
+
+    again = Journal()
+    with opened(tmp_path, RecordingProtection(again, store_something), TREE) as service:
+        (resumed,) = service.recovered
+        assert resumed.id == handle.id
+        assert resumed.result(DEADLINE).status is CheckpointStatus.AVAILABLE
+    assert ("on_complete", "server") in again.hooks()
+    assert not any(hook.startswith("on_prepare") for hook, _ in again.hooks())
+    assert (("on_main", "server") in again.hooks()) is polls
+
+
+def test_open_spans_end_before_the_operation_is_suspended_and_nothing_else_runs(tmp_path, journal):
+    gate = Gate()
+    plugin = RecordingProtection(journal, leaving_at(gate, "on_prepare_begin", "disk1"))
+    service = opened(tmp_path, plugin, TREE)
+    handle = service.protect(plan("server"))
+    closer = close_while_at(gate, service)
+    wait_until_told(handle)
+    gate.open()
+    closer.join(DEADLINE)
+
+    assert handle.status is OperationStatus.SUSPENDED
+    hooks = journal.hooks()
+    assert ("on_prepare_finish", "server") in hooks
+    assert ("on_main", "server") not in hooks
+    assert journal.aborted() == []
+
+
+def test_what_keeps_state_in_memory_is_undone_by_the_process_that_has_it(tmp_path, journal):
+    class Forgetful(RecordingProtection):
+        def operation(self, verb: str, resource: Resource) -> Operation | None:
+            made = super().operation(verb, resource)
+            if made is not None:
+                type(made).resumable = False
+            return made
+
+    gate = Gate()
+    plugin = Forgetful(journal, leaving_at(gate, "on_main", "one"))
+    service = opened(tmp_path, plugin)
+    handle = service.protect(plan("one"))
+    closer = close_while_at(gate, service)
+    wait_until_told(handle)
+    gate.open()
+    closer.join(DEADLINE)
+
+    assert handle.status in (OperationStatus.CANCELLED, OperationStatus.FAILED)
+    assert journal.aborted() == ["one"]
+    with opened(tmp_path, RecordingProtection(Journal())) as service:
+        assert service.recovered == []
+
+
+def test_a_hook_that_does_not_leave_is_given_up_and_runs_again(tmp_path, journal):
+    gate = Gate()
+    plugin = RecordingProtection(journal, leaving_at(gate, "on_main", "one"))
+    service = opened(tmp_path, plugin, abort_grace=SHORT)
+    try:
+        handle = service.protect(plan("one"))
+        closer = close_while_at(gate, service)
+        closer.join(DEADLINE)
+        assert handle.status is OperationStatus.SUSPENDED
+    finally:
+        gate.open()
+    again = Journal()
+    with opened(tmp_path, RecordingProtection(again, store_something)) as service:
+        (resumed,) = service.recovered
+        assert resumed.result(DEADLINE).status is CheckpointStatus.AVAILABLE
+    attempts = [c["context"].attempt for c in again.calls if c["hook"] == "on_main"]
+    assert attempts == [2]
+
+
+def test_a_span_that_does_not_end_in_time_is_undone(tmp_path, journal):
+    gate = Gate()
+    plugin = RecordingProtection(journal, leaving_at(gate, "on_prepare_begin", "one"))
+    service = opened(tmp_path, plugin, abort_grace=SHORT)
+    handle = service.protect(plan("one"))
+    closer = close_while_at(gate, service, timeout=SHORT)
+    closer.join(DEADLINE)
+    gate.open()
+
+    assert handle.status is OperationStatus.CANCELLED
+    assert "one" in journal.aborted()
+
+
+def test_an_operation_that_waits_for_its_locks_is_cancelled(tmp_path, journal):
+    gate = Gate()
+    plugin = RecordingProtection(journal, leaving_at(gate, "on_main", "one"))
+    service = opened(tmp_path, plugin)
+    first = service.protect(plan("one"))
+    gate.wait_entered()
+    second = service.protect(plan("one"))
+    closer = close_while_at(gate, service)
+    with pytest.raises(OperationCancelledError):
+        second.result(DEADLINE)
+    gate.open()
+    closer.join(DEADLINE)
+    assert first.status is OperationStatus.SUSPENDED
+
+
+def suspend_one(path: Path, journal: Journal, **kwargs: Any) -> str:
+    """Suspend a protect in its main hook; return its id."""
+    gate = Gate()
+    plugin = kwargs.pop("plugin", RecordingProtection)(journal, leaving_at(gate, "on_main", "one"))
+    service = opened(path, plugin)
+    handle = service.protect(plan("one"), **kwargs)
+    closer = close_while_at(gate, service)
+    wait_until_told(handle)
+    gate.open()
+    closer.join(DEADLINE)
+    assert handle.status is OperationStatus.SUSPENDED
+    return str(handle.id)
+
+
+@pytest.mark.parametrize("answer", ["resume", "abort"])
+def test_a_host_that_wants_to_be_asked_says_what_becomes_of_it(tmp_path, journal, answer):
+    operation_id = suspend_one(tmp_path, journal)
+    again = Journal()
+    plugin = RecordingProtection(again, store_something)
+    with opened(tmp_path, plugin, recover="ask") as service:
+        (asked,) = service.recovered
+        with pytest.raises(OperationSuspendedError):
+            asked.result(DEADLINE)
+        assert again.hooks() == []
+        record = service.provider("local").bank.journal.get(operation_id)
+        assert record.status is OperationStatus.SUSPENDED
+        handle = getattr(service, answer)(operation_id)
+        assert handle.id == operation_id
+        assert handle.wait(DEADLINE)
+        assert service.wait(DEADLINE)
+        if answer == "resume":
+            assert handle.result(0).status is CheckpointStatus.AVAILABLE
+            assert again.aborted() == []
+        else:
+            assert handle.status is OperationStatus.FAILED
+            assert again.aborted() == ["one"]
+        with pytest.raises(OperationNotFoundError):
+            service.resume(operation_id)
+
+
+class Versioned(RecordingProtection):
+    state_version = 2
+
+
+class Generous(Versioned):
+    def can_resume(self, version: int) -> bool:
+        return version == 1
+
+
+@pytest.mark.parametrize(("newer", "status"), [(Versioned, "failed"), (Generous, "succeeded")])
+def test_a_release_that_cannot_read_the_kept_state_undoes_what_began(
+    tmp_path, journal, newer, status
+):
+    suspend_one(tmp_path, journal)
+    again = Journal()
+    with opened(tmp_path, newer(again, store_something)) as service:
+        (handle,) = service.recovered
+        assert handle.wait(DEADLINE)
+        assert handle.status == status
+    assert again.aborted() == (["one"] if status == "failed" else [])
+
+
+def test_a_time_limit_counts_what_ran_before_and_a_deadline_is_a_moment(tmp_path, journal):
+    operation_id = suspend_one(tmp_path, journal, timeout=3600.0)
+    service = opened(tmp_path, RecordingProtection(Journal()), recover="ask")
+    with service:
+        assert service.recovered[0].wait(DEADLINE)
+        record = service.provider("local").bank.journal.get(operation_id)
+        assert record.extra["timeout"] == 3600.0
+        assert 0 < record.extra["seconds run"] < 3600
+
+        never = threading.Event()
+
+        def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+            while hook == "on_main":
+                call["context"].check_cancelled()
+                never.wait(0.001)
+
+    with opened(tmp_path / "other", RecordingProtection(Journal(), behave)) as service:
+        late = service.protect(plan("one"), deadline=0.0)
+        with pytest.raises(OperationError, match="deadline has passed"):
+            late.result(DEADLINE)
+
+
+def test_what_is_pending_is_undone_before_the_next_operation_touches_it(tmp_path, journal):
+    refuses = threading.Event()
+    refuses.set()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if hook == "on_main" and refuses.is_set():
+            raise OSError("broke")
+        if hook == "on_abort" and refuses.is_set():
+            raise OSError("cannot thaw")
+
+    with opened(tmp_path, RecordingProtection(journal, behave)) as service:
+        with pytest.raises(OperationError, match="broke"):
+            service.protect(plan("one")).result(DEADLINE)
+        assert journal.aborted() == ["one"] * 3
+        refuses.clear()
+        other = service.protect(plan("another"))
+        assert other.result(DEADLINE).status is CheckpointStatus.AVAILABLE
+        assert journal.aborted() == ["one"] * 3, "nobody has touched it"
+
+        assert service.protect(plan("one")).result(DEADLINE).status is CheckpointStatus.AVAILABLE
+        assert journal.aborted() == ["one"] * 4
+        begins = [
+            n for n, found in enumerate(journal.hooks()) if found == ("on_prepare_begin", "one")
+        ]
+        aborts = [n for n, found in enumerate(journal.hooks()) if found == ("on_abort", "one")]
+        assert aborts[-1] < begins[-1]
+        assert all(not r.abort_pending for r in service.operation_history("local"))
+
+
+def test_a_freeze_that_succeeds_after_the_operations_end_is_undone_all_the_same(tmp_path, journal):
+    returns = threading.Event()
+    frozen = threading.Event()
+    thawed_again = threading.Event()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_prepare_begin":
+            assert returns.wait(DEADLINE)
+            frozen.set()
+        if hook == "on_abort" and frozen.is_set():
+            thawed_again.set()
+
+    limits = TimeLimits(prepare=SHORT)
+    service = opened(tmp_path, RecordingProtection(journal, behave), time_limits=limits)
+    with pytest.raises(OperationError, match="longer than"):
+        service.protect(plan("one")).result(DEADLINE)
+    (record,) = service.operation_history("local")
+    assert record.abort_pending == 1
+    returns.set()
+    assert thawed_again.wait(DEADLINE), "what froze late stays frozen"
+    assert service.wait(DEADLINE)
+    (record,) = service.operation_history("local")
+    assert record.abort_pending == 0
+    service.close()
