@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.planning import PlannedOperation
-    from karbor_actors.operations.verbs.verb import CheckpointVerb, Verb
+    from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb
+    from karbor_actors.operations.verbs.verb import Verb
 
 
 class ProtectionService:

@@ -64,4 +64,4 @@ class AbortActor(LightActor):
             self.control.undo.finish(self.resource, error)
             self.stop()
             return
-        self.control.retry_later(ABORT_RETRY.delay(self._attempt), self.actor_ref)
+        self.control.retries.later(ABORT_RETRY.delay(self._attempt), self.actor_ref)

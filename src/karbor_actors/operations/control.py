@@ -20,9 +20,9 @@ from karbor_actors.errors import (
     HookCancelledError,
     HookFailedError,
     describe_cause,
-    describe_key,
 )
 from karbor_actors.model import AbortKind, AbortReason, HookName, OnFailure, RetryPolicy
+from karbor_actors.operations.alarms import Retries
 from karbor_actors.operations.call import HookCall
 from karbor_actors.operations.context import Attempt
 from karbor_actors.operations.hook import HookActor
@@ -36,9 +36,9 @@ from karbor_actors.operations.messages import (
     IntentDurable,
     JournalWritten,
     NotBegun,
-    RetryDue,
     Withdraw,
 )
+from karbor_actors.operations.overtime import Overtime
 from karbor_actors.operations.runner import Lane
 from karbor_actors.operations.suspension import cannot_resume, needed_hooks
 from karbor_actors.operations.taking_up import take_up
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from pykka import ActorRef
 
-    from karbor_actors.actors import Dispatcher, Timer
+    from karbor_actors.actors import Dispatcher
     from karbor_actors.limits import TimeLimits
     from karbor_actors.operations.outbox import Outbox
     from karbor_actors.operations.run import OperationRun
@@ -90,8 +90,7 @@ class OperationControl:
         self.schedule = run.planned.schedule()
         self.undo = Undo(self)
         self.watch = Watch(run.planned, limits)
-        self.late: dict[tuple[int, HookName], Attempt] = {}
-        """Bodies that were given up and have not returned."""
+        self.overtime = Overtime(self)
         self.failures: list[BaseException] = []
         self.reason: AbortReason | None = None
         """Why everything is undone, if it is."""
@@ -104,7 +103,7 @@ class OperationControl:
         self._refs: dict[int, ActorRef[HookActor]] = {}
         self._attempts: dict[int, int] = {}
         """By hook of a recovered operation that had begun: the number of its next attempt."""
-        self._retries: set[Timer] = set()
+        self.retries = Retries(dispatcher)
 
     # -- what the supervisor asks
 
@@ -146,7 +145,7 @@ class OperationControl:
             self.watch.is_clear
             and self._intake.is_empty
             and self._ledger.is_clear
-            and not self._retries
+            and self.retries.is_empty
         )
 
     def end_stall(self) -> None:
@@ -168,7 +167,7 @@ class OperationControl:
                 continue
             attempt = report.attempt
             if attempt.is_fenced:
-                self._came_late(attempt)
+                self.overtime.came_back(attempt)
                 continue
             self.watch.ended(attempt.resource, attempt.hook)
             if report.attempt.hook is HookName.ON_ABORT:
@@ -223,50 +222,16 @@ class OperationControl:
                 self.schedule.close()
         self.request_flush()
 
-    def leave_running(self) -> None:
-        """Give up the bodies that go on although they should stop; their grace is over."""
-        for call in self.watch.running():
-            if call.attempt.is_unwanted:
-                self.watch.ended(call.attempt.resource, call.attempt.hook)
-                self._give_up(call)
-        self.request_flush()
-
-    def look_at_clock(self) -> None:
-        """Give up what has taken too long."""
-        now = self.dispatcher.now()
-        for call in self.watch.overdue(now):
-            self._give_up(call)
-        for resource in self.watch.held_too_long(now):
-            key = self.run.planned.graph.nodes[resource].key
-            why = "it was held for longer than max_quiesce allows"
-            self.failures.append(TimeoutError(f"{describe_key(key)}: {why}"))
-            self.abort(AbortReason(AbortKind.TIMEOUT, why, key))
-        self.watch.look_again(now)
-        self.request_flush()
-
-    def _give_up(self, call: HookCall) -> None:
-        """Fence *call* off and go on as if it had failed; what it froze later is thawed."""
+    def given_up(self, call: HookCall, error: HookFailedError) -> None:
+        """Go on without *call*, whose body takes too long, as if it had failed of *error*."""
         attempt = call.attempt
-        attempt.is_fenced = True
         self._intake.abandon(call)
-        self.late[attempt.resource, attempt.hook] = attempt
-        key = self.run.planned.graph.nodes[attempt.resource].key
-        why = "it took longer than it may and was given up"
-        error = HookFailedError(key, str(attempt.hook), attempt.number, why)
-        error.__cause__ = TimeoutError(why)
         if attempt.hook is HookName.ON_ABORT:
             self.undo.body_ended(BodyEnded(attempt, began=True, error=error))
         elif self.is_suspending:
             self._drop(attempt.hook_number, self.schedule.withdraw)
         else:
             self._tell(attempt.hook_number, BodyFailed(error))
-
-    def _came_late(self, attempt: Attempt) -> None:
-        """Undo once more what a body did that was given up and has now returned."""
-        if self.late.pop((attempt.resource, attempt.hook), None) is not None:
-            if attempt.hook is not HookName.ON_ABORT:
-                self.undo.again(attempt.resource)
-            self.request_flush()
 
     @property
     def is_suspending(self) -> bool:
@@ -355,23 +320,6 @@ class OperationControl:
         if hook in self._refs:
             self.hook_failed(hook, error)
 
-    def retry_later(self, delay: float, ref: ActorRef[Any]) -> Timer:
-        """Tell *ref* :class:`RetryDue` in *delay* seconds."""
-
-        def due() -> None:
-            self._retries.discard(timer)
-            if ref.is_alive():
-                ref.tell(RetryDue())
-
-        timer = self.dispatcher.call_later(delay, due)
-        self._retries.add(timer)
-        return timer
-
-    def retry_no_more(self, timer: Timer) -> None:
-        """Take back what :meth:`retry_later` returned."""
-        timer.cancel()
-        self._retries.discard(timer)
-
     # -- what the aborts ask
 
     def run_abort(self, attempt: Attempt, arguments: dict[str, Any], lane: Lane | None) -> None:
@@ -403,27 +351,13 @@ class OperationControl:
 
     def _body_ended(self, report: BodyEnded) -> None:
         hook = report.attempt.hook_number
-        error = report.error or self._left_behind(hook, report)
+        error = report.error or (self.run.left_behind(report.attempt) if report.began else None)
         if not report.began:
             self._tell(hook, NotBegun())
         elif error is not None:
             self._tell(hook, BodyFailed(error))
         elif hook in self._refs:
             self._ledger.add_completion(report)
-
-    def _left_behind(self, hook: int, report: BodyEnded) -> BaseException | None:
-        """Return an error if *hook* was its resource's last and an artifact is outstanding."""
-        resource = hook // HOOKS_PER_RESOURCE
-        last = (resource + 1) * HOOKS_PER_RESOURCE
-        if not report.began or any(self.run.planned.hook_kinds[hook + 1 : last]):
-            return None
-        left = self.run.memory.outstanding(resource)
-        if not left:
-            return None
-        names = ", ".join(f"{artifact.kind} {artifact.name!r}" for artifact in left)
-        key = self.run.planned.graph.nodes[resource].key
-        why = f"it left {names} outstanding: release() what is gone, keep() what is for delete"
-        return HookFailedError(key, str(report.attempt.hook), report.attempt.number, why)
 
     def _journal_written(self, report: JournalWritten) -> None:
         if report.error is not None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from pykka import ActorRef
 
-    from karbor_actors.model import OperationType
+    from karbor_actors.graph import ResourceGraph
+    from karbor_actors.model import HookName, OperationType
 
 _ASK_TIMEOUT = 10.0
 _QUEUED_EVENTS = 10_000
@@ -220,6 +221,15 @@ class OperationHandle:
         """Give *event* to every listener."""
         for stream in tuple(self._streams):
             stream.put(event)
+
+    def emitter(self, graph: ResourceGraph) -> Callable[..., None]:
+        """Return what gives a hook's event to every listener; it costs little without one."""
+
+        def emit(kind: str, resource: int, hook: HookName, **detail: Any) -> None:
+            if self.has_listeners:
+                self.emit(Event(kind, time.time(), graph.nodes[resource].key, hook, detail))
+
+        return emit
 
     def set_status(self, status: OperationStatus) -> None:
         """Note where the operation stands."""

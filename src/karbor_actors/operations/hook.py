@@ -78,7 +78,7 @@ class HookActor(LightActor):
                 self._give_up()
             case Withdraw():
                 if self._timer is not None:
-                    self.control.retry_no_more(self._timer)
+                    self.control.retries.cancel(self._timer)
                     self._give_up()
 
     def _begin_attempt(self) -> None:
@@ -104,7 +104,7 @@ class HookActor(LightActor):
             return
         self._last_error = error
         self._stage = _WAITING
-        self._timer = self.control.retry_later(policy.delay(self._attempt), self.actor_ref)
+        self._timer = self.control.retries.later(policy.delay(self._attempt), self.actor_ref)
 
     def _give_up(self) -> None:
         """Leave without another attempt: as failed if one has failed, else as never run."""

@@ -7,13 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.errors import HookFailedError, describe_cause
 from karbor_actors.model import AbortKind, OperationStatus, OperationType, ResourceStatus
+from karbor_actors.operations.results import Progress
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.model import AbortReason
     from karbor_actors.operations.control import OperationControl
+    from karbor_actors.operations.run import OperationRun
     from karbor_actors.schedule import HookSchedule
+
+
+def progress_of(
+    status: OperationStatus, control: OperationControl | None, run: OperationRun | None
+) -> Progress:
+    """Return how far an operation is that stands at *status*."""
+    if control is None or run is None:
+        return Progress(status)
+    schedule = control.schedule
+    return Progress(
+        status,
+        len(schedule) - schedule.unfinished,
+        len(schedule),
+        () if status.is_terminal else run.progress_of_running(),
+        tuple(map(describe_cause, control.failures)),
+    )
 
 
 @dataclass(slots=True)
@@ -42,7 +60,7 @@ class Outcome:
         is_verify = control.run.type is OperationType.VERIFY
         is_good = schedule.ended_well if is_verify else schedule.is_complete
         pending = dict(control.undo.failures)
-        for resource, hook in control.late:
+        for resource, hook in control.overtime.late:
             pending.setdefault(resource, TimeoutError(f"{hook} has not returned"))
         resources = {}
         for number in range(len(schedule) // HOOKS_PER_RESOURCE):

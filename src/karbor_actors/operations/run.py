@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import JournalRecord
-from karbor_actors.errors import FencedError
+from karbor_actors.errors import FencedError, HookFailedError
 from karbor_actors.operations.memory import Memory
 from karbor_actors.operations.results import ResourceProgress
+from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +84,7 @@ class OperationRun:
         self._to_resume: set[int] = set()
         if self.recovered is not None:
             self._to_resume = self.recovered.begun_resources()
+            self.memory.restore(self.recovered.journal)
 
     def check_open(self) -> None:
         """Refuse what a hook's own threads still write when the operation has ended."""
@@ -107,6 +109,20 @@ class OperationRun:
                 artifact.data,
             )
         )
+
+    def left_behind(self, attempt: Attempt) -> HookFailedError | None:
+        """Return an error if *attempt* was of its resource's last hook and left an artifact."""
+        hook, resource = attempt.hook_number, attempt.resource
+        last = (resource + 1) * HOOKS_PER_RESOURCE
+        if any(self.planned.hook_kinds[hook + 1 : last]):
+            return None
+        left = self.memory.outstanding(resource)
+        if not left:
+            return None
+        names = ", ".join(f"{artifact.kind} {artifact.name!r}" for artifact in left)
+        key = self.planned.graph.nodes[resource].key
+        why = f"it left {names} outstanding: release() what is gone, keep() what is for delete"
+        return HookFailedError(key, str(attempt.hook), attempt.number, why)
 
     def report_progress(self, resource: int, done: float, total: float | None, unit: str) -> None:
         """Note how far *resource*'s hook is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from karbor_actors.errors import (
     KarborError,
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.verbs.verb import Verb
 
+UNDO_FIRST: Final = "undo first"
+"""The step that undoes what earlier operations left on what this one wants."""
 _LOG = logging.getLogger("karbor_actors.operations")
 
 
@@ -38,6 +40,16 @@ class Step:
         self.done: StepDone | None = None
         """How it ended, once it has."""
         self._handle, self._body = handle, body
+
+    @classmethod
+    def waiting(cls, handle: OperationHandle, others: list[OperationHandle]) -> Self | None:
+        """Return a step that ends when one of *others* does, with the rest; None if all have."""
+        left = [other for other in others if not other.wait(0)]
+        if not left:
+            return None
+        step = cls(handle, UNDO_FIRST, lambda: left[1:])
+        left[0].add_done_callback(lambda _: step.run())
+        return step
 
     def run(self) -> None:
         """Run the step and tell the supervisor how it ended."""

@@ -9,8 +9,6 @@ once that says that nothing runs any more.
 from __future__ import annotations
 
 import logging
-import time
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors import PooledActor
@@ -21,6 +19,7 @@ from karbor_actors.errors import (
     describe_cause,
 )
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
+from karbor_actors.operations.alarms import Alarms
 from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.messages import (
     LOOK_AT_OUTBOX,
@@ -38,17 +37,14 @@ from karbor_actors.operations.messages import (
     TakeOver,
 )
 from karbor_actors.operations.outbox import Outbox
-from karbor_actors.operations.outcome import Outcome
-from karbor_actors.operations.results import Event, Progress
+from karbor_actors.operations.outcome import Outcome, progress_of
 from karbor_actors.operations.runner import Lane
-from karbor_actors.operations.steps import Step, Tidying, failure
+from karbor_actors.operations.steps import UNDO_FIRST, Step, Tidying, failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from karbor_actors.actors import Timer
     from karbor_actors.errors import OperationError
-    from karbor_actors.model import HookName
     from karbor_actors.operations.conflicts import LockRequest
     from karbor_actors.operations.engine import Engine
     from karbor_actors.operations.handle import OperationHandle
@@ -57,8 +53,6 @@ if TYPE_CHECKING:
     from karbor_actors.operations.verbs.verb import Verb
 
 _LOG = logging.getLogger("karbor_actors.operations")
-LOOK_EVERY = 10.0
-"""Seconds between two looks at whether anything is under way."""
 
 
 class SupervisorActor(PooledActor):
@@ -81,10 +75,9 @@ class SupervisorActor(PooledActor):
         self._idle_at: int | None = None
         """How many there were when nothing was under way."""
         self._flush_requested = False
-        self._timers: list[Timer] = []
-        self._clock_timer: Timer | None = None
-        self._clock_due = 0.0
-        self._is_successor = False
+        self._alarms = Alarms(engine.dispatcher, handle)
+        self._crash: ActorCrashedError | None = None
+        """What the supervisor before this one died of."""
         self._has_waited = False
         self._has_undone = False
         self._is_waiting = False
@@ -93,7 +86,7 @@ class SupervisorActor(PooledActor):
 
     def on_start(self) -> None:
         """Begin to look around from time to time, until the end."""
-        self._look_later()
+        self._alarms.look_around_later()
 
     def on_receive(self, message: Any) -> Any:
         """Take the operation one step further."""
@@ -116,13 +109,14 @@ class SupervisorActor(PooledActor):
             case LookAround():
                 self._look_around()
             case LookAtClock():
-                self._look_at_clock()
+                if self._control is not None and self._outcome is None:
+                    self._control.overtime.look_at_clock()
             case ReleaseAborts(resources=resources):
                 self._grace_is_over(resources)
             case TakeOver(dead=dead, crash=crash):
                 self._take_over(dead, crash)
             case GetProgress():
-                return self._progress()
+                return progress_of(self._handle.status, self._control, self._run)
             case Begin():
                 if self._step is None and self._planned is None:
                     self._begin_step("plan", self._verb.plan)
@@ -131,12 +125,12 @@ class SupervisorActor(PooledActor):
         return None
 
     def died(self, error: BaseException) -> None:
-        """Have a successor undo what began, when its supervisor died of *error*: a bug."""
+        """Have a successor bring the operation to its end, when this one died of *error*: a bug."""
         crash = ActorCrashedError(f"the supervisor died: {describe_cause(error)}")
         crash.__cause__ = error
-        if self._control is None or self._outcome is not None or self._is_successor:
-            error = self._failure([crash], OperationStatus.FAILED)
-            self._settle(OperationStatus.FAILED, error=error)
+        if self._crash is not None:
+            both = self._failure([self._crash, crash], OperationStatus.FAILED)
+            self._settle(OperationStatus.FAILED, error=both)
             return
         ref = SupervisorActor.start_on(
             self._engine.dispatcher, self._engine, self._verb, self._handle
@@ -146,16 +140,20 @@ class SupervisorActor(PooledActor):
 
     def _take_over(self, dead: SupervisorActor, crash: ActorCrashedError) -> None:
         """Go on where *dead* died: with the end of the operation, and with nothing else."""
-        control = dead._control
-        if control is None:
-            return
-        self._is_successor = True
+        self._crash, control = crash, dead._control
         self._planned, self._run, self._control = dead._planned, dead._run, control
-        self._timers = dead._timers
-        control.request_flush, control.emit = self._request_flush, self._emit
-        control.failures.append(crash)
-        control.abort(AbortReason(AbortKind.FAILURE, str(crash)))
-        control.take_reports()
+        self._step, self._outcome, self._alarms = dead._step, dead._outcome, dead._alarms
+        self._cancelled = AbortReason(AbortKind.FAILURE, str(crash))
+        if self._step is not None:
+            if self._step.done is not None:
+                self._step_done(self._step.done)
+        elif control is None:
+            self._refuse_cancelled()
+        elif self._outcome is None:
+            control.request_flush = self._request_flush
+            control.failures.append(crash)
+            control.abort(self._cancelled)
+            control.take_reports()
 
     # -- steps
 
@@ -186,8 +184,8 @@ class SupervisorActor(PooledActor):
         can_go_on = verdict is not None and verdict.reason is None and not verdict.is_over
         if found is not None and can_go_on and (found.must_ask or self._handle.is_suspended):
             self._settle_suspended()
-            return
-        self._go_on()
+        else:
+            self._go_on()
 
     def _go_on(self) -> None:
         """Undo first what earlier operations left on what this one wants; then lock that."""
@@ -196,31 +194,27 @@ class SupervisorActor(PooledActor):
         request = self._verb.locks(self._planned.graph)
         if self._verb.recovered is None and not self._has_undone and self._engine.pending:
             self._has_undone = True
-            self._begin_step("undo first", lambda: self._engine.undo_first(request))
-            return
-        self._acquire(request)
+            self._begin_step(UNDO_FIRST, lambda: self._engine.undo_first(request))
+        else:
+            self._acquire(request)
 
     def _wait_for(self, others: list[OperationHandle]) -> None:
         """Go on once *others* have ended."""
-        self._is_waiting = True
-        left = [handle for handle in others if not handle.wait(0)]
-        if not left:
-            self._is_waiting = False
+        self._step = Step.waiting(self._handle, others)
+        self._is_waiting = self._step is not None
+        if not self._is_waiting:
             self._go_on()
-            return
-        handle = self._handle
-        step = self._step = Step(handle, "undo first", lambda: left[1:])
-        left[0].add_done_callback(lambda _: step.run())
 
     def _acquire(self, request: LockRequest) -> None:
         """Have what was planned locked; a plan made again mostly needs what is had already."""
+        engine, own_id = self._engine, self._handle.id
+        if self._has_waited and engine.covers(own_id, request):
+            self._locks_granted(waited=False)
+            return
         if self._has_waited:
-            if self._engine.covers(self._handle.id, request):
-                self._locks_granted(waited=False)
-                return
-            self._engine.release(self._handle.id)
+            engine.release(own_id)
         self._is_waiting = True
-        self._engine.acquire(self._handle.id, request, self.actor_ref)
+        engine.acquire(own_id, request, self.actor_ref)
 
     def _locks_granted(self, *, waited: bool) -> None:
         if self._step is not None or self._control is not None or self._outcome is not None:
@@ -249,7 +243,7 @@ class SupervisorActor(PooledActor):
             self._engine.runners,
             Outbox(lambda: handle.tell(LOOK_AT_OUTBOX) or engine.came_late(handle.id)),
             request_flush=self._request_flush,
-            emit=self._emit,
+            emit=handle.emitter(run.planned.graph),
             retry=self._engine.retry_policy(run.planned, self._verb.provider.retry),
             limits=self._verb.provider.limits_of,
             workers=self._engine.workers,
@@ -257,15 +251,13 @@ class SupervisorActor(PooledActor):
         self._control.start()
         left = self._verb.time_left
         if left is not None:
-            self._call_later(left, Cancel(AbortReason(AbortKind.TIMEOUT, self._verb.too_long)))
+            self._alarms.tell_later(
+                left, Cancel(AbortReason(AbortKind.TIMEOUT, self._verb.too_long))
+            )
         if self._cancelled is not None:
             self._control.abort(self._cancelled)
         elif handle.is_suspended:
             self._suspend()
-
-    def _call_later(self, delay: float, message: object) -> None:
-        handle = self._handle
-        self._timers.append(self._engine.dispatcher.call_later(delay, lambda: handle.tell(message)))
 
     # -- while hooks run
 
@@ -280,13 +272,13 @@ class SupervisorActor(PooledActor):
         if control is None or self._outcome is not None:
             return
         control.flush()
-        self._set_clock(control.watch.soonest)
+        self._alarms.set_clock(control.watch.soonest)
         if control.reason is not None and self._handle.status is OperationStatus.RUNNING:
             self._handle.set_status(OperationStatus.ABORTING)
-            self._call_later(self._engine.abort_grace, ReleaseAborts())
+            self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts())
         if control.doomed:
             doomed, control.doomed = control.doomed, []
-            self._call_later(self._engine.abort_grace, ReleaseAborts(doomed))
+            self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts(doomed))
         if control.is_over:
             self._close(control)
 
@@ -296,51 +288,30 @@ class SupervisorActor(PooledActor):
             return
         control.undo.release(resources)
         if resources is None and (self._cancelled is not None or control.is_suspending):
-            control.leave_running()
-
-    def _look_later(self) -> None:
-        handle = self._handle
-        timer = self._engine.dispatcher.call_later(LOOK_EVERY, lambda: handle.tell(LookAround()))
-        self._timers = [timer, *(t for t in self._timers if t.is_waiting)]
+            control.overtime.end_grace()
 
     def _look_around(self) -> None:
         """See whether a message was lost: do what it asked for, or end what cannot go on."""
-        self._look_later()
+        self._alarms.look_around_later()
         handle, control, step = self._handle, self._control, self._step
         if handle.cancel_reason is not None and self._cancelled is None:
             self._cancel(handle.cancel_reason)
         if step is not None:
             if step.done is not None:
                 self._step_done(step.done)
-        elif self._is_waiting:
-            self._go_on()
+        elif self._is_waiting and self._planned is not None:
+            if self._engine.covers(handle.id, self._verb.locks(self._planned.graph)):
+                self._locks_granted(waited=True)
         elif self._planned is None:
             self._begin_step("plan", self._verb.plan)
         elif control is not None and self._outcome is None:
             if control.is_idle and self._idle_at == self._moves:
                 control.end_stall()
             self._idle_at = self._moves if control.is_idle else None
-            if self._clock_timer is not None and self._clock_due < self._engine.dispatcher.now():
-                self._look_at_clock()
+            if control.watch.soonest < self._engine.dispatcher.now():
+                control.overtime.look_at_clock()
             control.take_reports()
             self._flush()
-
-    def _look_at_clock(self) -> None:
-        self._clock_timer = None
-        if self._control is not None and self._outcome is None:
-            self._control.look_at_clock()
-
-    def _set_clock(self, due: float) -> None:
-        """See to it that the clock is looked at when it is *due*, or before."""
-        if due == inf or (self._clock_timer is not None and self._clock_due <= due):
-            return
-        if self._clock_timer is not None:
-            self._clock_timer.cancel()
-        handle, dispatcher = self._handle, self._engine.dispatcher
-        self._clock_due = due
-        self._clock_timer = dispatcher.call_later(
-            due - dispatcher.now(), lambda: handle.tell(LookAtClock())
-        )
 
     def _cancel(self, reason: AbortReason) -> None:
         if self._outcome is not None or self._cancelled is not None:
@@ -349,7 +320,7 @@ class SupervisorActor(PooledActor):
         self._verb.is_cancelled = True
         if self._control is not None:
             self._control.abort(reason)
-        elif self._is_waiting and (self._step is None or self._step.name == "undo first"):
+        elif self._is_waiting and (self._step is None or self._step.name == UNDO_FIRST):
             self._refuse_cancelled()
 
     def _suspend(self) -> None:
@@ -362,32 +333,12 @@ class SupervisorActor(PooledActor):
                 self._settle_suspended()
         elif self._outcome is None and not control.is_suspending:
             control.suspend()
-            self._call_later(self._engine.abort_grace, ReleaseAborts())
-
-    def _emit(self, kind: str, resource: int, hook: HookName, **detail: Any) -> None:
-        if self._handle.has_listeners and self._planned is not None:
-            key = self._planned.graph.nodes[resource].key
-            self._handle.emit(Event(kind, time.time(), key, hook, detail))
-
-    def _progress(self) -> Progress:
-        control, run = self._control, self._run
-        if control is None or run is None:
-            return Progress(self._handle.status)
-        schedule = control.schedule
-        return Progress(
-            self._handle.status,
-            len(schedule) - schedule.unfinished,
-            len(schedule),
-            run.progress_of_running(),
-            tuple(map(describe_cause, control.failures)),
-        )
+            self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts())
 
     # -- the end
 
     def _close(self, control: OperationControl) -> None:
-        run = self._run
-        if run is None:
-            return
+        run = control.run
         outcome = self._outcome = Outcome.of(control, self._cancelled)
         if outcome.status is OperationStatus.SUSPENDED:
             run.is_over = True
@@ -405,13 +356,14 @@ class SupervisorActor(PooledActor):
         self._begin_step("refuse", lambda: self._verb.refuse(outcome))
 
     def _refuse_cancelled(self) -> None:
-        self._refuse(OperationCancelledError(f"the {self._verb.type} was cancelled"))
+        cancelled = OperationCancelledError(f"the {self._verb.type} was cancelled")
+        self._refuse(self._crash or cancelled)
 
     def _settle_suspended(self) -> None:
         """Leave a recovered operation as it was found."""
         self._is_waiting = False
         self._verb.keep_journal()
-        self._settle(OperationStatus.SUSPENDED, error=self._failure([]))
+        self._settle(OperationStatus.SUSPENDED, error=self._failure([], OperationStatus.SUSPENDED))
 
     def _closed(self, done: StepDone) -> None:
         outcome = self._outcome
@@ -420,35 +372,25 @@ class SupervisorActor(PooledActor):
         if done.error is not None:
             outcome.failures.append(done.error)
             outcome.status = OperationStatus.FAILED
-        if outcome.status is OperationStatus.SUCCEEDED:
-            self._settle(outcome.status, done.result)
-        elif done.step.name == "refuse":
-            first = outcome.failures[0]
-            is_plain = isinstance(first, KarborError) and len(outcome.failures) == 1
-            error = first if is_plain else self._failure(outcome.failures, outcome.status)
-            self._settle(outcome.status, error=error)
-        else:
-            causes = [*outcome.failures, *outcome.abort_failures]
+        error: KarborError | None = None
+        causes = [*outcome.failures, *outcome.abort_failures]
+        if done.step.name == "refuse" and len(causes) == 1 and isinstance(causes[0], KarborError):
+            error = causes[0]  # refused before anything ran: its sentence says all
+        elif outcome.status is not OperationStatus.SUCCEEDED:
             error = self._failure(causes, outcome.status, done.result)
-            self._settle(outcome.status, error=error)
+        self._settle(outcome.status, done.result, error)
 
     def _failure(
-        self,
-        causes: list[BaseException],
-        status: OperationStatus = OperationStatus.SUSPENDED,
-        result: Any = None,
+        self, causes: list[BaseException], status: OperationStatus, result: Any = None
     ) -> OperationError:
         return failure(f"{self._verb.type} {self._handle.id}", status, causes, result)
 
     def _settle(
         self, status: OperationStatus, result: Any = None, error: BaseException | None = None
     ) -> None:
-        for timer in (*self._timers, self._clock_timer):
-            if timer is not None:
-                timer.cancel()
+        self._alarms.cancel()
         self._engine.release(self._handle.id)
-        progress = self._progress()
-        final = Progress(status, progress.hooks_done, progress.hooks_total, (), progress.failures)
+        final = progress_of(status, self._control, self._run)
         _LOG.info("%s %s: %s", self._verb.type, self._handle.id, status)
         self._engine.pending.note(self._handle.id, self._verb.pending_keys)
         self._engine.runners.submit(Lane.PLAN, [Tidying(self._verb)])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.errors import BankError, CheckpointNotFoundError
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType, ResourceStatus
-from karbor_actors.operations.verbs.verb import CheckpointVerb, left_out, want_status
+from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, left_out, want_status
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint

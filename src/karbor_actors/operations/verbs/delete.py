@@ -14,7 +14,7 @@ from karbor_actors.model import (
     ResourceStatus,
 )
 from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock
-from karbor_actors.operations.verbs.verb import CheckpointVerb, want_status
+from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, want_status
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from karbor_actors.operations.verbs.verify import Verify
 
 if TYPE_CHECKING:
     from karbor_actors.operations.engine import Engine
+    from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb
     from karbor_actors.operations.verbs.options import CallOptions
-    from karbor_actors.operations.verbs.verb import CheckpointVerb, Verb
+    from karbor_actors.operations.verbs.verb import Verb
     from karbor_actors.provider import ProviderRegistry
 
 

@@ -8,8 +8,8 @@ from karbor_actors.model import CheckpointStatus, OperationType, ResourceStatus
 from karbor_actors.operations.conflicts import LockRequest, resource_locks
 from karbor_actors.operations.context import new_resources_of
 from karbor_actors.operations.results import RestoreResult
+from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, want_status
 from karbor_actors.operations.verbs.report import ResourceReport
-from karbor_actors.operations.verbs.verb import CheckpointVerb, want_status
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint

@@ -12,10 +12,8 @@ from karbor_actors.bank.journal import OperationRecord
 from karbor_actors.errors import (
     CannotResumeError,
     CheckpointNotFoundError,
-    CheckpointStateError,
 )
 from karbor_actors.model import (
-    CheckpointStatus,
     OperationStatus,
     OperationType,
     ResourceStatus,
@@ -44,9 +42,6 @@ RAN, TIMEOUT, DEADLINE = "seconds run", "timeout", "deadline"
 """Where an operation's record keeps its times."""
 _TRIM_EVERY = 100
 """Operations between two looks at the history for what is too old."""
-
-
-_HELD = frozenset({ResourceStatus.AVAILABLE, ResourceStatus.EMPTY})
 
 
 class Verb(abc.ABC):
@@ -247,12 +242,8 @@ class Verb(abc.ABC):
         journal, found = self.bank.journal, self.recovered
         if found is None:
             self.extra |= self._conditions(planned)
-        elif checkpoint is not None and found.record.extra.get(GRAPH) not in (
-            None,
-            planned.graph.digest(),
-        ):
-            msg = f"the graph of checkpoint {checkpoint.id} is not the one it began with"
-            raise CannotResumeError(msg)
+        else:
+            _check_graph(planned, found)
         self.extra[RECOVERIES] = 0 if found is None else found.count + 1
         record = self._record()
 
@@ -267,12 +258,12 @@ class Verb(abc.ABC):
             return journal.create(transaction, record), made
 
         made = checkpoint
-        if self.bank.is_writable or change is not None:  # what only reads a bank leaves no record
+        if self.bank.is_writable or change:  # what only reads a bank leaves no record
             self._number, made = self.bank.writer.write(begin)
         if made is None:
             raise CheckpointNotFoundError(self.checkpoint_id or "")
         self._log = OperationLog.of(record, made)
-        run = OperationRun(
+        return OperationRun(
             id=self.operation_id,
             type=self.type,
             bank=self.bank,
@@ -285,9 +276,6 @@ class Verb(abc.ABC):
             verdict=self.verdict(planned),
             is_writable=self.is_writer,
         )
-        if found is not None:
-            run.memory.restore(found.journal)
-        return run
 
     def _conditions(self, planned: PlannedOperation) -> dict[str, Any]:
         """Return what a later process must know to go on."""
@@ -358,47 +346,9 @@ class Verb(abc.ABC):
         return frozenset({checkpoint, *(("resource", key) for key in keys)})
 
 
-class CheckpointVerb(Verb):
-    """A verb on a checkpoint that exists, with the graph that the checkpoint kept."""
-
-    def __init__(
-        self, operation_id: str, provider: Provider, options: CallOptions, checkpoint_id: str
-    ) -> None:
-        super().__init__(operation_id, provider, options)
-        self.checkpoint_id = checkpoint_id
-
-    def plan(self) -> PlannedOperation:
-        """Return what would run over the kept graph."""
-        checkpoint = self._reread()
-        return self._planned(checkpoint.resource_graph, self.options.parameters)
-
-    @abc.abstractmethod
-    def check_status(self, checkpoint: Checkpoint) -> None:
-        """Raise CheckpointStateError if the verb cannot have *checkpoint*."""
-
-    def locks(self, graph: ResourceGraph) -> LockRequest:
-        """Return a share in the checkpoint."""
-        return LockRequest(shared=frozenset({checkpoint_lock(self.bank, self.checkpoint_id)}))
-
-    def _left_out(self) -> dict[int, ResourceStatus]:
-        """Return by number what a partial checkpoint does not hold, and where that stands."""
-        return left_out(self.bank.checkpoint(self.checkpoint_id or ""))
-
-    def _reread(self) -> Checkpoint:
-        """Return the checkpoint as it is now that the locks are had."""
-        checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
-        if self.recovered is None:
-            self.check_status(checkpoint)
-        return checkpoint
-
-
-def left_out(checkpoint: Checkpoint) -> dict[int, ResourceStatus]:
-    """Return by number the resources that *checkpoint* does not hold, and where they stand."""
-    statuses = checkpoint.resource_statuses().values()
-    return {number: status for number, status in enumerate(statuses) if status not in _HELD}
-
-
-def want_status(checkpoint: Checkpoint, wanted: set[CheckpointStatus], advice: str) -> None:
-    """Raise CheckpointStateError unless *checkpoint* has one of the statuses *wanted*."""
-    if checkpoint.status not in wanted:
-        raise CheckpointStateError(checkpoint.id, str(checkpoint.status), advice)
+def _check_graph(planned: PlannedOperation, found: Recovered) -> None:
+    """Refuse to go on over another graph than the one that the journal's numbers are of."""
+    began_with = found.record.extra.get(GRAPH)
+    if began_with is not None and began_with != planned.graph.digest():
+        msg = f"the graph of {found.record.type} {found.record.id} is not the one it began with"
+        raise CannotResumeError(msg)

@@ -1,0 +1,91 @@
+"""The timers of one operation."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.operations.messages import LookAround, LookAtClock, RetryDue
+
+if TYPE_CHECKING:
+    from pykka import ActorRef
+
+    from karbor_actors.actors import Dispatcher, Timer
+    from karbor_actors.operations.handle import OperationHandle
+
+LOOK_EVERY = 10.0
+"""Seconds between two looks at whether anything is under way."""
+
+
+class Alarms:
+    """Tells an operation's supervisor things later. The control thread only.
+
+    Args:
+        dispatcher: Whose clock counts.
+        handle: Knows the supervisor.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, handle: OperationHandle) -> None:
+        self._dispatcher, self._handle = dispatcher, handle
+        self._timers: list[Timer] = []
+        self._clock: Timer | None = None
+
+    def tell_later(self, delay: float, message: object) -> None:
+        """Tell *message* in *delay* seconds."""
+        handle = self._handle
+        timer = self._dispatcher.call_later(delay, lambda: handle.tell(message))
+        self._timers = [timer, *(t for t in self._timers if t.is_waiting)]
+
+    def look_around_later(self) -> None:
+        """Have the supervisor look for lost messages."""
+        self.tell_later(LOOK_EVERY, LookAround())
+
+    def set_clock(self, due: float) -> None:
+        """See to it that the clock is looked at when it is *due*, or before."""
+        clock = self._clock
+        if due == inf or (clock is not None and clock.is_waiting and clock.when <= due):
+            return
+        if clock is not None:
+            clock.cancel()
+        handle = self._handle
+        delay = due - self._dispatcher.now()
+        self._clock = self._dispatcher.call_later(delay, lambda: handle.tell(LookAtClock()))
+
+    def cancel(self) -> None:
+        """Tell nothing any more."""
+        for timer in (*self._timers, *([] if self._clock is None else [self._clock])):
+            timer.cancel()
+
+
+class Retries:
+    """The actors that wait for their next attempt. The control thread only.
+
+    Args:
+        dispatcher: Whose clock counts.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._timers: set[Timer] = set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no actor waits."""
+        return not self._timers
+
+    def later(self, delay: float, ref: ActorRef[Any]) -> Timer:
+        """Tell *ref* :class:`RetryDue` in *delay* seconds."""
+
+        def due() -> None:
+            self._timers.discard(timer)
+            if ref.is_alive():
+                ref.tell(RetryDue())
+
+        timer = self._dispatcher.call_later(delay, due)
+        self._timers.add(timer)
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Take back what :meth:`later` returned."""
+        timer.cancel()
+        self._timers.discard(timer)

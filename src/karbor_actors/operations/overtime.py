@@ -1,0 +1,68 @@
+"""What becomes of bodies that take too long, and of those that return late."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from karbor_actors.errors import HookFailedError, describe_key
+from karbor_actors.model import AbortKind, AbortReason, HookName
+
+if TYPE_CHECKING:
+    from karbor_actors.operations.call import HookCall
+    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.control import OperationControl
+
+_WHY = "it took longer than it may and was given up"
+
+
+class Overtime:
+    """Gives bodies up: fences them off, and undoes what they did when they return.
+
+    The control thread only.
+    """
+
+    def __init__(self, control: OperationControl) -> None:
+        self._control = control
+        self.late: dict[tuple[int, HookName], Attempt] = {}
+        """Bodies that were given up and have not returned."""
+
+    def look_at_clock(self) -> None:
+        """Give up what has taken too long."""
+        control = self._control
+        now = control.dispatcher.now()
+        for call in control.watch.overdue(now):
+            self._give_up(call)
+        for resource in control.watch.held_too_long(now):
+            key = control.run.planned.graph.nodes[resource].key
+            why = "it was held for longer than max_quiesce allows"
+            control.failures.append(TimeoutError(f"{describe_key(key)}: {why}"))
+            control.abort(AbortReason(AbortKind.TIMEOUT, why, key))
+        control.watch.look_again(now)
+        control.request_flush()
+
+    def end_grace(self) -> None:
+        """Give up the bodies that go on although they should stop."""
+        control = self._control
+        for call in control.watch.running():
+            if call.attempt.is_unwanted:
+                control.watch.ended(call.attempt.resource, call.attempt.hook)
+                self._give_up(call)
+        control.request_flush()
+
+    def came_back(self, attempt: Attempt) -> None:
+        """Undo once more what a body did that was given up and has now returned."""
+        if self.late.pop((attempt.resource, attempt.hook), None) is None:
+            return
+        if attempt.hook is not HookName.ON_ABORT:
+            self._control.undo.again(attempt.resource)
+        self._control.request_flush()
+
+    def _give_up(self, call: HookCall) -> None:
+        """Fence *call* off and go on as if it had failed."""
+        attempt = call.attempt
+        attempt.is_fenced = True
+        self.late[attempt.resource, attempt.hook] = attempt
+        key = self._control.run.planned.graph.nodes[attempt.resource].key
+        error = HookFailedError(key, str(attempt.hook), attempt.number, _WHY)
+        error.__cause__ = TimeoutError(_WHY)
+        self._control.given_up(call, error)
