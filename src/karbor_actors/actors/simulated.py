@@ -117,6 +117,10 @@ class SimulatedDispatcher(Dispatcher):
             self._now = max(self._now, until)
         return self.steps - first
 
+    def stall(self, seconds: float) -> None:
+        """Let *seconds* pass in which nothing runs, as on a machine that stands still."""
+        self._now += seconds
+
     def halt(self) -> None:
         """Run nothing more, ever: the simulated process is killed.
 

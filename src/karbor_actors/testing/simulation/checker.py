@@ -1,0 +1,259 @@
+"""What must hold after whatever happened: one checker over the log, the journal and the bank."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from karbor_actors.errors import KarborError, describe_cause
+from karbor_actors.model import (
+    HOOKS,
+    CheckpointStatus,
+    OperationStatus,
+    OperationType,
+    ResourceStatus,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from karbor_actors.bank.bank import Bank
+    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.testing.simulation.world import Entry, OperationSeen, World
+
+_PER = len(HOOKS)
+_ABORT = "on_abort"
+
+INVARIANTS: Mapping[str, str] = {
+    "order": "no hook begins before all that it waits for are done, over all processes",
+    "once": "no hook runs again once one that waited for it has begun",
+    "attempts": "a hook that runs again has the same idempotency key and a higher number",
+    "undone": "what began and did not succeed was undone, after its last hook",
+    "thawed": "nothing stays frozen, but visibly as abort_pending",
+    "ended": "every operation ends in a terminal status, its handle too, in bounded time",
+    "true": "what was reported done is done, and stays so over crashes",
+    "whole": "an available checkpoint has every record and block, and their content",
+    "accounted": "no snapshot, record or block is unaccounted for",
+    "exclusive": "no two operations hold one resource at the same time",
+    "opens": "the bank opens after each crash and power cut, and its check finds nothing",
+}
+"""What is checked, by name."""
+
+
+class Violation(NamedTuple):
+    """Something that must not be."""
+
+    invariant: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.sentence}"
+
+
+def check_log(world: World) -> Iterator[Violation]:
+    """Yield what the log of hooks says went wrong."""
+    by_operation: dict[str, list[tuple[int, Entry]]] = defaultdict(list)
+    for place, entry in enumerate(world.entries):
+        by_operation[entry.operation].append((place, entry))
+    for operation, entries in by_operation.items():
+        seen = world.operations[operation]
+        yield from _check_edges(seen, entries)
+        yield from _check_attempts(seen, entries)
+    for invariant, sentence in world.faults:
+        yield Violation(invariant, sentence)
+
+
+def _check_edges(seen: OperationSeen, entries: list[tuple[int, Entry]]) -> Iterator[Violation]:
+    begins: dict[int, list[int]] = defaultdict(list)
+    dones: dict[int, list[int]] = defaultdict(list)
+    for place, entry in entries:
+        if entry.hook == _ABORT:
+            continue
+        hook = entry.resource * _PER + HOOKS.index(entry.hook)
+        if entry.what == "begin":
+            begins[hook].append(place)
+        elif entry.what == "done":
+            dones[hook].append(place)
+    for hook, upstream in upstream_hooks(seen).items():
+        for before in upstream if begins[hook] else ():
+            first = begins[hook][0]
+            if not any(done < first for done in dones[before]):
+                what = f"{_name(seen, hook)} began before {_name(seen, before)} was done"
+                yield Violation("order", what)
+            if begins[before] and begins[before][-1] > first:
+                what = f"{_name(seen, before)} ran again after {_name(seen, hook)} had begun"
+                yield Violation("once", what)
+
+
+def upstream_hooks(seen: OperationSeen) -> dict[int, set[int]]:
+    """Return the implemented hooks that each implemented hook waits for, by the six edges.
+
+    Written down once more, apart from the schedule's, which it is to check.
+    """
+    edges: dict[int, set[int]] = defaultdict(set)
+    for parent, children in enumerate(seen.children):
+        p = parent * _PER
+        edges[p + 1].add(p)
+        edges[p + 2].add(p + 1)
+        edges[p + 3].add(p + 2)
+        for child in children:
+            c = child * _PER
+            edges[c].add(p)
+            edges[p + 1].add(c + 1)
+            edges[p + 3].add(c + 3)
+    found: dict[int, set[int]] = {}
+    for hook in range(len(seen.keys) * _PER):
+        if not seen.hook_kinds[hook]:
+            continue
+        waits: set[int] = set()
+        todo, known = list(edges[hook]), set(edges[hook])
+        while todo:
+            before = todo.pop()
+            if seen.hook_kinds[before]:
+                waits.add(before)
+                continue  # what is before that one is its own business
+            fresh = edges[before] - known
+            known |= fresh
+            todo += fresh
+        found[hook] = waits
+    return found
+
+
+def _check_attempts(seen: OperationSeen, entries: list[tuple[int, Entry]]) -> Iterator[Violation]:
+    last: dict[tuple[int, str], Entry] = {}
+    for _, entry in entries:
+        if entry.what != "begin" or entry.hook == _ABORT:
+            continue
+        before = last.get((entry.resource, entry.hook))
+        last[entry.resource, entry.hook] = entry
+        if before is None:
+            continue
+        # Without an on_abort no intent is recorded, so a new process cannot know of the old ones.
+        is_known = seen.abort_kinds[entry.resource] or before.process == entry.process
+        if before.key != entry.key or (is_known and before.attempt >= entry.attempt):
+            what = f"{seen.label} {seen.keys[entry.resource]}.{entry.hook}"
+            yield Violation(
+                "attempts", f"{what}: attempt {entry.attempt} came after {before.attempt}"
+            )
+
+
+def check_undone(
+    world: World, records: Mapping[str, OperationRecord], *, is_last: bool
+) -> Iterator[Violation]:
+    """Yield what stays frozen or was not undone, with no record that says so.
+
+    Args:
+        world: What the hooks left.
+        records: The operations, by id.
+        is_last: Whether nothing went wrong in the last process, so that nothing may be left.
+    """
+    for resource, operation in world.frozen:
+        record = records.get(operation)
+        if is_last or record is None or not (record.abort_pending or not record.status.is_terminal):
+            yield Violation("thawed", f"{resource} stays frozen by {_label(world, operation)}")
+    if not is_last:
+        return
+    for operation, seen in world.operations.items():
+        record = records.get(operation)
+        if record is None:
+            continue
+        if not record.status.is_terminal:
+            yield Violation("ended", f"{seen.label} is {record.status} in the journal")
+        if record.abort_pending:
+            yield Violation("undone", f"{seen.label} has {record.abort_pending} pending aborts")
+        yield from _check_aborts(world, operation, seen, record)
+
+
+def _check_aborts(
+    world: World, operation: str, seen: OperationSeen, record: OperationRecord
+) -> Iterator[Violation]:
+    own = [entry for entry in world.entries if entry.operation == operation]
+    done = {(e.resource, e.hook) for e in own if e.what == "done"}
+    implemented = [
+        (hook // _PER, str(HOOKS[hook % _PER])) for hook, kind in enumerate(seen.hook_kinds) if kind
+    ]
+    if all(hook in done for hook in implemented):
+        return  # it failed in its end, if it did: all that was begun is whole
+    is_all = record.status in (OperationStatus.FAILED, OperationStatus.CANCELLED)
+    is_all = is_all and seen.on_failure == "abort"
+    for resource in sorted({entry.resource for entry in own if entry.hook != _ABORT}):
+        is_whole = all(hook in done for hook in implemented if hook[0] == resource)
+        if not seen.abort_kinds[resource] or (is_whole and not is_all):
+            continue
+        last = max(
+            n
+            for n, e in enumerate(own)
+            if e.resource == resource and e.what == "begin" and e.hook != _ABORT
+        )
+        if not any(
+            e.resource == resource and e.hook == _ABORT and e.what == "done" for e in own[last:]
+        ):
+            yield Violation("undone", f"{seen.label} {seen.keys[resource]} was not undone")
+
+
+def check_banks(world: World, banks: Iterable[Bank]) -> Iterator[Violation]:
+    """Yield what is wrong with the records, the blocks and the snapshots that belong to them."""
+    protects: dict[str, str] = {}
+    named: set[str] = set()
+    for bank in banks:
+        for finding in bank.check(deep=True):
+            yield Violation("opens", f"the bank's check says: {finding}")
+        for record in bank.journal.operations():
+            if record.type is OperationType.PROTECT:
+                protects[record.checkpoint_id] = record.id
+        for checkpoint in bank.checkpoints():
+            operation = protects.get(checkpoint.copied_from or checkpoint.id, "")
+            yield from _check_checkpoint(world, checkpoint, operation, named)
+    for name, operation in world.snapshots.items():
+        if name not in named:
+            whose = f"{_label(world, operation)} of {name.rpartition('/')[2]}"
+            yield Violation("accounted", f"the snapshot by {whose} belongs to no checkpoint")
+
+
+def _check_checkpoint(
+    world: World, checkpoint: Checkpoint, operation: str, named: set[str]
+) -> Iterator[Violation]:
+    """Check one checkpoint; add the snapshots that it names to *named*."""
+    if checkpoint.status in (CheckpointStatus.PROTECTING, CheckpointStatus.COPYING):
+        yield Violation("ended", f"a checkpoint stays {checkpoint.status}")
+    for resource in checkpoint.resource_graph.nodes:
+        section = checkpoint.get_resource_bank_section(resource)
+        if "snapshot" in section.list_objects():
+            named.add(section.get_object("snapshot"))
+    if checkpoint.status in (CheckpointStatus.AVAILABLE, CheckpointStatus.PARTIAL):
+        yield from _check_content(world, checkpoint, operation)
+
+
+def _check_content(world: World, checkpoint: Checkpoint, operation: str) -> Iterator[Violation]:
+    for resource, status in checkpoint.resource_statuses().items():
+        if status is not ResourceStatus.AVAILABLE:
+            continue
+        name = resource[1]
+        what = f"{name} in the checkpoint of {_label(world, operation)}"
+        section = checkpoint.get_resource_bank_section(resource)
+        try:
+            snapshot = "snapshot" in section.list_objects() and section.get_object("snapshot")
+            if snapshot and not checkpoint.copied_from and snapshot not in world.snapshots:
+                yield Violation("true", f"{what}: its snapshot is gone")
+            expected = world.written.get((operation, name))
+            if expected is None:
+                continue
+            if section.get_object("size") != len(expected):
+                yield Violation("whole", f"{what}: another size is recorded")
+            for info in section.list_streams():
+                number = int(info.key.rpartition("/")[2])
+                with section.open_stream(info.key) as stream:
+                    if stream.read() != expected * (1 + 40 * number):
+                        yield Violation("whole", f"{what}: {info.key} has other content")
+        except KarborError as error:
+            yield Violation("whole", f"{what}: {describe_cause(error)}")
+
+
+def _label(world: World, operation: str) -> str:
+    seen = world.operations.get(operation)
+    return seen.label if seen is not None else "an operation that nobody saw"
+
+
+def _name(seen: OperationSeen, hook: int) -> str:
+    return f"{seen.label} {seen.keys[hook // _PER]}.{HOOKS[hook % _PER]}"

@@ -1,0 +1,197 @@
+"""Faults in a simulation: the same plan, but what kills the process halts a dispatcher."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+
+from karbor_actors import faultpoints
+from karbor_actors.actors.simulated import SimulatedCrash
+from karbor_actors.bank.mapping import data_file
+from karbor_actors.testing.fault_rules import Action, Point, Rule
+from karbor_actors.testing.faults import FaultPlan, hook_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from karbor_actors.actors.simulated import SimulatedDispatcher
+    from karbor_actors.testing.simulation.world import World
+
+PAGE = 4096
+_METAS = 2
+
+
+class SimulatedFaults(FaultPlan):
+    """A fault plan for one simulated process.
+
+    Args:
+        rules: What goes wrong.
+        seed: For their probabilities.
+        dispatcher: What a crash halts.
+        world: What outlives it.
+        is_power_cut: Whether a crash before a commit leaves some of the pages that it was writing.
+    """
+
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        seed: int,
+        dispatcher: SimulatedDispatcher,
+        world: World,
+        *,
+        is_power_cut: bool = False,
+    ) -> None:
+        super().__init__(rules, seed)
+        self._dispatcher, self._world = dispatcher, world
+        self._is_power_cut = is_power_cut
+        self._before: bytes | None = None
+        self.commits = 0
+        self.torn: tuple[Path, bytes] | None = None
+        """What a power cut left of the records, to be written once they are closed."""
+
+    def hook_fault(self, attempt: Any, when: str) -> Rule | None:
+        """Return what goes wrong around a hook's body; the runner does it."""
+        point = Point.HOOK_BEFORE if when == "before" else Point.HOOK_AFTER
+        rule = self.draw(point, hook_facts(attempt)) if point in self._at else None
+        if rule is not None:
+            self._world.note(f"FAULT  {point} {rule.action}")
+        return rule
+
+    def strike(self, rule: Rule) -> None:
+        """Do what *rule* says, where it takes no time."""
+        self._strike(rule)
+        if self._dispatcher.is_halted:
+            raise SimulatedCrash
+
+    def on_message(self, actor: Any, message: Any) -> Any:
+        """See Injector."""
+        fired = len(self.fired)
+        given = super().on_message(actor, message)
+        if len(self.fired) != fired:
+            self._world.note(f"FAULT  {self.fired[-1]}")
+        return faultpoints.NOTHING if self._dispatcher.is_halted else given
+
+    def on_commit(self, path: str, when: str) -> None:
+        """See Injector."""
+        if when == "before":
+            if self._dispatcher.is_halted:
+                raise lmdb.Error("the simulated process is dead")
+            self.commits += 1
+            self._world.note(f"commit {self.commits}")
+        fired = len(self.fired)
+        try:
+            super().on_commit(path, when)
+        finally:
+            if len(self.fired) != fired:
+                self._world.note(f"FAULT  {self.fired[-1].rule.point} {self.fired[-1].rule.action}")
+        file = Path(data_file(path))
+        if when == "before" and self._dispatcher.is_halted:
+            if not self._is_power_cut:
+                raise lmdb.Error("the simulated process was killed")
+            self._before = file.read_bytes()
+        elif self._before is not None:
+            self.torn = file, tear(self._before, file.read_bytes(), self.seed)
+            self._before = None
+
+    def on_put(self, name: str, when: str) -> None:
+        """See Injector."""
+        if self._dispatcher.is_halted:
+            raise SimulatedCrash
+        super().on_put(name, when)
+        if self._dispatcher.is_halted:
+            raise SimulatedCrash
+
+    def wait(self, seconds: float) -> None:
+        """Let the machine stand still."""
+        self._dispatcher.stall(seconds)
+
+    def kill(self) -> None:
+        """End the simulated process."""
+        self._world.note("CRASH")
+        self._dispatcher.halt()
+
+
+def tear(before: bytes, after: bytes, seed: int) -> bytes:
+    """Return a data file in which only some of a commit's pages were written.
+
+    The two pages that say which state counts are as before: LMDB writes them last, after a sync.
+    """
+    pages = range(_METAS, max(len(before), len(after)) // PAGE)
+    rng = random.Random(f"{seed}-torn")  # noqa: S311 - must replay
+    torn = bytearray(before)
+    for page in pages:
+        start, end = page * PAGE, (page + 1) * PAGE
+        new = after[start:end]
+        if new != before[start:end] and rng.random() < 0.5:  # noqa: PLR2004 - half of them
+            if len(torn) < end:
+                torn.extend(bytes(end - len(torn)))
+            torn[start:end] = new
+    return bytes(torn)
+
+
+def draw_rules(rng: random.Random) -> list[Rule]:
+    """Return what goes wrong in one run: each fault is active by chance, at some rate."""
+    rules = []
+    for point, action, rate, where in _POOL:
+        if rng.random() < _ACTIVE:
+            rules.append(
+                Rule(
+                    point,
+                    action,
+                    where=where,
+                    probability=rate * rng.choice((0.3, 1.0, 2.0)),
+                    times=rng.choice((1, 2, 5, None)),
+                    seconds=rng.choice((0.1, 2.0, 15.0, 90.0)),
+                )
+            )
+    rng.shuffle(rules)
+    return rules
+
+
+def draw_crash(rng: random.Random) -> Rule:
+    """Return where a process is killed."""
+    point, reach = rng.choice(_CRASHES)
+    return Rule(point, Action.KILL, nth=1 + int(rng.random() ** 2 * reach))
+
+
+_ACTIVE = 0.12
+_ON_ABORT = {"hook": "on_abort"}
+_POOL: tuple[tuple[Point, Action, float, dict[str, str]], ...] = (
+    (Point.HOOK_BEFORE, Action.RAISE, 0.05, {}),
+    (Point.HOOK_BEFORE, Action.EXIT, 0.03, {}),
+    (Point.HOOK_BEFORE, Action.HANG, 0.04, {}),
+    (Point.HOOK_BEFORE, Action.SLOW, 0.10, {}),
+    (Point.HOOK_BEFORE, Action.RAISE, 0.20, _ON_ABORT),
+    (Point.HOOK_AFTER, Action.RAISE, 0.05, {}),
+    (Point.HOOK_AFTER, Action.EXIT, 0.03, {}),
+    (Point.HOOK_AFTER, Action.HANG, 0.04, {}),
+    (Point.HOOK_AFTER, Action.SLOW, 0.10, {}),
+    (Point.HOOK_AFTER, Action.RAISE, 0.20, _ON_ABORT),
+    (Point.MESSAGE, Action.RAISE, 0.01, {}),
+    (Point.MESSAGE, Action.EXIT, 0.005, {}),
+    (Point.MESSAGE, Action.LOSE, 0.02, {}),
+    (Point.MESSAGE, Action.DUPLICATE, 0.05, {}),
+    (Point.MESSAGE, Action.DELAY, 0.05, {}),
+    (Point.MESSAGE, Action.REORDER, 0.10, {}),
+    (Point.COMMIT_BEFORE, Action.FAIL, 0.03, {}),
+    (Point.COMMIT_BEFORE, Action.MAP_FULL, 0.03, {}),
+    (Point.COMMIT_BEFORE, Action.DISK_FULL, 0.05, {}),
+    (Point.COMMIT_BEFORE, Action.SLOW, 0.05, {}),
+    (Point.PUT_BEFORE, Action.FAIL, 0.10, {}),
+    (Point.PUT_BEFORE, Action.DISK_FULL, 0.10, {}),
+    (Point.PUT_AFTER, Action.FAIL, 0.10, {}),
+)
+"""What can go wrong, how often at the most usual rate, and where."""
+_CRASHES = (
+    (Point.COMMIT_BEFORE, 60),
+    (Point.COMMIT_AFTER, 60),
+    (Point.HOOK_BEFORE, 30),
+    (Point.HOOK_AFTER, 30),
+    (Point.MESSAGE, 200),
+    (Point.PUT_BEFORE, 8),
+    (Point.PUT_AFTER, 8),
+)
+"""Where a process can be killed, and at which match at the latest."""
