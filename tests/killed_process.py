@@ -1,6 +1,9 @@
 """A process that runs one verb, and is killed in a hook; run by test_recovery.
 
 Usage: killed_process.py DIRECTORY VERB CHECKPOINT HOOK RESOURCE WHEN
+
+With ISOLATE in the environment a second, lone resource is protected beside the tree, failures
+are isolated, and the process is killed once the lone resource's main hook has ended.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from karbor_actors import (
 
 CHILDREN = {"server": ["disk1", "disk2"], "disk1": ["image"], "disk2": ["image"]}
 TYPE = "Test::Thing"
+ISOLATE = "ISOLATE" in os.environ
 
 
 class Things(ProtectablePlugin):
@@ -69,8 +74,12 @@ class Freezing(ProtectionPlugin):
         os.close(fd)
 
     def die_if(self, *place: str) -> None:
-        if self.kill == place:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.kill != place:
+            return
+        poll = threading.Event()
+        while ISOLATE and "end protect on_main lone" not in (self.directory / "log").read_text():
+            poll.wait(0.001)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 HOOKS = ("on_prepare_begin", "on_prepare_finish", "on_main", "on_complete", "on_abort", "on_resume")
@@ -117,7 +126,9 @@ def main() -> None:
         for handle in service.recovered:
             handle.wait()
         if verb == "protect" and not service.recovered:
-            service.protect(Plan("plan", "local", [Resource(TYPE, "server")])).wait()
+            names = ["server", "lone"] if ISOLATE else ["server"]
+            plan = Plan("plan", "local", [Resource(TYPE, name) for name in names])
+            service.protect(plan, on_failure="isolate" if ISOLATE else "abort").wait()
         elif not service.recovered:
             getattr(service, verb)(checkpoint).wait()
 

@@ -313,7 +313,9 @@ def test_many_operations_at_once_all_end(tmp_path, journal):
     assert statuses.count(OperationStatus.SUCCEEDED) == 58
 
 
-def test_who_waits_before_closing_sees_the_end_and_a_closed_service_refuses_what_comes(tmp_path, journal):
+def test_who_waits_before_closing_sees_the_end_and_a_closed_service_refuses_what_comes(
+    tmp_path, journal
+):
     gate = Gate()
     service = ProtectionService(workers=4)
     add(service, tmp_path, journal, waiting_at(gate, "on_main", "one"), children={})

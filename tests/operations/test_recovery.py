@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -24,7 +25,9 @@ POINTS = [
 ]
 
 
-def run_until_killed(directory: Path, verb: str, checkpoint: str, *kill: str) -> bool:
+def run_until_killed(
+    directory: Path, verb: str, checkpoint: str, *kill: str, isolate: bool = False
+) -> bool:
     """Run a process that kills itself in a hook; return whether it did."""
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(directory), verb, checkpoint, *kill],
@@ -32,6 +35,7 @@ def run_until_killed(directory: Path, verb: str, checkpoint: str, *kill: str) ->
         timeout=DEADLINE,
         capture_output=True,
         text=True,
+        env={**os.environ, "ISOLATE": "1"} if isolate else None,
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode == -signal.SIGKILL
@@ -161,3 +165,30 @@ def test_a_start_drops_the_journals_of_what_had_ended(tmp_path):
 
         assert service.recovered == []
         assert service.provider("local").bank.info()["rows"]["journal"] == 0
+
+
+def test_only_the_part_of_an_isolated_protect_that_was_held_is_undone(tmp_path):
+    place = ("on_prepare_begin", "image", "after")
+    assert run_until_killed(tmp_path, "protect", "-", *place, isolate=True)
+
+    assert recover(tmp_path) == ["partial"]
+    lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    aborted = {line[3] for line in lines if line[2] == "on_abort"}
+    assert aborted == {"server", "disk1", "disk2", "image"}
+    with Bank.open(tmp_path / "bank", readonly=True) as bank:
+        (checkpoint,) = bank.checkpoints()
+        assert checkpoint.status is CheckpointStatus.PARTIAL
+        lone = Resource(killed_process.TYPE, "lone")
+        assert checkpoint.resource_status(lone) == "available"
+        section = checkpoint.get_resource_bank_section(lone)
+        assert [info.key for info in section.list_streams()] == ["data"]
+
+
+def test_what_was_decided_of_a_part_stays_decided_when_its_recovery_is_killed(tmp_path):
+    place = ("on_prepare_begin", "image", "after")
+    assert run_until_killed(tmp_path, "protect", "-", *place, isolate=True)
+    again = ("on_abort", "image", "after")
+    assert run_until_killed(tmp_path, "protect", "-", *again, isolate=True)
+
+    assert recover(tmp_path) == ["partial"]
+    assert recover(tmp_path) == []

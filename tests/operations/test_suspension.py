@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+import pykka
 import pytest
 
 from helpers import DEADLINE, Gate
@@ -20,6 +21,7 @@ from karbor_actors.errors import (
     OperationError,
     OperationNotFoundError,
     OperationSuspendedError,
+    PartialOperationError,
 )
 from kit import Journal, RecordingProtection, plan, provider, store_something
 
@@ -320,3 +322,42 @@ def test_a_freeze_that_succeeds_after_the_operations_end_is_undone_all_the_same(
     (record,) = service.operation_history("local")
     assert record.abort_pending == 0
     service.close()
+
+
+def test_a_host_that_stops_all_its_actors_suspends_nothing_of_ours_by_that(tmp_path, journal):
+    gate = Gate()
+    plugin = RecordingProtection(journal, leaving_at(gate, "on_main", "one", polls=False))
+    with opened(tmp_path, plugin) as service:
+        handle = service.protect(plan("one"))
+        gate.wait_entered()
+        pykka.ActorRegistry.stop_all()
+        gate.open()
+        assert handle.result(DEADLINE).status is CheckpointStatus.AVAILABLE
+
+
+def test_pending_aborts_of_a_partial_protect_leave_what_it_holds_alone(tmp_path, journal):
+    """What is tried again is the abort that failed, not every resource that had begun."""
+    refuses = threading.Event()
+    refuses.set()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if resource.id == "bad" and hook == "on_main":
+            raise OSError("broke")
+        if resource.id == "bad" and hook == "on_abort" and refuses.is_set():
+            raise OSError("cannot thaw")
+
+    with opened(tmp_path, RecordingProtection(journal, behave)) as service:
+        handle = service.protect(plan("good", "bad"), on_failure="isolate")
+        with pytest.raises(PartialOperationError):
+            handle.result(DEADLINE)
+    refuses.clear()
+    again = Journal()
+    with opened(tmp_path, RecordingProtection(again, behave)) as service:
+        (undone,) = service.recovered
+        assert undone.wait(DEADLINE)
+        (record,) = service.operation_history("local")
+        assert (record.status, record.abort_pending) == ("partial", 0)
+        (checkpoint,) = service.provider("local").bank.checkpoints()
+        assert checkpoint.status is CheckpointStatus.PARTIAL
+    assert again.aborted() == ["bad"]
