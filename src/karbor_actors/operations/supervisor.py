@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("karbor_actors.operations")
 
 
+_MOVES = frozenset({LookAtOutbox, StepDone, LocksGranted, Cancel})
+
+
 class SupervisorActor(PooledActor):
     """Runs one operation. Lives on the engine's control thread."""
 
@@ -71,7 +74,7 @@ class SupervisorActor(PooledActor):
         self._cancelled: AbortReason | None = None
         self._step: Step | None = None
         self._moves = 0
-        """Messages handled; where they stand still, nothing happens."""
+        """Messages that moved the operation; where they stand still, nothing happens."""
         self._idle_at: int | None = None
         """How many there were when nothing was under way."""
         self._flush_requested = False
@@ -90,8 +93,7 @@ class SupervisorActor(PooledActor):
 
     def on_receive(self, message: Any) -> Any:
         """Take the operation one step further."""
-        if type(message) is not LookAround:
-            self._moves += 1
+        self._moves += type(message) in _MOVES
         match message:
             case LookAtOutbox():
                 if self._control is not None:
@@ -118,8 +120,7 @@ class SupervisorActor(PooledActor):
             case GetProgress():
                 return progress_of(self._handle.status, self._control, self._run)
             case Begin():
-                if self._step is None and self._planned is None:
-                    self._begin_step("plan", self._verb.plan)
+                self._begin()
             case _:
                 return super().on_receive(message)
         return None
@@ -132,9 +133,8 @@ class SupervisorActor(PooledActor):
             both = self._failure([self._crash, crash], OperationStatus.FAILED)
             self._settle(OperationStatus.FAILED, error=both)
             return
-        ref = SupervisorActor.start_on(
-            self._engine.dispatcher, self._engine, self._verb, self._handle
-        )
+        engine = self._engine
+        ref = SupervisorActor.start_on(engine.dispatcher, engine, self._verb, self._handle)
         self._handle.attach(ref)
         ref.tell(TakeOver(self, crash))
 
@@ -156,6 +156,10 @@ class SupervisorActor(PooledActor):
             control.take_reports()
 
     # -- steps
+
+    def _begin(self) -> None:
+        if self._step is None and self._planned is None:
+            self._begin_step("plan", self._verb.plan)
 
     def _begin_step(self, name: str, body: Callable[[], Any]) -> None:
         self._step = Step(self._handle, name, body)
@@ -225,18 +229,16 @@ class SupervisorActor(PooledActor):
         elif waited and self._verb.replans and self._verb.recovered is None:
             self._has_waited = True  # the locks are kept: nobody comes in between
             self._begin_step("plan", self._verb.plan)
-        else:
-            planned = self._planned
-            if planned is not None:
-                self._begin_step("open", lambda: self._verb.open(planned))
+        elif (planned := self._planned) is not None:
+            self._begin_step("open", lambda: self._verb.open(planned))
 
     def _opened(self, run: OperationRun) -> None:
         self._run = run
         self._handle.set_checkpoint_id(self._verb.checkpoint_id)
         self._handle.set_status(OperationStatus.RUNNING)
         handle, engine = self._handle, self._engine
-        self._started_at = engine.dispatcher.now()
         run.clock = engine.dispatcher.now
+        self._started_at = run.clock()
         self._control = OperationControl(
             run,
             self._engine.dispatcher,
@@ -251,9 +253,7 @@ class SupervisorActor(PooledActor):
         self._control.start()
         left = self._verb.time_left
         if left is not None:
-            self._alarms.tell_later(
-                left, Cancel(AbortReason(AbortKind.TIMEOUT, self._verb.too_long))
-            )
+            self._alarms.tell_later(left, Cancel(self._verb.too_long))
         if self._cancelled is not None:
             self._control.abort(self._cancelled)
         elif handle.is_suspended:
@@ -303,7 +303,7 @@ class SupervisorActor(PooledActor):
             if self._engine.covers(handle.id, self._verb.locks(self._planned.graph)):
                 self._locks_granted(waited=True)
         elif self._planned is None:
-            self._begin_step("plan", self._verb.plan)
+            self._begin()
         elif control is not None and self._outcome is None:
             if control.is_idle and self._idle_at == self._moves:
                 control.end_stall()

@@ -14,6 +14,8 @@ from karbor_actors.errors import (
     CheckpointNotFoundError,
 )
 from karbor_actors.model import (
+    AbortKind,
+    AbortReason,
     OperationStatus,
     OperationType,
     ResourceStatus,
@@ -188,11 +190,12 @@ class Verb(abc.ABC):
         self._is_pending = True
 
     @property
-    def too_long(self) -> str:
-        """What is said when there is no time left."""
-        if self.options.timeout is None:
-            return "its deadline has passed"
-        return f"it took longer than {self.options.timeout} s"
+    def too_long(self) -> AbortReason:
+        """Why it is undone when there is no time left."""
+        why = "its deadline has passed"
+        if self.options.timeout is not None:
+            why = f"it took longer than {self.options.timeout} s"
+        return AbortReason(AbortKind.TIMEOUT, why)
 
     def tidy(self) -> None:
         """Drop what nobody needs once the operation has ended."""
