@@ -29,6 +29,7 @@ class Alarms:
         self._dispatcher, self._handle = dispatcher, handle
         self._timers: list[Timer] = []
         self._clock: Timer | None = None
+        self._looks: Timer | None = None
 
     def tell_later(self, delay: float, message: object) -> None:
         """Tell *message* in *delay* seconds."""
@@ -36,9 +37,14 @@ class Alarms:
         timer = self._dispatcher.call_later(delay, lambda: handle.tell(message))
         self._timers = [timer, *(t for t in self._timers if t.is_waiting)]
 
-    def look_around_later(self) -> None:
-        """Have the supervisor look for lost messages."""
-        self.tell_later(LOOK_EVERY, LookAround())
+    def look_around(self) -> None:
+        """Have the supervisor look for lost messages from time to time, until the end."""
+
+        def due() -> None:
+            self.look_around()
+            self._handle.tell(LookAround())
+
+        self._looks = self._dispatcher.call_later(LOOK_EVERY, due)
 
     def set_clock(self, due: float) -> None:
         """See to it that the clock is looked at when it is *due*, or before."""
@@ -53,8 +59,9 @@ class Alarms:
 
     def cancel(self) -> None:
         """Tell nothing any more."""
-        for timer in (*self._timers, *([] if self._clock is None else [self._clock])):
-            timer.cancel()
+        for timer in (*self._timers, self._clock, self._looks):
+            if timer is not None:
+                timer.cancel()
 
 
 class Retries:

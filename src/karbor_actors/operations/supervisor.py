@@ -89,7 +89,7 @@ class SupervisorActor(PooledActor):
 
     def on_start(self) -> None:
         """Begin to look around from time to time, until the end."""
-        self._alarms.look_around_later()
+        self._alarms.look_around()
 
     def on_receive(self, message: Any) -> Any:
         """Take the operation one step further."""
@@ -292,7 +292,6 @@ class SupervisorActor(PooledActor):
 
     def _look_around(self) -> None:
         """See whether a message was lost: do what it asked for, or end what cannot go on."""
-        self._alarms.look_around_later()
         handle, control, step = self._handle, self._control, self._step
         if handle.cancel_reason is not None and self._cancelled is None:
             self._cancel(handle.cancel_reason)

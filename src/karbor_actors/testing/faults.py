@@ -169,7 +169,8 @@ class FaultPlan:
                 mailbox.items.append(_Again(message))
                 return faultpoints.NOTHING
             case Action.REORDER | Action.DELAY:
-                _tell_later(actor, message, rule.seconds)
+                is_late = rule.action is Action.DELAY  # else only after what others do now
+                _tell_later(actor, message, rule.seconds if is_late else 0.0)
                 return faultpoints.NOTHING
         self._strike(rule)
         return message

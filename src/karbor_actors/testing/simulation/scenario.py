@@ -118,10 +118,10 @@ def _draw_batches(rng: random.Random) -> list[list[Request]]:
     if rng.random() < 0.3:  # noqa: PLR2004
         batches[0].append(_draw_request(rng, "protect"))
     verbs = ("protect", "restore", "verify", "delete", "copy", "restore", "delete")
-    for _ in range(rng.choice((0, 1, 1, 2))):
-        batches.append(
-            [_draw_request(rng, rng.choice(verbs)) for _ in range(rng.choice((1, 1, 2)))]
-        )
+    batches.extend(
+        [_draw_request(rng, rng.choice(verbs)) for _ in range(rng.choice((1, 1, 2)))]
+        for _ in range(rng.choice((0, 1, 1, 2)))
+    )
     return batches
 
 

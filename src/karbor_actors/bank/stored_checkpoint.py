@@ -1,0 +1,203 @@
+"""What a bank has of a checkpoint, to be read: its facts, graph and resources' statuses."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Self
+
+from karbor_actors.bank import checkpoint_rows as rows
+from karbor_actors.bank.resource_rows import read_consistency, read_status, read_statuses
+from karbor_actors.errors import (
+    BankKeyError,
+    CheckpointNotFoundError,
+    ResourceNotFoundError,
+    describe_key,
+    describe_value,
+)
+from karbor_actors.graph import ResourceGraph
+from karbor_actors.model import CheckpointStatus, Resource, ResourceStatus
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from karbor_actors.bank.checkpoint_rows import CheckpointRow
+    from karbor_actors.bank.parts import BankParts
+    from karbor_actors.bank.resource_rows import Consistency
+    from karbor_actors.errors import ResourceKey
+
+_USUAL = {
+    CheckpointStatus.PROTECTING: ResourceStatus.PENDING,
+    CheckpointStatus.COPYING: ResourceStatus.PENDING,
+    CheckpointStatus.ERROR: ResourceStatus.ABORTED,
+}
+
+
+class StoredCheckpoint:
+    """One checkpoint of a bank as it was when it was read; :meth:`refresh` reads it again.
+
+    Any thread may call it.
+
+    Args:
+        parts: The open bank.
+        number: Its number in the bank.
+        row: Its row.
+    """
+
+    def __init__(self, parts: BankParts, number: int, row: CheckpointRow) -> None:
+        self.number = number
+        """Its number in the bank, never used again."""
+        self._parts = parts
+        self._row = row
+        self._graph: ResourceGraph | None = None
+
+    def __repr__(self) -> str:
+        return f"<Checkpoint {self.id}, {self.status}>"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, StoredCheckpoint):
+            return self.id == other.id
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def id(self) -> str:
+        """The id, unique everywhere."""
+        return self._row.id
+
+    @property
+    def status(self) -> CheckpointStatus:
+        """Where it stood when it was read."""
+        return self._row.status
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """A copy of the plan that it was made for, as ``Plan.to_dict`` gives it."""
+        return copy.deepcopy(self._row.plan)
+
+    @property
+    def plan_name(self) -> str:
+        """The plan's name."""
+        return self._row.plan_name
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider that made it."""
+        return self._row.provider
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was begun, in UTC."""
+        return rows.moment_of(self._row.created)
+
+    @property
+    def point_in_time(self) -> datetime | None:
+        """The moment, in UTC, that the data is of, where there is one for all of it."""
+        moment = self._row.point_in_time
+        return None if moment is None else rows.moment_of(round(moment * 1_000_000))
+
+    @property
+    def copied_from(self) -> str | None:
+        """The id of the checkpoint that it is a copy of."""
+        return self._row.copied_from
+
+    @property
+    def graph_digest(self) -> bytes:
+        """The digest of its graph, 32 bytes."""
+        return self._row.graph_digest
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """The reasons for which it must not be deleted."""
+        return tuple(reason for reason, _ in self._row.holds)
+
+    @property
+    def resource_graph(self) -> ResourceGraph:
+        """Its resources; iterates over the root nodes. Read when first asked for.
+
+        Raises:
+            CheckpointNotFoundError: It was deleted.
+            BankFormatError: It is damaged.
+        """
+        if self._graph is None:
+            with self._parts.environment.snapshot() as snapshot:
+                packed = rows.read_graph(snapshot, self.number)
+            if not packed:
+                raise CheckpointNotFoundError(self.id)
+            self._graph = ResourceGraph.unpack(packed)
+        return self._graph
+
+    @property
+    def error_info(self) -> list[dict[str, Any]]:
+        """What went wrong in making it, as the operation reported it."""
+        with self._parts.environment.snapshot() as snapshot:
+            return rows.read_errors(snapshot, self.number)
+
+    def refresh(self) -> Self:
+        """Read the row again; return this checkpoint.
+
+        Raises:
+            CheckpointNotFoundError: It was deleted.
+        """
+        with self._parts.environment.snapshot() as snapshot:
+            row = rows.read_row(snapshot, self.number)
+        if row is None:
+            raise CheckpointNotFoundError(self.id)
+        self._row = row
+        return self
+
+    def resource_number(self, resource: Resource | ResourceKey | str) -> int:
+        """Return *resource*'s number in the graph. Raises as get_resource_bank_section()."""
+        graph = self.resource_graph
+        if isinstance(resource, str):
+            keys = graph.keys_by_id(resource)
+            if len(keys) > 1:
+                shared = ", ".join(map(describe_key, keys))
+                raise BankKeyError(f"the id {describe_value(resource)} is {shared}: say which")
+            if not keys:
+                raise ResourceNotFoundError(("*", resource))
+            return graph.number(keys[0])
+        return graph.number(resource.key if isinstance(resource, Resource) else resource)
+
+    def resource_status(self, resource: Resource | ResourceKey | str) -> ResourceStatus:
+        """Return where *resource* stands. Raises as get_resource_bank_section()."""
+        number = self.resource_number(resource)
+        with self._parts.environment.snapshot() as snapshot:
+            kept = read_status(snapshot, self.number, number)
+        return kept or self._usual_status
+
+    def resource_statuses(self) -> dict[ResourceKey, ResourceStatus]:
+        """Return where every resource stands, in the order of the graph."""
+        nodes = self.resource_graph.nodes
+        usual = self._usual_status
+        statuses = {resource.key: usual for resource in nodes}
+        with self._parts.environment.snapshot() as snapshot:
+            for number, status in read_statuses(snapshot, self.number):
+                if number < len(nodes):
+                    statuses[nodes[number].key] = status
+        return statuses
+
+    def consistency(self, resource: Resource | ResourceKey | str) -> Consistency | None:
+        """Return how consistent *resource*'s data is, where the engine recorded it."""
+        number = self.resource_number(resource)
+        with self._parts.environment.snapshot() as snapshot:
+            return read_consistency(snapshot, self.number, number)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what describes it as plain data; times are ISO 8601."""
+        moment = self.point_in_time
+        return {
+            "id": self.id,
+            "status": self.status.value,
+            "provider": self.provider,
+            "plan": self.plan,
+            "created_at": self.created_at.isoformat(),
+            "point_in_time": None if moment is None else moment.isoformat(),
+            "copied_from": self.copied_from,
+            "holds": list(self.holds),
+        }
+
+    @property
+    def _usual_status(self) -> ResourceStatus:
+        return _USUAL.get(self.status, ResourceStatus.AVAILABLE)
