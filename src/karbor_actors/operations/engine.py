@@ -10,8 +10,10 @@ from karbor_actors.actors import ThreadDispatcher, current_dispatcher
 from karbor_actors.errors import DispatcherClosedError, KarborError, ServiceClosedError
 from karbor_actors.model import RetryPolicy
 from karbor_actors.operations.conflicts import LockRequest, LockTable
+from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.handle import OperationHandle
-from karbor_actors.operations.messages import Begin, LocksGranted
+from karbor_actors.operations.messages import LOOK_AT_OUTBOX, Begin, LocksGranted
+from karbor_actors.operations.outbox import Outbox
 from karbor_actors.operations.pending import PendingAborts
 from karbor_actors.operations.runner import Lane, Runners
 from karbor_actors.operations.supervisor import SupervisorActor
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 
     from karbor_actors.actors import Dispatcher
     from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.operations.run import OperationRun
     from karbor_actors.operations.verbs.verb import Verb
+    from karbor_actors.provider import Provider
 
 _LOG = logging.getLogger("karbor_actors.operations")
 ABORT_GRACE = 30.0
@@ -145,22 +149,25 @@ class Engine:
         self.dispatcher.close()
         self._events.close()
 
-    @staticmethod
-    def retry_policy(
-        planned: PlannedOperation, policies: Mapping[Any, RetryPolicy]
-    ) -> Callable[[int], RetryPolicy]:
-        """Return what gives the policy of each hook number of *planned*."""
-        default = RetryPolicy()
-
-        def policy(hook: int) -> RetryPolicy:
-            resource_type = planned.graph.nodes[hook // HOOKS_PER_RESOURCE].type
-            name = hook_name(hook)
-            for key in ((resource_type, name), resource_type, name, "*"):
-                if key in policies:
-                    return policies[key]
-            return default
-
-        return policy
+    def control_of(
+        self,
+        run: OperationRun,
+        handle: OperationHandle,
+        provider: Provider,
+        request_flush: Callable[[], None],
+    ) -> OperationControl:
+        """Return the control of *run*, whose supervisor hears of it through *handle*."""
+        return OperationControl(
+            run,
+            self.dispatcher,
+            self.runners,
+            Outbox(lambda: handle.tell(LOOK_AT_OUTBOX) or self.came_late(handle.id)),
+            request_flush=request_flush,
+            emit=handle.emitter(run.planned.graph),
+            retry=_retry_policy(run.planned, provider.retry),
+            limits=provider.limits_of,
+            workers=self.workers,
+        )
 
     # -- locks
 
@@ -210,3 +217,20 @@ class Engine:
             self._events.call_later(0, call)
         except DispatcherClosedError:
             call()
+
+
+def _retry_policy(
+    planned: PlannedOperation, policies: Mapping[Any, RetryPolicy]
+) -> Callable[[int], RetryPolicy]:
+    """Return what gives the policy of each hook number of *planned*."""
+    default = RetryPolicy()
+
+    def policy(hook: int) -> RetryPolicy:
+        resource_type = planned.graph.nodes[hook // HOOKS_PER_RESOURCE].type
+        name = hook_name(hook)
+        for key in ((resource_type, name), resource_type, name, "*"):
+            if key in policies:
+                return policies[key]
+        return default
+
+    return policy

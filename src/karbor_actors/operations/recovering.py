@@ -122,7 +122,7 @@ class Recovery:
             must_abort=provider.recover == "abort" if abort is None else abort,
             must_ask=provider.recover == "ask" if ask is None else ask,
         )
-        verb.checkpoint_id = record.checkpoint_id
+        verb.checkpoint_id, verb.graph = record.checkpoint_id, graph
         self._engine.reserve(record.id, verb.locks(graph))
         _LOG.info("%s %s is taken up again", record.type, record.id)
         return self._engine.start(record.id, verb)

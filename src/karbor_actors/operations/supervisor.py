@@ -20,9 +20,7 @@ from karbor_actors.errors import (
 )
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
 from karbor_actors.operations.alarms import Alarms
-from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.messages import (
-    LOOK_AT_OUTBOX,
     Begin,
     Cancel,
     Flush,
@@ -36,7 +34,6 @@ from karbor_actors.operations.messages import (
     Suspend,
     TakeOver,
 )
-from karbor_actors.operations.outbox import Outbox
 from karbor_actors.operations.outcome import Outcome, progress_of
 from karbor_actors.operations.runner import Lane
 from karbor_actors.operations.steps import UNDO_FIRST, Step, Tidying, failure
@@ -46,6 +43,7 @@ if TYPE_CHECKING:
 
     from karbor_actors.errors import OperationError
     from karbor_actors.operations.conflicts import LockRequest
+    from karbor_actors.operations.control import OperationControl
     from karbor_actors.operations.engine import Engine
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.planning import PlannedOperation
@@ -53,8 +51,6 @@ if TYPE_CHECKING:
     from karbor_actors.operations.verbs.verb import Verb
 
 _LOG = logging.getLogger("karbor_actors.operations")
-
-
 _MOVES = frozenset({LookAtOutbox, StepDone, LocksGranted, Cancel})
 
 
@@ -130,17 +126,24 @@ class SupervisorActor(PooledActor):
         crash = ActorCrashedError(f"the supervisor died: {describe_cause(error)}")
         crash.__cause__ = error
         if self._crash is not None:
-            both = self._failure([self._crash, crash], OperationStatus.FAILED)
-            self._settle(OperationStatus.FAILED, error=both)
+            self._end_unrecorded(self._failure([self._crash, crash], OperationStatus.FAILED))
             return
         engine = self._engine
         ref = SupervisorActor.start_on(engine.dispatcher, engine, self._verb, self._handle)
         self._handle.attach(ref)
         ref.tell(TakeOver(self, crash))
 
+    def _end_unrecorded(self, error: OperationError) -> None:
+        """End what two supervisors died of: its journal stays, for who is to undo it."""
+        if self._run is not None and self._control is not None:
+            self._run.is_over = True
+            self._verb.leave(self._control.undo.begun())
+        self._settle(OperationStatus.FAILED, error=error)
+
     def _take_over(self, dead: SupervisorActor, crash: ActorCrashedError) -> None:
         """Go on where *dead* died: with the end of the operation, and with nothing else."""
         self._crash, control = crash, dead._control
+        self._alarms.cancel()
         self._planned, self._run, self._control = dead._planned, dead._run, control
         self._step, self._outcome, self._alarms = dead._step, dead._outcome, dead._alarms
         self._cancelled = AbortReason(AbortKind.FAILURE, str(crash))
@@ -239,17 +242,8 @@ class SupervisorActor(PooledActor):
         handle, engine = self._handle, self._engine
         run.clock = engine.dispatcher.now
         self._started_at = run.clock()
-        self._control = OperationControl(
-            run,
-            self._engine.dispatcher,
-            self._engine.runners,
-            Outbox(lambda: handle.tell(LOOK_AT_OUTBOX) or engine.came_late(handle.id)),
-            request_flush=self._request_flush,
-            emit=handle.emitter(run.planned.graph),
-            retry=self._engine.retry_policy(run.planned, self._verb.provider.retry),
-            limits=self._verb.provider.limits_of,
-            workers=self._engine.workers,
-        )
+        provider = self._verb.provider
+        self._control = engine.control_of(run, handle, provider, self._request_flush)
         self._control.start()
         left = self._verb.time_left
         if left is not None:
@@ -361,7 +355,6 @@ class SupervisorActor(PooledActor):
     def _settle_suspended(self) -> None:
         """Leave a recovered operation as it was found."""
         self._is_waiting = False
-        self._verb.keep_journal()
         self._settle(OperationStatus.SUSPENDED, error=self._failure([], OperationStatus.SUSPENDED))
 
     def _closed(self, done: StepDone) -> None:

@@ -63,10 +63,14 @@ class Undo:
         """Leave out *resources*, whose aborts an earlier process has had."""
         self.aborted.update(resources)
 
+    def begun(self) -> list[int]:
+        """Return the resources whose hooks began, and that no abort has had."""
+        kinds = self._control.run.planned.abort_kinds
+        return [r for r in range(len(kinds)) if kinds[r] and self._needs(r)]
+
     def add_begun(self, reason: AbortReason) -> None:
         """Abort every resource whose hooks began, now that nothing more starts."""
-        kinds = self._control.run.planned.abort_kinds
-        self.add([r for r in range(len(kinds)) if kinds[r] and self._needs(r)], reason)
+        self.add(self.begun(), reason)
 
     def hooks_changed(self, resources: Iterable[int]) -> None:
         """Look again at resources whose hooks ended or were dropped."""

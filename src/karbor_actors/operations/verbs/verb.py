@@ -28,7 +28,7 @@ from karbor_actors.operations.verbs.options import CallOptions, OperationLog
 from karbor_actors.schema import validate_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
 
     from karbor_actors.bank.bank import Bank
     from karbor_actors.bank.checkpoint import Checkpoint
@@ -66,11 +66,14 @@ class Verb(abc.ABC):
         self.checkpoint_id: str | None = None
         self._log: OperationLog | None = None
         self._number = 0
-        self._is_pending = False
+        self._is_done_with = False
+        """Whether the end is recorded, and nothing pending: nobody needs the journal."""
         self.is_cancelled = False
         """Set by the supervisor: a plan that is being made is wanted no more."""
         self.extra: dict[str, Any] = {}
         """What else the operation's record is to say."""
+        self.graph: ResourceGraph | None = None
+        """The graph that the journal's numbers are of, once it is known."""
         self.recovered: Recovered | None = None
         """What an earlier process left of the operation, if it began it."""
         self.pending_keys: frozenset[Hashable] = frozenset()
@@ -137,6 +140,8 @@ class Verb(abc.ABC):
         if not self.bank.is_writable:
             return
         journal, record, found = self.bank.journal, self._record(), self.recovered
+        begun = set() if found is None else found.begun_resources()
+        self.leave(begun)
         end: dict[str, Any] = {
             "status": outcome.status,
             "ended_at": record.created_at,
@@ -150,7 +155,7 @@ class Verb(abc.ABC):
             change = self.abandon(outcome)
             if change is not None:
                 change(transaction)
-            pending = max(found.record.abort_pending, len(found.begun_resources()))
+            pending = max(found.record.abort_pending, len(begun))
             journal.update(transaction, found.record.number, **end, abort_pending=pending)
 
         self.bank.writer.write(refuse)
@@ -174,7 +179,6 @@ class Verb(abc.ABC):
         journal, number = self.bank.journal, self._number
         self.extra |= {RECOVERIES: 0, RAN: self._ran_before() + ran}
         if number:
-            self._is_pending = True  # its journal is needed
             self.bank.writer.write(
                 lambda transaction: journal.update(
                     transaction, number, status=OperationStatus.SUSPENDED, extra=self.extra
@@ -184,10 +188,6 @@ class Verb(abc.ABC):
     def _ran_before(self) -> float:
         ran = 0.0 if self.recovered is None else self.recovered.record.extra.get(RAN, 0.0)
         return ran if isinstance(ran, float) else 0.0
-
-    def keep_journal(self) -> None:
-        """Drop nothing at the end: another process goes on."""
-        self._is_pending = True
 
     @property
     def too_long(self) -> AbortReason:
@@ -199,10 +199,19 @@ class Verb(abc.ABC):
 
     def tidy(self) -> None:
         """Drop what nobody needs once the operation has ended."""
-        if self._number and not self._is_pending:
+        if self._is_done_with:
             self.bank.journal.drop(self._number)
         if self._number % _TRIM_EVERY == 0:
             self.bank.journal.trim()
+
+    def leave(self, resources: Iterable[int]) -> None:
+        """Note that what was done to *resources* of the graph is not undone."""
+        graph, left = self.graph, list(resources)
+        if graph is None or not left:
+            self.pending_keys = frozenset()
+            return
+        keys = (("resource", graph.nodes[resource].key) for resource in left)
+        self.pending_keys = frozenset({checkpoint_lock(self.bank, self.checkpoint_id), *keys})
 
     # -- for the verbs
 
@@ -265,7 +274,7 @@ class Verb(abc.ABC):
             self._number, made = self.bank.writer.write(begin)
         if made is None:
             raise CheckpointNotFoundError(self.checkpoint_id or "")
-        self._log = OperationLog.of(record, made)
+        self._log, self.graph = OperationLog.of(record, made), planned.graph
         return OperationRun(
             id=self.operation_id,
             type=self.type,
@@ -318,7 +327,8 @@ class Verb(abc.ABC):
         journal, number = self.bank.journal, self._number
         counts = Counter(str(status) for status in outcome.resources.values())
         pending = counts[ResourceStatus.ABORT_PENDING]
-        self.pending_keys = self._pending_keys(outcome)
+        left = (n for n, s in outcome.resources.items() if s is ResourceStatus.ABORT_PENDING)
+        self.leave(left if pending else ())
         ended_at = time.time()
 
         def end(transaction: Transaction) -> None:
@@ -336,17 +346,7 @@ class Verb(abc.ABC):
             )
 
         self.bank.writer.write(end)
-        self._is_pending = pending > 0
-
-    def _pending_keys(self, outcome: Outcome) -> frozenset[Hashable]:
-        """Return the lock keys of what *outcome* says could not be undone."""
-        graph = outcome.graph
-        pending = ResourceStatus.ABORT_PENDING
-        if graph is None or pending not in outcome.resources.values():
-            return frozenset()
-        keys = (graph.nodes[n].key for n, status in outcome.resources.items() if status is pending)
-        checkpoint = checkpoint_lock(self.bank, self.checkpoint_id)
-        return frozenset({checkpoint, *(("resource", key) for key in keys)})
+        self._is_done_with = pending == 0
 
 
 def _check_graph(planned: PlannedOperation, found: Recovered) -> None:

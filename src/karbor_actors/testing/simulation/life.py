@@ -207,6 +207,9 @@ class Life:
             when = f"after {dispatcher.steps} turns and {dispatcher.now():.0f} seconds"
             self._lives.blame("ended", f"{label} is {handle.status} {when}")
             dispatcher.halt()
+        if dispatcher.steps > MAX_STEPS or dispatcher.now() > MAX_SECONDS:
+            self._lives.blame("ended", "something goes on although no operation runs")
+            dispatcher.halt()
         if not dispatcher.is_halted:
             self._check_rest()
 
