@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from karbor_actors.errors import ActorCrashedError
     from karbor_actors.model import AbortReason
     from karbor_actors.operations.context import Attempt
     from karbor_actors.operations.steps import Step
-    from karbor_actors.operations.supervisor import SupervisorActor
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +63,6 @@ class Suspend:
 @dataclass(frozen=True, slots=True)
 class LookAround:
     """To a supervisor from its timer: is anything under way, or was a message lost?"""
-
-
-@dataclass(frozen=True, slots=True)
-class TakeOver:
-    """To a supervisor: another one died; undo what its operation began."""
-
-    dead: SupervisorActor
-    crash: ActorCrashedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,6 @@ from karbor_actors.operations.messages import (
     ReleaseAborts,
     StepDone,
     Suspend,
-    TakeOver,
 )
 from karbor_actors.operations.outcome import Outcome, progress_of
 from karbor_actors.operations.runner import Lane
@@ -60,7 +59,14 @@ class SupervisorActor(PooledActor):
     registered = False
     watcher = staticmethod(lambda actor, error: actor.died(error))
 
-    def __init__(self, engine: Engine, verb: Verb, handle: OperationHandle) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        verb: Verb,
+        handle: OperationHandle,
+        dead: SupervisorActor | None = None,
+        crash: ActorCrashedError | None = None,
+    ) -> None:
         super().__init__()
         self._engine, self._verb, self._handle = engine, verb, handle
         self._planned: PlannedOperation | None = None
@@ -75,8 +81,8 @@ class SupervisorActor(PooledActor):
         """How many there were when nothing was under way."""
         self._flush_requested = False
         self._alarms = Alarms(engine.dispatcher, handle)
-        self._crash: ActorCrashedError | None = None
-        """What the supervisor before this one died of."""
+        self._dead, self._crash = dead, crash
+        """The supervisor before this one, and what it died of."""
         self._has_waited = False
         self._has_undone = False
         self._is_waiting = False
@@ -84,8 +90,11 @@ class SupervisorActor(PooledActor):
         self._started_at = 0.0
 
     def on_start(self) -> None:
-        """Begin to look around from time to time, until the end."""
-        self._alarms.look_around()
+        """Begin to look around from time to time, until the end; take over from a dead one."""
+        if self._dead is None or self._crash is None:
+            self._alarms.look_around()
+        else:
+            self._take_over(self._dead, self._crash)
 
     def on_receive(self, message: Any) -> Any:
         """Take the operation one step further."""
@@ -111,8 +120,6 @@ class SupervisorActor(PooledActor):
                     self._control.overtime.look_at_clock()
             case ReleaseAborts(resources=resources):
                 self._grace_is_over(resources)
-            case TakeOver(dead=dead, crash=crash):
-                self._take_over(dead, crash)
             case GetProgress():
                 return progress_of(self._handle.status, self._control, self._run)
             case Begin():
@@ -129,9 +136,10 @@ class SupervisorActor(PooledActor):
             self._end_unrecorded(self._failure([self._crash, crash], OperationStatus.FAILED))
             return
         engine = self._engine
-        ref = SupervisorActor.start_on(engine.dispatcher, engine, self._verb, self._handle)
+        ref = SupervisorActor.start_on(
+            engine.dispatcher, engine, self._verb, self._handle, self, crash
+        )
         self._handle.attach(ref)
-        ref.tell(TakeOver(self, crash))
 
     def _end_unrecorded(self, error: OperationError) -> None:
         """End what two supervisors died of: its journal stays, for who is to undo it."""
@@ -142,8 +150,7 @@ class SupervisorActor(PooledActor):
 
     def _take_over(self, dead: SupervisorActor, crash: ActorCrashedError) -> None:
         """Go on where *dead* died: with the end of the operation, and with nothing else."""
-        self._crash, control = crash, dead._control
-        self._alarms.cancel()
+        control = dead._control
         self._planned, self._run, self._control = dead._planned, dead._run, control
         self._step, self._outcome, self._alarms = dead._step, dead._outcome, dead._alarms
         self._cancelled = AbortReason(AbortKind.FAILURE, str(crash))

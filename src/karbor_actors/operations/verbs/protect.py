@@ -143,9 +143,6 @@ class Protect(Verb):
 
     def conclude(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Return what makes the checkpoint available, partial or error."""
-        if run.checkpoint.status is not CheckpointStatus.PROTECTING:
-            now = run.checkpoint.status  # only aborts that were pending were left to do
-            return run.checkpoint.finish_change(now, expected={now}, statuses=outcome.resources)
         status = {
             OperationStatus.SUCCEEDED: CheckpointStatus.AVAILABLE,
             OperationStatus.PARTIAL: CheckpointStatus.PARTIAL,
@@ -161,6 +158,11 @@ class Protect(Verb):
                 for number, (level, cause) in run.memory.consistencies().items()
             },
         )
+
+    def conclude_again(self, run: OperationRun, outcome: Outcome) -> Change[Any]:
+        """Return what says where the checkpoint's resources stand now."""
+        now = run.checkpoint.status
+        return run.checkpoint.finish_change(now, expected={now}, statuses=outcome.resources)
 
     def give_up(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Return what makes the checkpoint an error."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.bank.journal import OperationRecord
+from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.errors import (
     CannotResumeError,
     CheckpointNotFoundError,
@@ -120,16 +121,21 @@ class Verb(abc.ABC):
     def close(self, run: OperationRun, outcome: Outcome) -> Any:
         """Conclude, record the operation's end whatever happens to that, and return the result."""
         run.is_over = True
+        is_over = run.verdict is not None and run.verdict.is_over
         try:
-            change = self.conclude(run, outcome)
+            change = (self.conclude_again if is_over else self.conclude)(run, outcome)
             self._record_end(outcome, change)
         except BaseException as error:
             outcome.failures.append(error)
             outcome.status = OperationStatus.FAILED
-            self._record_end(outcome, self.give_up(run, outcome))
+            self._record_end(outcome, None if is_over else self.give_up(run, outcome))
             outcome.failures.pop()
             raise
         return self.result(run, outcome)
+
+    def conclude_again(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
+        """Return what is to be recorded when only pending aborts of an ended one were left."""
+        return None
 
     def give_up(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Return what is to be recorded when concluding itself failed."""
@@ -142,11 +148,15 @@ class Verb(abc.ABC):
         journal, record, found = self.bank.journal, self._record(), self.recovered
         begun = set() if found is None else found.begun_resources()
         self.leave(begun)
+        if found is not None and found.record.status.is_terminal:
+            return  # what was pending stays so
         end: dict[str, Any] = {
             "status": outcome.status,
             "ended_at": record.created_at,
             "error_info": outcome.error_info(),
         }
+
+        lost = AbortReason(AbortKind.CRASH, "its process ended, and it could not be taken up again")
 
         def refuse(transaction: Transaction) -> None:
             if found is None:
@@ -155,8 +165,9 @@ class Verb(abc.ABC):
             change = self.abandon(outcome)
             if change is not None:
                 change(transaction)
-            pending = max(found.record.abort_pending, len(begun))
-            journal.update(transaction, found.record.number, **end, abort_pending=pending)
+            number = found.record.number
+            journal.append(transaction, number, JournalRecord.of_abort_decision(lost))
+            journal.update(transaction, number, **end, abort_pending=len(begun))
 
         self.bank.writer.write(refuse)
 
