@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,9 @@ def test_every_hook_of_every_shape_runs(shape, tmp_path):
         Work(is_async=True),
         Work(sleep=0.001),
         Work(sleep=0.001, is_async=True),
+        Work(sleep_spread=0.001),
+        Work(sleep_spread=0.001, is_async=True),
+        Work(io=3 << 19),
         Work(cpu=0.001),
         Work(has_abort=True),
         Work(hooks=(HookName.ON_MAIN,)),
@@ -81,6 +86,43 @@ def test_the_same_hooks_fail_each_time_and_others_with_another_seed():
 
     assert seeds == [failing_hooks(Work(failure_rate=0.5, seed=seed)) for seed in range(20)]
     assert len(set(map(tuple, seeds))) > 1
+
+
+def test_a_sleep_is_drawn_for_each_hook_and_stays_within_its_spread():
+    work = Work(sleep=0.001, sleep_spread=0.019)
+    nodes = [Resource(NODE_TYPE, str(node)) for node in range(100)]
+    drawn = [work.sleep_of(node, hook) for node in nodes for hook in work.hooks]
+
+    assert drawn == [work.sleep_of(node, hook) for node in nodes for hook in work.hooks]
+    assert all(0.001 <= seconds <= 0.020 for seconds in drawn)
+    assert max(drawn) - min(drawn) > 0.015, "they are spread over all of it"
+    assert drawn[:4] != [Work(sleep_spread=0.019, seed=1).sleep_of(nodes[0], h) for h in work.hooks]
+
+
+def bytes_written():
+    """Return what this process has handed to write calls so far."""
+    lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    return int(dict(line.split(": ") for line in lines)["wchar"])
+
+
+def test_input_and_output_go_through_a_file_that_is_left_nowhere(tmp_path, monkeypatch):
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+
+    before = bytes_written()
+    figures = run_synthetic(
+        make_graph("flat", 4), Work(io=1 << 20), directory=tmp_path, timeout=DEADLINE
+    )
+
+    assert figures.status is OperationStatus.SUCCEEDED
+    assert bytes_written() - before >= figures.hooks << 20
+    assert list(place.iterdir()) == []
+
+
+def test_input_and_output_on_the_event_loop_are_refused():
+    with pytest.raises(ValueError, match="io blocks"):
+        Work(io=1, is_async=True)
 
 
 def test_all_fail_at_a_rate_of_one_and_none_at_a_rate_of_zero():

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import resource as process_limits
 import tempfile
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 NODE_TYPE = "Synthetic::Node"
 """The type of the resources; their ids are the nodes' numbers."""
+_PIECE = 1 << 20
 _BODIES = (
     HookName.ON_PREPARE_BEGIN,
     HookName.ON_PREPARE_FINISH,
@@ -54,10 +56,14 @@ class Work:
     """Seconds of the process's time to spend counting; the GIL is held."""
     sleep: float = 0.0
     """Seconds to sleep."""
+    sleep_spread: float = 0.0
+    """Up to this many seconds more, drawn for each hook; the same ones for the same seed."""
+    io: int = 0
+    """Bytes to write to a temporary file without a name, sync, and read back."""
     failure_rate: float = 0.0
     """The share of hooks that raise RuntimeError; the same ones for the same seed, each time."""
     seed: int = 0
-    """For the failures."""
+    """For what is drawn: failures and spread."""
     is_async: bool = False
     """Whether hooks are ``async def``."""
     hooks: tuple[HookName, ...] = _BODIES
@@ -65,12 +71,30 @@ class Work:
     has_abort: bool = False
     """Whether there is an ``on_abort`` (which does nothing): intents are recorded then."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ValueError: *io* with ``is_async``: it blocks, and would stop the event loop.
+        """
+        if self.io and self.is_async:
+            msg = "io blocks, which a hook on the event loop must not do; leave io or is_async out"
+            raise ValueError(msg)
+
     def fails(self, resource: Resource, hook: HookName) -> bool:
         """Return whether *hook* of *resource* raises."""
-        if not self.failure_rate:
-            return False
-        rng = random.Random(f"{self.seed} {resource.id} {hook}")  # noqa: S311 - seeded on purpose
-        return rng.random() < self.failure_rate
+        return bool(self.failure_rate) and self._draw("", resource, hook) < self.failure_rate
+
+    def sleep_of(self, resource: Resource, hook: HookName) -> float:
+        """Return how many seconds *hook* of *resource* sleeps."""
+        if not self.sleep_spread:
+            return self.sleep
+        return self.sleep + self.sleep_spread * self._draw("sleep ", resource, hook)
+
+    def _draw(self, purpose: str, resource: Resource, hook: HookName) -> float:
+        """Return a number from 0 to 1 that is the same in each process."""
+        name = f"{purpose}{self.seed} {resource.id} {hook}"
+        return random.Random(name).random()  # noqa: S311 - seeded on purpose
 
 
 class SyntheticProtectable(ProtectablePlugin):
@@ -252,6 +276,8 @@ def _body(work: Work, hook: HookName) -> Callable[..., Any]:
         end = time.thread_time() + work.cpu
         while time.thread_time() < end:
             pass
+        if work.io:
+            _write_and_read(work.io)
 
     def end(resource: Resource) -> None:
         if work.fails(resource, hook):
@@ -267,7 +293,7 @@ def _body(work: Work, hook: HookName) -> Callable[..., Any]:
         **kwargs: Any,
     ) -> None:
         begin(resource)
-        time.sleep(work.sleep)
+        time.sleep(work.sleep_of(resource, hook))
         end(resource)
 
     async def on_loop(
@@ -279,7 +305,18 @@ def _body(work: Work, hook: HookName) -> Callable[..., Any]:
         **kwargs: Any,
     ) -> None:
         begin(resource)
-        await asyncio.sleep(work.sleep)
+        await asyncio.sleep(work.sleep_of(resource, hook))
         end(resource)
 
     return on_loop if work.is_async else plain
+
+
+def _write_and_read(size: int) -> None:
+    """Write *size* bytes to a file without a name, sync them, and read them back."""
+    with tempfile.TemporaryFile(buffering=0) as file:
+        for left in range(size, 0, -_PIECE):
+            file.write(bytes(min(left, _PIECE)))
+        os.fsync(file.fileno())
+        file.seek(0)
+        while file.read(_PIECE):
+            pass
