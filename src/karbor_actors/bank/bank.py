@@ -285,6 +285,7 @@ class Bank:
         limit: int | None = None,
         *,
         provider: str | None = None,
+        damaged: list[BankFormatError] | None = None,
     ) -> list[Checkpoint]:
         """Return checkpoints, newest first; read-only.
 
@@ -296,8 +297,7 @@ class Bank:
             until: Only those created before then.
             limit: How many at most.
             provider: Only those that this provider made.
-
-        One whose row is damaged is left out, and logged as an error.
+            damaged: Gets the errors of damaged rows; they are logged, and left out.
         """
         wanted = {status} if isinstance(status, str) else None if status is None else set(status)
         found: list[Checkpoint] = []
@@ -315,6 +315,8 @@ class Bank:
                     row = rows.read_row(snapshot, number)
                 except BankFormatError as error:
                     _LOG.error("%s; run check()", describe_cause(error))
+                    if damaged is not None:
+                        damaged.append(error)
                     continue
                 if (
                     row is not None

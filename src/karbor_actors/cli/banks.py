@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from karbor_actors import Bank, Checkpoint, Provider
     from karbor_actors.cli.invocation import Invocation
     from karbor_actors.cli.output import Output
+    from karbor_actors.errors import BankFormatError
 
 _SHOWN_RESOURCES = 200
 _DATES = ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]
@@ -60,11 +61,12 @@ def _list(
     since: datetime | None,
     until: datetime | None,
     limit: int | None,
-) -> None:
+) -> ExitCode:
     """List checkpoints, newest first. Times are local."""
     chosen = invocation.chosen()
     output = invocation.output
     found: list[Checkpoint] = []
+    damaged: list[BankFormatError] = []
     with invocation.logging():
         for _, bank in read_banks(chosen):
             found += bank.checkpoints(
@@ -73,6 +75,7 @@ def _list(
                 since=since and since.astimezone(),
                 until=until and until.astimezone(),
                 limit=limit,
+                damaged=damaged,
             )
     found.sort(key=lambda checkpoint: checkpoint.created_at, reverse=True)
     found = found[:limit]
@@ -83,9 +86,14 @@ def _list(
     ]
     if rows:
         output.table(["checkpoint", "status", "plan", "provider", "created"], rows)
-    elif not output.is_json:
+    elif not output.is_json and not damaged:
         output.note("no checkpoints")
     output.document([checkpoint.to_dict() for checkpoint in found])
+    if not damaged:
+        return ExitCode.OK
+    records = plural(len(damaged), "checkpoint's record is", "checkpoints' records are")
+    output.error(f"{records} damaged; see: karbor-actors bank check")
+    return ExitCode.DAMAGED
 
 
 def shorter(ids: list[str], output: Output) -> list[str]:
