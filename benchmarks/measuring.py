@@ -1,14 +1,17 @@
-"""What the benchmarks share: fresh processes, paired runs, one JSON line and a table.
+"""What the benchmarks share: fresh processes, paired runs, one JSON line and two tables.
 
 A script says which cases there are and how one system is measured in one case. Each measured run
 is a process of its own. The systems of a case run one after another, round by round, every second
 round in the reverse order; a ratio compares two runs of one round, so that a load that comes and
 goes on the machine hits both alike. A first round warms up and is not counted.
+
+What is no rate (a latency, a size, a share) is a figure: it has a table of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -31,6 +34,17 @@ class Case:
     name: str
     systems: Sequence[str]
     parameters: dict[str, Any]
+    needs: dict[str, str] = field(default_factory=dict)
+    """The module that a system cannot do without, by system; it may not be installed."""
+
+    def split(self) -> tuple[list[str], dict[str, str]]:
+        """Return the systems that can run, and the missing module of each of the others."""
+        missing = {
+            system: module
+            for system, module in self.needs.items()
+            if importlib.util.find_spec(module) is None
+        }
+        return [system for system in self.systems if system not in missing], missing
 
 
 @dataclass
@@ -43,6 +57,8 @@ class Measured:
     """What was done in that time, by metric, in the benchmark's unit."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What else is worth knowing; our system's are passed on to the others of its case."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """What was measured and is no rate, by name."""
 
 
 def parser(description: str | None, *, repeats: int) -> argparse.ArgumentParser:
@@ -51,6 +67,7 @@ def parser(description: str | None, *, repeats: int) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--repeats", type=int, default=repeats, help="counted rounds (%(default)s)")
+    made.add_argument("--warm-up", type=int, default=1, help="rounds before those (%(default)s)")
     made.add_argument(
         "--directory",
         default=tempfile.gettempdir(),
@@ -86,43 +103,69 @@ def run(
         return
     if arguments.repeats < 1:
         sys.exit("--repeats must be at least 1")
-    results = [row for case in cases(arguments) for row in _measure_case(arguments, case, measure)]
-    _print_table(unit, results)
+    results, figures, missing = [], [], []
+    for case in cases(arguments):
+        runs = _measure_case(arguments, case)
+        results += _rows(case, runs)
+        figures += _figures(case, runs)
+        absent = case.split()[1]
+        missing += [{"case": case.name, "system": name, "module": absent[name]} for name in absent]
+    _print_tables(unit, results, figures, missing)
     given = {key: value for key, value in vars(arguments).items() if key != "one_run"}
     line = {
         "benchmark": name,
         "unit": unit,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
-        "machine": _machine(arguments.directory),
+        "machine": machine(arguments.directory),
         "parameters": given,
         "results": results,
+        "figures": figures,
+        "missing": missing,
     }
     print(json.dumps(line))
 
 
-def _measure_case(
-    arguments: argparse.Namespace,
-    case: Case,
-    measure: Callable[[str, dict[str, Any], dict[str, Any]], Measured],
-) -> list[dict[str, Any]]:
-    runs: dict[str, list[Measured]] = {system: [] for system in case.systems}
+def _measure_case(arguments: argparse.Namespace, case: Case) -> dict[str, list[Measured]]:
+    systems, _ = case.split()
+    runs: dict[str, list[Measured]] = {system: [] for system in systems}
     notes: dict[str, Any] = {}
-    for number in range(arguments.repeats + 1):
-        order = case.systems if number % 2 == 0 else case.systems[::-1]
-        for system in order:
+    for number in range(arguments.warm_up + arguments.repeats):
+        # Notes of ours are for the others: so the first round begins with ours.
+        for system in systems if number % 2 == 0 else systems[::-1]:
             print(f"{case.name}: {system}, round {number}", file=sys.stderr)
             measured = _one_run(arguments, case, system, notes)
-            if system == case.systems[0]:
+            if system == systems[0]:
                 notes = measured.notes
-            if number:
+            if number >= arguments.warm_up:
                 runs[system].append(measured)
+    return runs
+
+
+def _rows(case: Case, runs: dict[str, list[Measured]]) -> list[dict[str, Any]]:
     return [
         _row(case, metric, system, runs)
         for metric in runs[case.systems[0]][0].seconds
-        for system in case.systems
+        for system in runs
         if metric in runs[system][0].seconds
     ]
+
+
+def _figures(case: Case, runs: dict[str, list[Measured]]) -> list[dict[str, Any]]:
+    found = []
+    for system, own in runs.items():
+        for name in own[0].figures:
+            values = [run.figures[name] for run in own]
+            found.append(
+                {
+                    "case": case.name,
+                    "system": system,
+                    "figure": name,
+                    "values": values,
+                    "median": statistics.median(values),
+                }
+            )
+    return found
 
 
 def _one_run(
@@ -169,7 +212,26 @@ def _row(case: Case, metric: str, system: str, runs: dict[str, list[Measured]]) 
     return row
 
 
-def _print_table(unit: str, results: list[dict[str, Any]]) -> None:
+def _print_tables(
+    unit: str,
+    results: list[dict[str, Any]],
+    figures: list[dict[str, Any]],
+    missing: list[dict[str, Any]],
+) -> None:
+    if results:
+        _print_rates(unit, results)
+    if figures:
+        head = ("case", "system", "figure", "median", "range")
+        rows = [head]
+        for one in figures:
+            span = f"{figure(min(one['values']))} - {figure(max(one['values']))}"
+            rows.append((one["case"], one["system"], one["figure"], figure(one["median"]), span))
+        print_columns(rows)
+    for one in missing:
+        print(f"{one['case']}: {one['system']} was not measured: {one['module']} is not installed")
+
+
+def _print_rates(unit: str, results: list[dict[str, Any]]) -> None:
     head = ("case", "measured", "system", f"{unit}, median", "best", "ours / this (range)")
     rows = [head]
     for result in results:
@@ -177,18 +239,25 @@ def _print_table(unit: str, results: list[dict[str, Any]]) -> None:
         if "our_rate_by_this" in result:
             low, high = result["our_rate_by_this_range"]
             ratio = f"{result['our_rate_by_this']:.2f} ({low:.2f}-{high:.2f})"
-        median, best = _figure(result["rate_median"]), _figure(result["rate_best"])
+        median, best = figure(result["rate_median"]), figure(result["rate_best"])
         rows.append((result["case"], result["metric"], result["system"], median, best, ratio))
+    print_columns(rows)
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Print *rows* with their cells below each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)))
+        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
+    """Return *value* for a person: three digits, or whole thousands."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004
 
 
-def _commit() -> str:
+def commit() -> str:
     """Return the commit that is measured, ``-dirty`` if files differ from it, or "unknown"."""
     asked = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
@@ -200,7 +269,8 @@ def _commit() -> str:
     return asked.stdout.strip() or "unknown"
 
 
-def _machine(directory: str) -> dict[str, Any]:
+def machine(directory: str) -> dict[str, Any]:
+    """Return what the figures were taken on; *directory* is where the data went."""
     information = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     names = [line.partition(":")[2].strip() for line in information.splitlines()]
     keys = [line.partition(":")[0].strip() for line in information.splitlines()]
