@@ -292,8 +292,7 @@ class Bank:
         Args:
             plan: Only those of plans of this name.
             status: Only those with this status, or one of these.
-            since: Only those created then or later: a datetime (UTC without a zone), or
-                seconds since 1970.
+            since: Only those created then or later: a datetime (else UTC), or seconds since 1970.
             until: Only those created before then.
             limit: How many at most.
             provider: Only those that this provider made.
