@@ -106,6 +106,7 @@ class HookCall:
     def end(self, error: BaseException | None) -> None:
         """Report how the body ended; after :meth:`begin`, once."""
         attempt = self.attempt
+        attempt.has_ended = True
         attempt.run.end_hook(attempt.resource)
         if error is not None:
             error = hook_failure(attempt, error)

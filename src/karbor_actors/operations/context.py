@@ -37,6 +37,7 @@ class Attempt:
     __slots__ = (
         "_changes",
         "alive_at",
+        "has_ended",
         "hook",
         "hook_number",
         "is_fenced",
@@ -57,6 +58,8 @@ class Attempt:
         self.hook_number = hook_number
         """The hook's number in the schedule; NO_HOOK for ``on_abort``, which has none."""
         self._changes: Changes | None = None
+        self.has_ended = False
+        """Whether the body has returned."""
         self.is_fenced = False
         """Whether the engine gave it up."""
         self.alive_at: float | None = None

@@ -176,6 +176,10 @@ class OperationControl:
                 self._body_ended(report)
         self.request_flush()
 
+    def abandon_reports(self) -> None:
+        """Read no more of them: the operation has ended."""
+        self._outbox.abandon()
+
     def flush(self) -> None:
         """Admit hooks; hand this turn's journal record and calls on."""
         for hook in self._intake.admit():

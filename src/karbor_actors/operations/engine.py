@@ -16,6 +16,7 @@ from karbor_actors.operations.messages import LOOK_AT_OUTBOX, Begin, LocksGrante
 from karbor_actors.operations.outbox import Outbox
 from karbor_actors.operations.pending import PendingAborts
 from karbor_actors.operations.runner import Lane, Runners
+from karbor_actors.operations.steps import Tidying
 from karbor_actors.operations.supervisor import SupervisorActor
 from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
 
@@ -110,22 +111,32 @@ class Engine:
         begun = [self.undo_again(operation_id) for operation_id in self.pending.touched_by(request)]
         return [handle for handle in begun if handle is not None]
 
-    def came_late(self, operation_id: str) -> bool:
+    def came_late(self, operation_id: str) -> None:
         """Undo once more: a body that was given up returned after its operation's end."""
         self.runners.submit(Lane.PLAN, [_Late(self, operation_id)])
-        return True
 
     def handles(self) -> list[OperationHandle]:
         """Return the operations that have not ended; any thread."""
         with self._lock:
             return list(self._handles.values())
 
-    def operation_ended(self, operation_id: str) -> None:
-        """Forget an operation that has ended."""
+    def end(self, handle: OperationHandle, verb: Verb, control: OperationControl | None) -> None:
+        """Give back what an operation had, and forget it but for what it left to be undone."""
+        late = () if control is None else control.overtime.late
+        self.release(handle.id)
+        self.pending.note(handle.id, verb.pending_keys, late)
+        self.runners.submit(Lane.PLAN, [Tidying(verb)])
         with self._lock:
-            self._handles.pop(operation_id, None)
+            self._handles.pop(handle.id, None)
             if not self._handles:
                 self._idle.notify_all()
+
+    def look_for_late(self, operation_id: str, control: OperationControl | None) -> None:
+        """Undo once more what bodies did that returned while their operation ended."""
+        if control is not None:
+            control.abandon_reports()
+            if any(attempt.has_ended for attempt in control.overtime.late):
+                self.came_late(operation_id)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until no operation is left; return whether that is so."""
@@ -157,17 +168,26 @@ class Engine:
         request_flush: Callable[[], None],
     ) -> OperationControl:
         """Return the control of *run*, whose supervisor hears of it through *handle*."""
-        return OperationControl(
+
+        def wake() -> bool:
+            if handle.tell(LOOK_AT_OUTBOX):
+                return True
+            self.came_late(handle.id)
+            return False
+
+        control = OperationControl(
             run,
             self.dispatcher,
             self.runners,
-            Outbox(lambda: handle.tell(LOOK_AT_OUTBOX) or self.came_late(handle.id)),
+            Outbox(wake),
             request_flush=request_flush,
             emit=handle.emitter(run.planned.graph),
             retry=_retry_policy(run.planned, provider.retry),
             limits=provider.limits_of,
             workers=self.workers,
         )
+        control.overtime.late.update(self.pending.late(handle.id))
+        return control
 
     # -- locks
 

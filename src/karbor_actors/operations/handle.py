@@ -207,7 +207,7 @@ class OperationHandle:
     def tell(self, message: object) -> bool:
         """Tell the actor that runs the operation now; return False once it has ended."""
         supervisor = self._supervisor
-        if supervisor is None:
+        if supervisor is None or self._future.done():
             return False
         try:
             supervisor.tell(message)

@@ -15,12 +15,13 @@ class Outbox(Generic[ItemT]):
     """A queue whose reader is told once that there is something, however much it is.
 
     Args:
-        wake: Tells the reader; called on the writer's thread, must not block.
+        wake: Tells the reader; returns whether there is one. Called on the writer's thread,
+            must not block.
     """
 
     __slots__ = ("_items", "_told", "_wake")
 
-    def __init__(self, wake: Callable[[], object]) -> None:
+    def __init__(self, wake: Callable[[], bool]) -> None:
         self._items: deque[ItemT] = deque()
         self._wake = wake
         self._told = False
@@ -30,7 +31,12 @@ class Outbox(Generic[ItemT]):
         self._items.append(item)
         if not self._told:
             self._told = True
-            self._wake()
+            if not self._wake():
+                self._told = False
+
+    def abandon(self) -> None:
+        """Say that nobody reads any more what was told of: each item that comes wakes."""
+        self._told = False
 
     def take(self) -> list[ItemT]:
         """Return all items there are, oldest first; the reader's thread only."""

@@ -60,8 +60,8 @@ class Outcome:
         is_verify = control.run.type is OperationType.VERIFY
         is_good = schedule.ended_well if is_verify else schedule.is_complete
         pending = dict(control.undo.failures)
-        for resource, hook in control.overtime.late:
-            pending.setdefault(resource, TimeoutError(f"{hook} has not returned"))
+        for late in sorted(control.overtime.late, key=lambda late: (late.resource, late.number)):
+            pending.setdefault(late.resource, TimeoutError(f"{late.hook} has not returned"))
         resources = {}
         for number in range(len(schedule) // HOOKS_PER_RESOURCE):
             if number in pending:

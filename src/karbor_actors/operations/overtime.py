@@ -23,7 +23,7 @@ class Overtime:
 
     def __init__(self, control: OperationControl) -> None:
         self._control = control
-        self.late: dict[tuple[int, HookName], Attempt] = {}
+        self.late: set[Attempt] = set()
         """Bodies that were given up and have not returned."""
 
     def look_at_clock(self) -> None:
@@ -51,8 +51,9 @@ class Overtime:
 
     def came_back(self, attempt: Attempt) -> None:
         """Undo once more what a body did that was given up and has now returned."""
-        if self.late.pop((attempt.resource, attempt.hook), None) is None:
+        if attempt not in self.late:
             return
+        self.late.discard(attempt)
         if attempt.hook is not HookName.ON_ABORT:
             self._control.undo.again(attempt.resource)
         self._control.request_flush()
@@ -61,7 +62,7 @@ class Overtime:
         """Fence *call* off and go on as if it had failed."""
         attempt = call.attempt
         attempt.is_fenced = True
-        self.late[attempt.resource, attempt.hook] = attempt
+        self.late.add(attempt)
         key = self._control.run.planned.graph.nodes[attempt.resource].key
         error = HookFailedError(key, str(attempt.hook), attempt.number, _WHY)
         error.__cause__ = TimeoutError(_WHY)

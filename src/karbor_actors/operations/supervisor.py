@@ -35,7 +35,7 @@ from karbor_actors.operations.messages import (
 )
 from karbor_actors.operations.outcome import Outcome, progress_of
 from karbor_actors.operations.runner import Lane
-from karbor_actors.operations.steps import UNDO_FIRST, Step, Tidying, failure
+from karbor_actors.operations.steps import UNDO_FIRST, Step, failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -207,7 +207,8 @@ class SupervisorActor(PooledActor):
             return
         request = self._verb.locks(self._planned.graph)
         if self._verb.recovered is None and not self._has_undone and self._engine.pending:
-            self._has_undone = True
+            self._has_undone, self._has_waited = True, False
+            self._engine.release(self._handle.id)  # who undoes it wants the same locks
             self._begin_step(UNDO_FIRST, lambda: self._engine.undo_first(request))
         else:
             self._acquire(request)
@@ -388,11 +389,9 @@ class SupervisorActor(PooledActor):
         self, status: OperationStatus, result: Any = None, error: BaseException | None = None
     ) -> None:
         self._alarms.cancel()
-        self._engine.release(self._handle.id)
         final = progress_of(status, self._control, self._run)
         _LOG.info("%s %s: %s", self._verb.type, self._handle.id, status)
-        self._engine.pending.note(self._handle.id, self._verb.pending_keys)
-        self._engine.runners.submit(Lane.PLAN, [Tidying(self._verb)])
-        self._engine.operation_ended(self._handle.id)
+        self._engine.end(self._handle, self._verb, self._control)
         self._handle.settle(status, final, result, error)
+        self._engine.look_for_late(self._handle.id, self._control)
         self.stop()
