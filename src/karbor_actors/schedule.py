@@ -77,6 +77,7 @@ class HookSchedule:
     """
 
     __slots__ = (
+        "_begun_before",
         "_child_offsets",
         "_child_targets",
         "_implemented",
@@ -87,6 +88,7 @@ class HookSchedule:
         "_state",
         "active",
         "is_closed",
+        "passed_over",
         "unfinished",
     )
 
@@ -104,6 +106,7 @@ class HookSchedule:
         self._parent_offsets, self._parent_targets = parent_offsets, parent_targets
         self._implemented = implemented
         self._isolate = isolate
+        self._begun_before: Container[int] = ()
         resources = len(child_offsets) - 1
         self._state = bytearray(resources * HOOKS_PER_RESOURCE)
         self._missing = _upstream_counts(child_offsets, parent_offsets)
@@ -111,6 +114,8 @@ class HookSchedule:
         """Hooks that are READY or BEGUN."""
         self.unfinished = len(self._state)
         """Hooks that are neither DONE nor FAILED nor DROPPED."""
+        self.passed_over = 0
+        """Hooks that nobody implements and that are not unfinished any more."""
         self.is_closed = False
         """Whether nothing new starts any more."""
 
@@ -149,8 +154,14 @@ class HookSchedule:
         self.active += len(ready)
         return ready
 
-    def resume(self, completed: Container[int]) -> list[int]:
-        """Start where hooks have *completed* already; return those that may run now."""
+    def resume(self, completed: Container[int], begun: Container[int] = ()) -> list[int]:
+        """Start where hooks have *completed* already; return those that may run now.
+
+        Args:
+            completed: The hooks that ended well before.
+            begun: Those that had begun: given up before they run again, they count as failed.
+        """
+        self._begun_before = begun
         ready = []
         todo = self.start()
         while todo:
@@ -200,21 +211,19 @@ class HookSchedule:
             return [hook // HOOKS_PER_RESOURCE]
         return self._drop_downstream(hook)
 
-    def drop(self, hook: int, *, has_begun: bool) -> list[int]:
+    def drop(self, hook: int) -> list[int]:
         """Give up a READY hook and what depends on it; return the resources that lost a hook."""
         if self._state[hook] != READY:
             return []
-        self.active -= 1
-        self.unfinished -= 1
-        self._state[hook] = FAILED if has_begun else DROPPED
+        self.withdraw(hook)
         return self._drop_downstream(hook)
 
     def withdraw(self, hook: int) -> None:
-        """Take back a READY or BEGUN hook whose body never ran; only when closed."""
+        """Take back a READY or BEGUN hook whose body has not run since the start."""
         if self._state[hook] in (READY, BEGUN):
             self.active -= 1
             self.unfinished -= 1
-            self._state[hook] = DROPPED
+            self._state[hook] = FAILED if hook in self._begun_before else DROPPED
 
     def close(self) -> None:
         """Start nothing new from now on."""
@@ -310,6 +319,8 @@ class HookSchedule:
     def _finish(self, hook: int) -> None:
         self._state[hook] = DONE
         self.unfinished -= 1
+        if not self._implemented[hook]:
+            self.passed_over += 1
 
     def _propagate(self, hook: int, ready: list[int]) -> None:
         """Count *hook*'s end down in what waits for it, through hooks that are passed over.
@@ -359,6 +370,8 @@ class HookSchedule:
                 if self._state[following] == WAITING:
                     self._state[following] = DROPPED
                     self.unfinished -= 1
+                    if not self._implemented[following]:
+                        self.passed_over += 1
                     touched[following // HOOKS_PER_RESOURCE] = None
                     lost.append(following)
         return list(touched)

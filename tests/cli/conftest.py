@@ -7,7 +7,8 @@ import os
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+import threading
+from contextlib import closing, contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,6 +132,37 @@ class CommandLine:
         assert len(finished.errors) == 1, finished
         assert finished.err.splitlines()[-1] == finished.errors[0], finished
         return finished.errors[0]
+
+    @contextmanager
+    def slow_protect(self):
+        """Start a protect that lasts until it is cancelled; yield it once its hook runs."""
+        command = ("protect", "thing", "--config", "slow.toml", "--progress", "json", "--json")
+        with self.start(*command) as process:
+            killer = threading.Timer(DEADLINE, process.kill)
+            killer.start()
+            try:
+                self.wait_for_event(process, "hook_started")
+                yield process
+            finally:
+                killer.cancel()
+                process.kill()
+
+    @staticmethod
+    def wait_for_event(process, kind, text=""):
+        """Read a command's progress as JSON up to an event of that kind, and return it."""
+        for line in process.stderr:
+            event = json.loads(line)
+            if event["event"] == kind and text in event.get("text", ""):
+                return event
+        pytest.fail(f"the command ended without {kind} {text}")
+
+    def killed_protect(self):
+        """Kill a protect whose hook runs; return its operation's id."""
+        with self.slow_protect() as process:
+            process.kill()
+            process.wait(timeout=DEADLINE)
+        [left] = self("operations", "list", "--config", "slow.toml", "--json").document
+        return left["id"]
 
     def protect(self, *names: str | bytes, bank: str = "bank") -> str:
         """Protect *names* and return the checkpoint's id."""

@@ -112,3 +112,12 @@ def test_a_long_chain_is_drawn_without_recursion():
 def test_a_label_is_the_end_of_the_type_and_the_name():
     assert label_of(("OS::Nova::Server", "id"), "web\n1") == "Server web\\n1"
     assert label_of(("Thing", "id")) == "Thing id"
+
+
+def test_a_plan_check_counts_the_hooks_that_the_progress_counts(cli, slow_config):
+    checked = cli("plan", "check", "thing", "--config", "slow.toml").out
+    with cli.slow_protect() as process:
+        progress = cli.wait_for_event(process, "progress")
+
+    assert "1 hook in 1 step" in checked
+    assert (progress["hooks_done"], progress["hooks_total"]) == (0, 1)

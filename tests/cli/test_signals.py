@@ -5,41 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
-from contextlib import contextmanager
 
 import pytest
 
 from helpers import DEADLINE
 
-COMMAND = ("protect", "thing", "--config", "slow.toml", "--progress", "json", "--json")
-
-
-@contextmanager
-def running_protect(cli):
-    """Start a protect that lasts until it is cancelled; yield it once its hook runs."""
-    with cli.start(*COMMAND) as process:
-        killer = threading.Timer(DEADLINE, process.kill)
-        killer.start()
-        try:
-            wait_for_event(process, "hook_started")
-            yield process
-        finally:
-            killer.cancel()
-            process.kill()
-
-
-def wait_for_event(process, kind, text=""):
-    for line in process.stderr:
-        event = json.loads(line)
-        if event["event"] == kind and text in event.get("text", ""):
-            return
-    pytest.fail(f"the command ended without {kind} {text}")
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_cancels_and_undoes(cli, slow_config, tmp_path, number):
-    with running_protect(cli) as process:
+    with cli.slow_protect() as process:
         process.send_signal(number)
         out, err = process.communicate(timeout=DEADLINE)
 
@@ -56,11 +29,11 @@ def test_a_signal_cancels_and_undoes(cli, slow_config, tmp_path, number):
 def test_a_second_ctrl_c_goes_on_waiting_for_the_end(cli, slow_config, tmp_path):
     gate = tmp_path / "thing" / "gate"
     os.mkfifo(gate)
-    with running_protect(cli) as process:
+    with cli.slow_protect() as process:
         process.send_signal(signal.SIGINT)
-        wait_for_event(process, "message", "cancelling")
+        cli.wait_for_event(process, "message", "cancelling")
         process.send_signal(signal.SIGINT)
-        wait_for_event(process, "message", "still undoing")
+        cli.wait_for_event(process, "message", "still undoing")
         assert process.poll() is None
         gate.write_text("open")
         process.communicate(timeout=DEADLINE)
@@ -72,7 +45,7 @@ def test_a_second_ctrl_c_goes_on_waiting_for_the_end(cli, slow_config, tmp_path)
 def test_a_terminal_that_goes_away_does_not_keep_an_operation_from_being_undone(
     cli, slow_config, tmp_path
 ):
-    with running_protect(cli) as process:
+    with cli.slow_protect() as process:
         process.stderr.close()
         process.send_signal(signal.SIGHUP)
         process.wait(timeout=DEADLINE)
@@ -81,7 +54,7 @@ def test_a_terminal_that_goes_away_does_not_keep_an_operation_from_being_undone(
 
 
 def test_what_a_killed_process_left_is_undone_by_the_next(cli, slow_config, tmp_path):
-    with running_protect(cli) as process:
+    with cli.slow_protect() as process:
         process.kill()
         process.wait(timeout=DEADLINE)
     assert not (tmp_path / "thing" / "undone").exists()

@@ -27,8 +27,8 @@ def progress_of(
     schedule = control.schedule
     return Progress(
         status,
-        len(schedule) - schedule.unfinished,
-        len(schedule),
+        len(schedule) - schedule.unfinished - schedule.passed_over,
+        run.planned.hook_count,
         () if status.is_terminal else run.progress_of_running(),
         tuple(map(describe_cause, control.failures)),
     )

@@ -69,8 +69,9 @@ class Progress:
 
     status: OperationStatus
     hooks_done: int = 0
-    """Hooks that are over, whether they ran or were passed over."""
+    """Hooks that are over, whether they ran or were given up."""
     hooks_total: int = 0
+    """Those that the plugins implement: as many as a dry run's ``hook_count``."""
     running: tuple[ResourceProgress, ...] = ()
     """The hooks that run now."""
     failures: tuple[str, ...] = ()

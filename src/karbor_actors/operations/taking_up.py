@@ -23,14 +23,14 @@ def take_up(control: OperationControl, found: Recovered, verdict: Verdict) -> di
         The number of the next attempt of each hook that may have begun before.
     """
     schedule, journal = control.schedule, found.journal
-    ready = schedule.resume(journal.completed)
+    ready = schedule.resume(journal.completed, journal.attempts)
     control.undo.forget(resource for resource, ok in journal.aborts.items() if ok)
     if verdict.reason is not None:
         control.failures.append(CannotResumeError(verdict.reason.describe()))
-        _give_up(control, found, ready)
+        _give_up(control, ready)
         control.abort(verdict.reason)
         return {}
-    touched = {d: _drop(control, found, d, ready) for d in (*verdict.decided, *verdict.parts)}
+    touched = {d: _drop(control, d, ready) for d in (*verdict.decided, *verdict.parts)}
     for decision in verdict.decided:
         control.failures.append(CannotResumeError(decision.reason.describe()))
         lost = {*touched[decision], *(decision.resources or ())}
@@ -41,7 +41,7 @@ def take_up(control: OperationControl, found: Recovered, verdict: Verdict) -> di
         record = JournalRecord.of_abort_decision(decision.reason, resources)
         control.record(record, partial(control.undo_doomed, resources, decision.reason))
     if verdict.is_over:
-        _give_up(control, found, [h for h in ready if schedule.state(h) == READY])
+        _give_up(control, [h for h in ready if schedule.state(h) == READY])
         schedule.close()
         return {}
     going_on = [hook for hook in ready if schedule.state(hook) == READY]
@@ -49,18 +49,13 @@ def take_up(control: OperationControl, found: Recovered, verdict: Verdict) -> di
     return {hook: _next_attempt(control, found, hook) for hook in going_on}
 
 
-def _give_up(control: OperationControl, found: Recovered, ready: list[int]) -> None:
-    """Start none of *ready*; those that had begun count as failed."""
+def _give_up(control: OperationControl, ready: list[int]) -> None:
+    """Start none of *ready*."""
     for hook in ready:
-        if hook in found.journal.attempts:
-            control.schedule.fail(hook)
-        else:
-            control.schedule.withdraw(hook)
+        control.schedule.withdraw(hook)
 
 
-def _drop(
-    control: OperationControl, found: Recovered, decision: AbortDecision, ready: list[int]
-) -> list[int]:
+def _drop(control: OperationControl, decision: AbortDecision, ready: list[int]) -> list[int]:
     """Drop the hooks that *decision* says will not run; return the resources that lose one.
 
     A failure took its own resource's hook and what waited for it; a crash took all that a
@@ -71,7 +66,7 @@ def _drop(
     touched: list[int] = []
     for hook in ready:
         if hook // HOOKS_PER_RESOURCE in lost:
-            touched += control.schedule.drop(hook, has_begun=hook in found.journal.attempts)
+            touched += control.schedule.drop(hook)
     return touched
 
 
