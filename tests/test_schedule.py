@@ -164,6 +164,7 @@ def test_order_holds_through_hooks_that_are_passed_over(dag, data, random):
     ended = run_all(hooks, random)
 
     assert sorted(ended) == [hook for hook in range(4 * size) if implemented[hook]]
+    assert hooks.passed_over == implemented.count(0)
     wanted = all_edges(size, edges)
     place = {hook: number for number, hook in enumerate(ended)}
     for hook in ended:

@@ -10,6 +10,7 @@ import pytest
 
 from helpers import DEADLINE
 
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_cancels_and_undoes(cli, slow_config, tmp_path, number):
     with cli.slow_protect() as process:
