@@ -36,6 +36,7 @@ setup(
     ],
     python_requires=">=3.11",
     packages=[*find_packages("src"), *plugins],
+    py_modules=["karbor_actors_command"],
     package_dir={
         "": "src",
         **{name: f"plugins/{name}" for name in plugins if "." not in name},
@@ -50,7 +51,7 @@ setup(
     ],
     extras_require=extras,
     entry_points={
-        "console_scripts": ["karbor-actors = karbor_actors.cli:main"],
+        "console_scripts": ["karbor-actors = karbor_actors_command:main"],
         "karbor_actors.protections": [
             "filesystem = karbor_filesystem:DirectoryProtection",
             "sqlite = karbor_sqlite:DatabaseProtection",

@@ -5,10 +5,60 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from helpers import DEADLINE
+
+INTERRUPTED = """
+import os, signal, threading
+os.kill(os.getpid(), signal.SIGINT)
+threading.Event().wait(30)
+"""
+"""A module that gets Ctrl-C while it is imported."""
+LAUNCHER = "import sys, karbor_actors_command; sys.exit(karbor_actors_command.main())"
+
+
+@pytest.mark.parametrize("module", ["lmdb", "click"])
+def test_ctrl_c_while_the_program_still_loads_is_one_line(cli, tmp_path, module):
+    (tmp_path / "fakes").mkdir()
+    (tmp_path / "fakes" / f"{module}.py").write_text(INTERRUPTED)
+    paths = [str(tmp_path / "fakes"), cli.environment["PYTHONPATH"]]
+    process = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, "plugins", "list", "--json"],
+        env={**cli.environment, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+    assert process.returncode == 130
+    assert process.stderr == "error: interrupted; no operation was running\n"
+    assert json.loads(process.stdout)["error"]["exit_code"] == 130
+
+
+def test_ctrl_c_while_the_commands_load_needs_no_launcher(cli, tmp_path):
+    (tmp_path / "fakes").mkdir()
+    (tmp_path / "fakes" / "click.py").write_text(INTERRUPTED)
+    paths = [str(tmp_path / "fakes"), cli.environment["PYTHONPATH"]]
+    cli.environment = {**cli.environment, "PYTHONPATH": os.pathsep.join(paths)}
+
+    assert cli.fails(130, "plugins", "list") == "error: interrupted; no operation was running"
+
+
+def test_the_launcher_runs_commands_that_take_ctrl_c_as_ever(cli, slow_config, tmp_path):
+    command = [sys.executable, "-c", LAUNCHER, "protect", "thing", "--config", "slow.toml"]
+    options = {"cwd": tmp_path, "env": cli.environment, "stdout": -1, "stderr": -1, "text": True}
+    with subprocess.Popen([*command, "--progress", "json"], **options) as process:
+        cli.wait_for_event(process, "hook_started")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 130
+    assert (tmp_path / "thing" / "undone").read_text() == "cancel"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

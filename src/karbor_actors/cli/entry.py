@@ -9,6 +9,7 @@ import signal
 import sys
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+EXIT_CANCELLED = 128 + signal.SIGINT
 _NEEDED = ("click", "rich")
 
 
@@ -22,7 +23,15 @@ def main() -> int:
         return 2
     try:
         # Imported late: the hint above must work without what the commands import.
-        code: int = importlib.import_module("karbor_actors.cli.app").run(sys.argv[1:])
+        commands = importlib.import_module("karbor_actors.cli.app")
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(
+                signal.SIGINT, signal.default_int_handler
+            )  # the console script had its own
+        code: int = commands.run(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted; no operation was running\n")
+        code = EXIT_CANCELLED
     except BrokenPipeError:  # the reader of our output went away, as head does
         code = EXIT_BROKEN_PIPE
     try:
