@@ -1,7 +1,8 @@
 """How many durable writes per second does a bank take, from one thread and from many?
 
-Each write returns when it is durable. Ours are `section.update_object` (an object under a key)
-and `bank.writer.write` (a plain row). Beside them py-lmdb alone, one thread, with as many rows in
+Ours are `section.update_object` (an object under a key) and `bank.writer.write` (a plain row),
+which return when they are durable; and `bank.writer.submit`, which does not wait: then each thread
+waits once, after all of its own. Beside them py-lmdb alone, one thread, with as many rows in
 each synced transaction as the bank's writer committed together on average, and, for one thread,
 a synced transaction for each row.
 """
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OBJECTS, ROWS = "karbor_actors, update_object", "karbor_actors, writer.write"
+TELLS = "karbor_actors, writer.submit and one wait"
 GROUPED, SINGLE = "py-lmdb, grouped alike", "py-lmdb, one transaction each"
 VALUE = "x" * 100
 WARM_UP = 50
@@ -35,30 +37,35 @@ WRITES = "durable writes"
 
 def cases(arguments: argparse.Namespace) -> list[measuring.Case]:
     """Return one case for each number of threads."""
-    return [
-        measuring.Case(
-            f"{threads} thread{'s' * (threads > 1)}",
-            (OBJECTS, ROWS, GROUPED, SINGLE) if threads == 1 else (OBJECTS, ROWS, GROUPED),
-            {"threads": threads, "writes": arguments.size},
-        )
-        for threads in arguments.threads
-    ]
+    made = []
+    for threads in arguments.threads:
+        name = f"{threads} thread{'s' * (threads > 1)}"
+        parameters = {"threads": threads, "writes": arguments.size}
+        # A peer's groups are as large as those of the first system of its case.
+        peers = (GROUPED, SINGLE) if threads == 1 else (GROUPED,)
+        made += [
+            measuring.Case(f"{name}, asking", (ROWS, OBJECTS, *peers), parameters),
+            measuring.Case(f"{name}, telling", (TELLS, GROUPED), parameters),
+        ]
+    return made
 
 
 def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> measuring.Measured:
     """Write all rows once."""
     threads, directory = parameters["threads"], parameters["directory"]
     writes = max(parameters["writes"] // threads, 1) * threads
-    if system in (OBJECTS, ROWS):
-        seconds, notes = write_to_bank(directory, threads, writes, objects=system == OBJECTS)
+    if system in (OBJECTS, ROWS, TELLS):
+        seconds, notes = write_to_bank(directory, threads, writes, system)
     else:
         group = 1 if system == SINGLE else max(round(notes.get("mean_group", 1)), 1)
         seconds, notes = write_to_lmdb(directory, writes, group), {"mean_group": group}
-    return measuring.Measured({WRITES: seconds}, {WRITES: writes}, notes)
+    each = {"us a write": seconds / writes * 1e6} if threads == 1 else {}
+    figures = {**each, "writes to a commit": float(notes["mean_group"])}
+    return measuring.Measured({WRITES: seconds}, {WRITES: writes}, notes, figures)
 
 
 def write_to_bank(
-    directory: str, threads: int, writes: int, *, objects: bool
+    directory: str, threads: int, writes: int, system: str
 ) -> tuple[float, dict[str, Any]]:
     """Return the seconds that *threads* took together, and how many writes shared a commit."""
     resource = Resource("Bench::Thing", "1")
@@ -68,20 +75,37 @@ def write_to_bank(
         graph = build_graph([resource], lambda _: [])
         made = bank.create_checkpoint(plan=plan.to_dict(), provider="bench", graph=graph)
     commits = commits_of(path)
+    faults: list[BaseException] = []
+
+    def heard(_: object, fault: BaseException | None) -> None:
+        if fault is not None:
+            faults.append(fault)
+
     with Bank.open(path) as bank:
         checkpoint = bank.checkpoint(made.id).view(is_writable=True)
         section = checkpoint.get_resource_bank_section(resource)
         row = msgpack.packb(VALUE)
 
-        def write(key: str) -> None:
-            if objects:
-                section.update_object(key, VALUE)
-            else:
-                raw = key.encode()
-                bank.writer.write(lambda transaction: transaction.put(Table.META, raw, row))
+        def update(key: str) -> None:
+            section.update_object(key, VALUE)
 
-        in_threads(write, 1, WARM_UP, "warm-up")
-        seconds = in_threads(write, threads, writes, "key")
+        def ask(key: str) -> None:
+            raw = key.encode()
+            bank.writer.write(lambda transaction: transaction.put(Table.META, raw, row))
+
+        def tell(key: str) -> None:
+            raw = key.encode()
+            bank.writer.submit(lambda transaction: transaction.put(Table.META, raw, row), heard)
+
+        def flush() -> None:
+            if system == TELLS:
+                bank.writer.write(lambda _: None)
+
+        write = {OBJECTS: update, ROWS: ask, TELLS: tell}[system]
+        in_threads(ask, 1, WARM_UP, "warm-up")
+        seconds = in_threads(write, threads, writes, "key", flush)
+    if faults:
+        raise RuntimeError(f"{len(faults)} writes failed: {faults[0]}")
     # Warm-up writes are alone in theirs; opening the bank adds one or two.
     commits = commits_of(path) - commits - WARM_UP
     return seconds, {"mean_group": writes / commits}
@@ -96,14 +120,24 @@ def commits_of(path: str) -> int:
         return count
 
 
-def in_threads(write: Callable[[str], None], threads: int, writes: int, name: str) -> float:
-    """Return the seconds in which *threads* threads make *writes* writes together."""
+def in_threads(
+    write: Callable[[str], None],
+    threads: int,
+    writes: int,
+    name: str,
+    flush: Callable[[], None] = lambda: None,
+) -> float:
+    """Return the seconds in which *threads* threads make *writes* writes together.
+
+    Each calls *flush* after its own.
+    """
     start = threading.Barrier(threads + 1)
 
     def work(number: int) -> None:
         start.wait()
         for count in range(writes // threads):
             write(f"{name}-{number:03}-{count:08}")
+        flush()
 
     workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
     for worker in workers:

@@ -1,0 +1,100 @@
+"""What does building a resource graph cost the engine itself, per resource?
+
+The time of `build_graph` without that of the listings: the same look-ups, called alone in a loop,
+are measured beside it and taken off. "with a protect's threads" is what a protect does, which looks
+up many resources at once, since real look-ups wait for a network.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import measuring
+
+from karbor_actors.graph import build_graph
+from karbor_actors.operations.verbs.protect import ParallelMap
+from karbor_actors.protectables import Protectables
+from karbor_actors.testing import SyntheticProtectable, make_graph, synthetic_plan
+
+if TYPE_CHECKING:
+    import argparse
+
+OURS = "karbor_actors"
+THREADS = "karbor_actors, with a protect's threads"
+LISTED = "the listings alone"
+BUILT = "graph"
+WARM_UP = 100
+
+
+def cases(arguments: argparse.Namespace) -> list[measuring.Case]:
+    """Return one case for each shape."""
+    shapes = {
+        "chain": arguments.size * 2 // 5,
+        "ladder": min(arguments.size, 2_000),
+        "tree": arguments.size,
+    }
+    return [
+        measuring.Case(
+            f"{shape} of {size:,} through a plugin",
+            (OURS, THREADS, LISTED),
+            {"shape": shape, "size": size},
+        )
+        for shape, size in shapes.items()
+    ]
+
+
+def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> measuring.Measured:
+    """Build the graph once."""
+    build(system, parameters["shape"], min(WARM_UP, parameters["size"]))
+    alone = build(LISTED, parameters["shape"], parameters["size"])
+    seconds = build(system, parameters["shape"], parameters["size"])
+    size = parameters["size"]
+    figures = {}
+    if system != LISTED:
+        figures["engine's own, us a resource"] = (seconds - alone) / size * 1e6
+    return measuring.Measured({BUILT: seconds}, {BUILT: size}, {}, figures)
+
+
+def build(system: str, shape: str, size: int) -> float:
+    """Return the seconds that it took to build a graph, or to list all of one."""
+    graph = make_graph(shape, size)
+    plugin = SyntheticProtectable(graph)
+    roots = synthetic_plan(graph).resources
+    if system == LISTED:
+        resources = [*roots]
+        seen = {resource.key for resource in roots}
+        seconds = 0.0
+        while resources:
+            began = time.perf_counter()
+            listed = [plugin.get_dependent_resources(None, one) for one in resources]
+            seconds += time.perf_counter() - began
+            found = {child.key: child for children in listed for child in children}
+            resources = [found[key] for key in found if key not in seen]
+            seen.update(found)
+        return seconds
+    find_children = partial(Protectables([plugin]).find_children, None)
+    began = time.perf_counter()
+    if system == OURS:
+        built = build_graph(roots, find_children)
+    else:
+        with ParallelMap() as map_parallel:
+            built = build_graph(roots, find_children, map_parallel=map_parallel)
+    seconds = time.perf_counter() - began
+    if len(built) != size:
+        raise RuntimeError(f"{len(built)} resources were found instead of {size}")
+    return seconds
+
+
+def main() -> None:
+    parser = measuring.parser(__doc__, repeats=5)
+    parser.add_argument(
+        "--size", type=int, default=250_000, help="resources of the tree (%(default)s)"
+    )
+    arguments = parser.parse_args()
+    measuring.run(arguments, "graph", "resources/s", cases, measure)
+
+
+if __name__ == "__main__":
+    main()
