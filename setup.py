@@ -36,7 +36,6 @@ setup(
     ],
     python_requires=">=3.11",
     packages=[*find_packages("src"), *plugins],
-    py_modules=["karbor_actors_command"],
     package_dir={
         "": "src",
         **{name: f"plugins/{name}" for name in plugins if "." not in name},
