@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from karbor_actors.bank.bank import Bank
-from karbor_actors.bank.lease import Lease
+from karbor_actors.bank.lease import Lease, owner_of
 from karbor_actors.errors import BankError, BankLeaseError
 
 OWNER = """
@@ -52,6 +52,16 @@ def test_an_owner_in_another_process_is_named(tmp_path, owner):
     assert f"process {owner.pid}" in refused.value.owner
     assert os.path.basename(sys.executable) in refused.value.owner
     assert "readonly=True" in str(refused.value)
+
+
+def test_whoever_asks_is_told_the_owner_and_takes_nothing(tmp_path, owner):
+    assert f"process {owner.pid} on " in (owner_of(str(tmp_path)) or "")
+    owner.kill()
+    owner.wait()
+    assert owner_of(str(tmp_path)) is None
+    assert owner_of(str(tmp_path / "nowhere")) is None
+    with Bank.open(tmp_path):
+        assert (owner_of(str(tmp_path)) or "").startswith("this process")
 
 
 def test_a_reader_needs_no_lease(tmp_path, owner):
@@ -100,7 +110,7 @@ def test_closing_another_descriptor_of_the_file_does_not_drop_the_lease(tmp_path
 
 FORKING_OWNER = """
 import os, sys
-from karbor_actors.bank.lease import Lease
+from karbor_actors.bank.lease import Lease, owner_of
 lease = Lease(sys.argv[1])
 if os.fork() == 0:
     print("forked", flush=True)

@@ -74,6 +74,27 @@ class Lease:
             os.close(fd)
 
 
+def owner_of(directory: str) -> str | None:
+    """Return who may write the bank in *directory* now, None if nobody; takes no lease.
+
+    Raises:
+        BankPathError: The lock file cannot be read.
+    """
+    path = os.path.join(directory, "lease")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise open_error(error, path) from error
+    try:
+        found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK))
+        is_free = struct.unpack_from("h", found)[0] == fcntl.F_UNLCK
+        return None if is_free else _read_owner(fd)
+    finally:
+        os.close(fd)
+
+
 _held: weakref.WeakSet[Lease] = weakref.WeakSet()
 
 
@@ -87,9 +108,12 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _lock(fd: int, kind: int = fcntl.F_WRLCK) -> None:
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _request(kind))
+
+
+def _request(kind: int) -> bytes:
     # struct flock: type, whence, start, length (0: all), pid (0: the file description's lock)
-    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
 
 
 def _describe_self() -> dict[str, Any]:
