@@ -28,7 +28,10 @@ LIMIT = 2 * DEADLINE
 """Seconds that a command may take, its start included."""
 
 SLOW_PLUGIN = '''
-"""A thing is a directory; protecting it lasts until a cancel, undoing it as long as a test wants."""
+"""A thing is a directory, and files in it say what becomes of its protect.
+
+That lasts until a cancel, or until there is a file "finish"; undoing it as long as a test wants.
+"""
 
 import os
 import threading
@@ -47,15 +50,17 @@ class Thing(ProtectablePlugin):
 
 
 class Protect(Operation):
-    resumable = False
-
     def on_main(self, checkpoint, resource, context, parameters, **kwargs):
         for turn in range(10_000):
+            if os.path.exists(os.path.join(resource.id, "finish")):
+                return
             context.progress(turn * 4096, 40_960_000, "bytes")
             context.check_cancelled()
             threading.Event().wait(0.01)
 
     def on_abort(self, checkpoint, resource, context, parameters, **kwargs):
+        if os.path.exists(os.path.join(resource.id, "stuck")):
+            raise OSError("it is stuck")
         gate = os.path.join(resource.id, "gate")
         if os.path.exists(gate):
             with open(gate) as file:  # a pipe: waits until the test opens it, too
@@ -70,7 +75,9 @@ class Protection(ProtectionPlugin):
         return [TYPE]
 
     def get_protect_operation(self, resource):
-        return Protect()
+        protect = Protect()
+        protect.resumable = os.path.exists(os.path.join(resource.id, "resumable"))
+        return protect
 '''
 
 

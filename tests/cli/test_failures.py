@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from karbor_actors import errors
+from karbor_actors.cli.app import app
 from karbor_actors.cli.failures import ExitCode, error_document, error_line, exit_code
 from karbor_actors.cli.output import json_text
 
@@ -43,6 +44,7 @@ CASES = [
     (errors.OperationNotFoundError("a"), 6),
     (errors.ProviderNotFoundError("a"), 6),
     (errors.CheckpointStateError("a", "error", "no"), 7),
+    (errors.OperationStateError("a", "failed", "no"), 7),
     (errors.OperationError("protect failed", [hook_failed()]), 8),
     (hook_failed(), 8),
     (errors.PartialOperationError("protect", [hook_failed()]), 9),
@@ -89,4 +91,11 @@ def test_an_error_that_leads_to_itself_is_no_trap():
 def test_the_document_lists_every_exit_code():
     rows = re.findall(r"^\| (\d+) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
 
+    assert len(rows) == len(set(rows))
     assert {int(code) for code in rows} == {*map(int, ExitCode), 141}
+
+
+def test_the_help_lists_every_exit_code_but_that_of_a_bug():
+    listed = re.findall(r"(\d+) [a-z]", app.epilog or "")
+
+    assert {int(code) for code in listed} == {*map(int, ExitCode), 141} - {ExitCode.INTERNAL}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from karbor_actors.cli import banks, demo, operations, plans, plugins, verbs
+from karbor_actors.cli import banks, demo, operations, plans, plugins, recovery, verbs
 from karbor_actors.cli.failures import ExitCode, error_document, error_line, exit_code
 from karbor_actors.cli.output import Output
 from karbor_actors.cli.results import describe_result
@@ -35,14 +35,14 @@ def _version() -> str:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 2 usage, 3 malformed input, 4 resources or plugins, 5 bank, "
     "6 not found, 7 wrong state, 8 failed, 9 in part, 10 disk full, 11 damaged data, "
-    "130 cancelled.",
+    "12 not undone yet, 130 cancelled, 141 the reader of the output went away.",
 )
 @click.version_option(_version(), message="%(prog)s %(version)s")
 def app() -> None:
     """Protect, look at, verify and restore application data."""
 
 
-for module in (demo, plans, verbs, banks, operations, plugins):
+for module in (demo, plans, verbs, banks, operations, recovery, plugins):
     module.register(app)
 
 

@@ -28,12 +28,14 @@ class ExitCode(IntEnum):
     """A bank that cannot be used."""
     NOT_FOUND = 6
     STATE = 7
-    """A checkpoint whose status forbids it."""
+    """A checkpoint or an operation whose status forbids it."""
     FAILED = 8
     PARTIAL = 9
     FULL = 10
     DAMAGED = 11
     """Data that is not what was stored."""
+    PENDING = 12
+    """Something that an operation began is not undone, or not finished, yet."""
     CANCELLED = 130
 
 
@@ -59,7 +61,7 @@ _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitC
         ExitCode.INVALID,
     ),
     ((errors.GraphError, errors.PluginError), ExitCode.GRAPH),
-    (errors.CheckpointStateError, ExitCode.STATE),
+    ((errors.CheckpointStateError, errors.OperationStateError), ExitCode.STATE),
     (errors.PartialOperationError, ExitCode.PARTIAL),
     (errors.KarborError, ExitCode.FAILED),
 )

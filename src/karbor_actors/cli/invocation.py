@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from contextlib import contextmanager
@@ -127,12 +128,24 @@ class Invocation:
     def service(
         self, *chosen: ProviderSettings, create: bool = False, readonly: bool = False
     ) -> Iterator[ProtectionService]:
+        """Hold a service with these providers, after what it recovered has ended."""
+        with self.opened(*chosen, create=create, readonly=readonly) as service:
+            finish_recovered(self, service)
+            yield service
+
+    @contextmanager
+    def opened(
+        self, *chosen: ProviderSettings, create: bool = False, readonly: bool = False
+    ) -> Iterator[ProtectionService]:
         """Hold a service with these providers, whose banks are open for writing or reading."""
         with self.logging(), ProtectionService(workers=self.workers) as service:
+            banks: dict[str, Bank] = {}
             for settings in chosen:
-                bank = open_bank(settings, create=create, readonly=readonly)
+                bank = banks.get(settings.bank)
+                if bank is None:
+                    bank = open_bank(settings, create=create, readonly=readonly)
+                    banks[settings.bank] = bank
                 service.add_provider(make_provider(settings, bank, self.recover))
-            finish_recovered(self, service)
             yield service
 
     @contextmanager
@@ -161,6 +174,12 @@ def local_settings(bank: str, objects: str | None = None, name: str = LOCAL) -> 
     """Return the settings of a provider that an option describes."""
     directory = os.path.abspath(os.path.expanduser(bank))
     return ProviderSettings(name=name, bank=directory, objects=objects)
+
+
+def named_by_directory(bank: str) -> ProviderSettings:
+    """Return the settings of a provider that is known by its bank's absolute path alone."""
+    settings = local_settings(bank)
+    return dataclasses.replace(settings, name=settings.bank)
 
 
 def make_provider(settings: ProviderSettings, bank: Any, recover: str | None = None) -> Provider:

@@ -58,16 +58,21 @@ _RUN = (
         metavar="N",
         help="Threads for the plugins' work.",
     ),
-    click.option(
-        "--recover",
-        type=click.Choice(RECOVER),
-        help="What becomes first of operations that a dead process left in the bank.",
-    ),
+)
+_RECOVER = click.option(
+    "--recover",
+    type=click.Choice(RECOVER),
+    help="What becomes first of operations that a dead process left in the bank.",
 )
 
 
 def command(
-    group: click.Group, name: str, *, uses_banks: bool = True, runs: bool = False
+    group: click.Group,
+    name: str,
+    *,
+    uses_banks: bool = True,
+    runs: bool = False,
+    recovers_first: bool | None = None,
 ) -> Callable[[Function], click.Command]:
     """Declare a function as the command *name* of *group*.
 
@@ -78,8 +83,12 @@ def command(
         name: What it is called.
         uses_banks: Whether it has the options that name providers.
         runs: Whether it runs an operation, with progress.
+        recovers_first: Whether it first ends what a dead process left; None: if it *runs*.
     """
-    shared = [*(_BANK if uses_banks else ()), *(_RUN if runs else ()), _JSON, _DEBUG]
+    shared = [*(_BANK if uses_banks else ()), *(_RUN if runs else ())]
+    if runs if recovers_first is None else recovers_first:
+        shared.append(_RECOVER)
+    shared += [_JSON, _DEBUG]
 
     def declare(function: Function) -> click.Command:
         @functools.wraps(function)

@@ -14,7 +14,7 @@ from karbor_actors.cli.text import SHORT
 from karbor_actors.errors import OperationCancelledError, describe_cause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from karbor_actors import Bank, OperationHandle, ProtectionService
@@ -78,17 +78,32 @@ def finish_recovered(invocation: Invocation, service: ProtectionService) -> None
     Raises:
         OperationCancelledError: Somebody asked the program to end meanwhile.
     """
+    handles = service.recovered
+    for handle in handles:
+        what = f"the {handle.type} {handle.id[:SHORT]} that an earlier process left unfinished"
+        invocation.output.note(f"first: {what}")
+    for handle in wait_each(invocation, handles):
+        error = handle.exception()
+        if error is not None:
+            invocation.output.note(f"warning: {describe_cause(error)}")
+
+
+def wait_each(
+    invocation: Invocation, handles: Iterable[OperationHandle]
+) -> Iterator[OperationHandle]:
+    """Yield each operation once it has ended.
+
+    Raises:
+        OperationCancelledError: While iterating: somebody asked the program to end; the
+            operation that was waited for is undone.
+    """
     interrupts = Interrupts()
     with interrupts.caught():
-        for handle in service.recovered:
-            what = f"the {handle.type} {handle.id[:SHORT]} that an earlier process left unfinished"
-            invocation.output.note(f"first: {what}")
+        for handle in handles:
             _watch(handle, make_view(invocation, handle, None), interrupts)
+            yield handle
             if interrupts.count:
-                raise OperationCancelledError("interrupted before the command itself began")
-            error = handle.exception()
-            if error is not None:
-                invocation.output.note(f"warning: {describe_cause(error)}")
+                raise OperationCancelledError("interrupted before all was done")
 
 
 def _watch(handle: OperationHandle, view: View, interrupts: Interrupts) -> None:

@@ -12,11 +12,11 @@ import click
 from karbor_actors import OperationType, VerifyResult
 from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.files import merge_parameters, parse_parameters, read_parameters
-from karbor_actors.cli.invocation import local_settings, make_provider, open_bank
+from karbor_actors.cli.invocation import make_provider, named_by_directory, open_bank
 from karbor_actors.cli.options import command
 from karbor_actors.cli.resources import checked_plan, named_plan, plan_of_paths
 from karbor_actors.cli.results import finish, show_checkpoint, show_evidence, show_restore
-from karbor_actors.cli.running import run
+from karbor_actors.cli.running import finish_recovered, run
 from karbor_actors.errors import PartialOperationError
 
 if TYPE_CHECKING:
@@ -227,11 +227,14 @@ def _copy(
     if (to is None) == (to_bank is None):
         raise click.UsageError("say where the copy goes: --to NAME, or --to-bank DIRECTORY")
     settings, whole = invocation.holder(checkpoint)
-    target = invocation.named(to) if to else local_settings(str(to_bank), name="target")
+    # By the directory's name, a copy that is killed is found to go on with, and no other is.
+    target = invocation.named(to) if to else named_by_directory(str(to_bank))
     if target.bank == settings.bank:
         raise click.UsageError("the copy would go into the checkpoint's own bank; name another")
-    with invocation.service(settings) as service:
-        service.add_provider(make_provider(target, open_bank(target, create=True)))
+    with invocation.opened(settings) as service:
+        bank = open_bank(target, create=True)
+        service.add_provider(make_provider(target, bank, invocation.recover))
+        finish_recovered(invocation, service)  # a copy that was killed wanted the target too
         bank = service.provider(settings.name).bank
         result, handle, seconds = run(
             invocation,

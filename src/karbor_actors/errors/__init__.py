@@ -34,6 +34,7 @@ The tree (a leaf also inherits the builtin that a caller would catch)::
     |   +-- StoreError                  OSError        the object store failed
     +-- CheckpointStateError            ValueError     a verb that the checkpoint's status forbids
     +-- OperationNotFoundError          LookupError
+    +-- OperationStateError             ValueError     a verb that the operation's status forbids
     +-- OperationError                                 an operation that did not succeed
     |   +-- PartialOperationError
     |   +-- OperationCancelledError
@@ -105,6 +106,7 @@ from karbor_actors.errors.operations import (
     OperationCancelledError,
     OperationError,
     OperationNotFoundError,
+    OperationStateError,
     OperationSuspendedError,
     PartialOperationError,
     ServiceClosedError,
@@ -146,6 +148,7 @@ __all__ = [
     "OperationCancelledError",
     "OperationError",
     "OperationNotFoundError",
+    "OperationStateError",
     "OperationSuspendedError",
     "ParametersError",
     "PartialOperationError",

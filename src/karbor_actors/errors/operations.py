@@ -34,6 +34,17 @@ class OperationNotFoundError(KarborError, LookupError):
         return f"no operation {self.operation_id!r}"
 
 
+class OperationStateError(KarborError, ValueError):
+    """An operation's status forbids what was asked of it."""
+
+    def __init__(self, operation_id: str, status: str, wanted: str) -> None:
+        super().__init__(operation_id, status, wanted)
+        self.operation_id, self.status, self.wanted = operation_id, status, wanted
+
+    def __str__(self) -> str:
+        return f"operation {self.operation_id} is {self.status}; {self.wanted}"
+
+
 class OperationError(KarborError):
     """An operation did not succeed; its text holds its causes' sentences."""
 
