@@ -12,7 +12,7 @@ from banks import SERVER, SHARED, VOLUME
 from karbor_actors.bank import checkpoint as checkpoint_module
 from karbor_actors.bank.bank import Bank
 from karbor_actors.bank.environment import Outcome
-from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel
+from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel, Ending, KeptArtifact
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
     BankFormatError,
@@ -130,10 +130,13 @@ def test_resources_are_pending_until_the_checkpoint_is_finished(bank, checkpoint
 def test_only_what_differs_is_kept_of_resources(bank, checkpoint):
     checkpoint.finish(
         "partial",
-        statuses={2: ResourceStatus.ERROR},
-        consistency={1: Consistency(ConsistencyLevel.CRASH, "no agent answered")},
-        error_info=[{"resource": "s1", "error": "boom"}],
-        point_in_time=datetime(2024, 5, 1, 12, tzinfo=UTC),
+        Ending(
+            statuses={2: ResourceStatus.ERROR},
+            consistency={1: Consistency(ConsistencyLevel.CRASH, "no agent answered")},
+            artifacts={1: [KeptArtifact("snapshot", "s-1", {"id": 7})]},
+            error_info=[{"resource": "s1", "error": "boom"}],
+            point_in_time=datetime(2024, 5, 1, 12, tzinfo=UTC),
+        ),
     )
     found = bank.checkpoint(checkpoint.id)
 
@@ -148,7 +151,23 @@ def test_only_what_differs_is_kept_of_resources(bank, checkpoint):
     assert found.consistency(SERVER) is None
     assert found.error_info == [{"resource": "s1", "error": "boom"}]
     assert found.point_in_time == datetime(2024, 5, 1, 12, tzinfo=UTC)
-    assert bank.info()["rows"]["checkpoints"] == 5  # row, graph, errors, and one of each kind
+    assert found.artifacts(VOLUME) == [KeptArtifact("snapshot", "s-1", {"id": 7})]
+    assert found.artifacts(SERVER) == []
+    assert bank.info()["rows"]["checkpoints"] == 6  # row, graph, errors, and one of each kind
+
+
+def test_what_saved_nothing_is_said_in_one_row(bank, checkpoint):
+    checkpoint.finish(AVAILABLE, Ending(empty=[0, 1]))
+    found = bank.checkpoint(checkpoint.id)
+
+    assert found.resource_status(SERVER) == ResourceStatus.EMPTY
+    assert list(found.resource_statuses().values()) == [
+        ResourceStatus.EMPTY,
+        ResourceStatus.EMPTY,
+        ResourceStatus.AVAILABLE,
+    ]
+    assert bank.info()["rows"]["checkpoints"] == 3  # row, graph, and the empty ones
+    assert bank.check(deep=True) == []
 
 
 # Statuses
@@ -167,7 +186,7 @@ def test_a_status_moves_only_from_what_was_expected(bank, checkpoint):
 def test_a_refused_finish_records_nothing_of_it(bank, checkpoint):
     checkpoint.set_status(ERROR, expected={PROTECTING})
     with pytest.raises(CheckpointStateError):
-        checkpoint.finish(AVAILABLE, statuses={0: ResourceStatus.ERROR}, error_info=[{}])
+        checkpoint.finish(AVAILABLE, Ending(statuses={0: ResourceStatus.ERROR}, error_info=[{}]))
 
     assert bank.info()["rows"]["checkpoints"] == 2
 
@@ -215,7 +234,8 @@ def fill(checkpoint):
     section.get_sub_section("sub").update_object("x" * 700, 1)
     section.write_stream("disk", io.BytesIO(b"data" * 1000))
     checkpoint.get_resource_bank_section(VOLUME).write_stream("disk", io.BytesIO(b"other"))
-    checkpoint.finish("partial", statuses={1: ResourceStatus.ERROR}, error_info=[{"a": 1}])
+    ending = Ending(statuses={1: ResourceStatus.ERROR}, error_info=[{"a": 1}])
+    checkpoint.finish("partial", ending)
 
 
 def test_a_purged_checkpoint_leaves_nothing(bank, checkpoint, graph):

@@ -22,6 +22,7 @@ from karbor_actors.bank.environment import Environment
 from karbor_actors.bank.journal import OperationRecord
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.bank.mapping import MappedFile
+from karbor_actors.bank.resource_rows import Ending
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
     BankBrokenError,
@@ -292,7 +293,7 @@ def work(directory, done):
             with step("two's end"):
                 two = bank.checkpoint("two")
                 two.get_resource_bank_section(SERVER)
-                two.finish("error", error_info=[{"why": "boom"}])
+                two.finish("error", Ending(error_info=[{"why": "boom"}]))
             with step("two's purge"):
                 two = bank.checkpoint("two")
                 two.begin_delete()
@@ -323,7 +324,7 @@ def _use_one(bank, step):
     with step("deletion"):
         section.delete_stream("disk")
     with step("finish"):
-        one.finish("available", statuses={1: "error"})
+        one.finish("available", Ending(statuses={1: "error"}))
 
 
 def look(directory, done):

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from banks import make_graph
+from karbor_actors.bank import lease as lease_module
 from karbor_actors.bank.bank import Bank
 from karbor_actors.bank.lease import Lease, owner_of
-from karbor_actors.errors import BankError, BankLeaseError
+from karbor_actors.errors import BankError, BankLeaseError, BankPathError, ForeignLeaseError
 
 OWNER = """
 import sys
@@ -75,6 +77,68 @@ def test_a_killed_owners_lease_goes_with_it(tmp_path, owner):
 
     with Bank.open(tmp_path) as bank:
         assert bank.info()["epoch"] == 2
+
+
+def leave(directory, **changes):
+    """Leave the lease of a dead owner with what *changes* says of it."""
+    with Bank.open(directory):
+        record = json.loads((directory / "lease").read_bytes())
+    assert (directory / "lease").read_bytes() == b"", "a lease that was given up names nobody"
+    (directory / "lease").write_text(json.dumps(record | changes))
+
+
+FOREIGN = {"host": "elsewhere", "machine": "m", "boot": "b", "pid": 7}
+
+
+def test_another_hosts_lease_goes_only_when_it_is_broken(tmp_path):
+    leave(tmp_path, **FOREIGN)
+    for _ in range(2):
+        with pytest.raises(ForeignLeaseError, match=r"process 7 on elsewhere .*break-lease"):
+            Bank.open(tmp_path)
+    with Bank.open(tmp_path, readonly=True) as bank:
+        assert bank.check() == []
+
+    assert "process 7 on elsewhere" in Bank.break_lease(tmp_path)
+    assert Bank.break_lease(tmp_path) is None
+    with Bank.open(tmp_path) as bank:
+        assert bank.is_writable
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"host": "a-container-of-before", "machine": "another"},
+        {"boot": "the-boot-before"},
+        {"boot": "the-boot-before", "pid": os.getpid()},
+    ],
+)
+def test_a_dead_owners_lease_on_this_host_is_free_at_once(tmp_path, changes):
+    leave(tmp_path, **changes)
+    with Bank.open(tmp_path) as bank:
+        assert bank.is_writable
+
+
+def test_a_living_owners_lease_cannot_be_broken(tmp_path, owner):
+    with pytest.raises(BankLeaseError, match=f"process {owner.pid}"):
+        Bank.break_lease(tmp_path)
+    with pytest.raises(BankPathError):
+        Bank.break_lease(tmp_path / "nowhere")
+
+
+def test_an_owner_whose_lease_was_broken_writes_nothing_more(tmp_path):
+    with Bank.open(tmp_path) as first:
+        fcntl_lock_of_another_host_is_not_seen(first)
+        with Bank.open(tmp_path) as second:
+            with pytest.raises(BankLeaseError, match="later owner"):
+                first.create_checkpoint({"name": "late"}, "local", make_graph())
+            second.create_checkpoint({"name": "new"}, "local", make_graph())
+
+
+def fcntl_lock_of_another_host_is_not_seen(bank):
+    """Drop the lock but not the bank, as a file system does that does not share locks."""
+    for lease in list(lease_module._held):
+        if os.path.dirname(os.readlink(f"/proc/self/fd/{lease._fd}")) == str(bank.directory):
+            lease.release()
 
 
 def test_closing_gives_the_lease_up(tmp_path):

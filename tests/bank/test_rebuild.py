@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from banks import SERVER, SHARED, VOLUME, make_graph
 from karbor_actors.bank import manifest
 from karbor_actors.bank.bank import Bank
-from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel
+from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel, Ending, KeptArtifact
 from karbor_actors.errors import (
     BankError,
     BankFormatError,
@@ -21,7 +21,7 @@ from karbor_actors.errors import (
     CheckpointStateError,
     StoreError,
 )
-from karbor_actors.model import CheckpointStatus, ResourceStatus
+from karbor_actors.model import CheckpointStatus
 from karbor_actors.store import MemoryStore
 
 PLAN = {"name": "nightly", "provider": "local", "odd": "\udcff", "list": [1, 2.5, None, b"x"]}
@@ -86,7 +86,7 @@ def protect(bank, contents, status="available", **ending):
         with section.stream_writer() as writer:
             for key, data in streams.items():
                 writer.add(key, io.BytesIO(data))
-    checkpoint.finish(status, **ending)
+    checkpoint.finish(status, Ending(**ending))
     return checkpoint
 
 
@@ -102,7 +102,8 @@ def picture(bank):
             for info in section.list_streams():
                 with section.open_stream(info.key) as stream:
                     streams[info.key] = info.stored_at, info.new_bytes, stream.read()
-            sections[resource.key] = objects, streams, checkpoint.consistency(resource)
+            beside = checkpoint.consistency(resource), checkpoint.artifacts(resource)
+            sections[resource.key] = objects, streams, *beside
         facts = checkpoint.to_dict(), checkpoint.resource_statuses(), checkpoint.error_info
         found[checkpoint.id] = *facts, checkpoint.resource_graph.pack(), sections
     return found
@@ -125,7 +126,8 @@ def test_all_that_a_bank_held_is_there_again(path, store):
         protect(
             bank,
             some_contents(),
-            statuses={2: ResourceStatus.EMPTY},
+            empty=[2],
+            artifacts={1: [KeptArtifact("snapshot", "of one", {"id": b"\xff"})]},
             consistency={0: Consistency(ConsistencyLevel.FILESYSTEM, "frozen")},
             point_in_time=bank.create_checkpoint(PLAN, "local", make_graph()).created_at,
         )

@@ -111,7 +111,7 @@ def test_hooks_get_the_arguments_of_their_verb(service, tmp_path, journal):
         "restore": {"restore", "new_resources", "operation_log"},
         "verify": {"verify", "new_resources", "operation_log"},
         "copy": {"checkpoint_copy", "operation_log"},
-        "delete": {"operation_log"},
+        "delete": {"artifacts", "operation_log"},
     }
     for call in journal.calls:
         assert set(call["kwargs"]) == wanted[call["verb"]]
@@ -394,6 +394,37 @@ def test_an_artifact_left_outstanding_is_an_error_and_on_abort_gets_it(service, 
     with pytest.raises(OperationError, match="volume 'temporary' outstanding"):
         service.protect(plan("one")).result(DEADLINE)
     assert left == [("volume", "temporary", {"id": 5})]
+
+
+def test_a_kept_artifact_is_for_delete_although_nothing_is_in_the_bank(service, tmp_path, journal):
+    seen: list[Any] = []
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (verb, hook) == ("protect", "on_main"):
+            snapshot = call["context"].artifact("snapshot", f"of {resource.id}")
+            snapshot.update(id=4)
+            snapshot.keep()
+        if (verb, hook) == ("delete", "on_main"):
+            seen.extend((a.kind, a.name, a.data) for a in call["kwargs"]["artifacts"])
+
+    add(service, tmp_path, journal, behave, children={})
+    checkpoint = service.protect(plan("one")).result(DEADLINE)
+    assert [a.name for a in checkpoint.artifacts((TYPE, "one"))] == ["of one"]
+    service.delete(checkpoint.id).result(DEADLINE)
+
+    assert seen == [("snapshot", "of one", {"id": 4})]
+
+
+def test_what_no_operation_protects_is_reported_as_empty(service, tmp_path, journal):
+    class Nothing(RecordingProtection):
+        def get_protect_operation(self, resource: Resource) -> Any:
+            return None if resource.id == "two" else super().get_protect_operation(resource)
+
+    service.add_provider(provider(tmp_path / "bank", Nothing(journal)))
+    checkpoint = service.protect(plan("one", "two")).result(DEADLINE)
+
+    assert checkpoint.resource_status((TYPE, "one")) is ResourceStatus.AVAILABLE
+    assert checkpoint.resource_status((TYPE, "two")) is ResourceStatus.EMPTY
 
 
 def test_the_callers_values_are_attributes_of_the_context(service, tmp_path, journal):

@@ -20,7 +20,7 @@ from karbor_actors.bank.checkpoint import Checkpoint
 from karbor_actors.bank.environment import FORMAT_VERSION, Environment
 from karbor_actors.bank.journal import Journal
 from karbor_actors.bank.keys import unpack_u64
-from karbor_actors.bank.lease import Lease
+from karbor_actors.bank.lease import Lease, break_lease
 from karbor_actors.bank.manifests import Manifests
 from karbor_actors.bank.opening import make_directory, open_objects, open_writer
 from karbor_actors.bank.parts import BankParts
@@ -155,6 +155,8 @@ class Bank:
             store = open_objects(path, objects, writable=True)
             closing.callback(store.close)
             return rebuild_records(path, store, bank_id)
+
+    break_lease = staticmethod(break_lease)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,13 @@ from karbor_actors.bank.journal import OperationRecord, operation_index_key
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.bank.keys import SECTION_SIZE, pack_u64, split_row, unpack_u32, unpack_u64
 from karbor_actors.bank.records import unpack_record
-from karbor_actors.bank.resource_rows import read_consistency, read_statuses
+from karbor_actors.bank.resource_rows import (
+    read_artifacts,
+    read_consistency,
+    read_empty,
+    read_statuses,
+    resources_with_artifacts,
+)
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import BankError, describe_cause
 from karbor_actors.graph import ResourceGraph
@@ -88,6 +94,9 @@ def _check_checkpoint(reader: Reader, number: int, sizes: dict[int, int]) -> Ite
     prefix = pack_u64(number) + rows.RESOURCE_CONSISTENCY
     for key, _ in reader.scan(Table.CHECKPOINTS, prefix):
         read_consistency(reader, number, unpack_u32(key, len(prefix)))
+    for resource in resources_with_artifacts(reader, number):
+        read_artifacts(reader, number, resource)
+    read_empty(reader, number)
 
 
 def _check_indices(reader: Reader) -> Iterator[str]:

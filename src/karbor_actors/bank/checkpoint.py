@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING, Any
 from karbor_actors.bank import checkpoint_rows as rows
 from karbor_actors.bank.keys import pack_u64
 from karbor_actors.bank.records import pack_record
-from karbor_actors.bank.resource_rows import ending_rows
+from karbor_actors.bank.resource_rows import Ending
 from karbor_actors.bank.sections import BankSection
 from karbor_actors.bank.stored_checkpoint import StoredCheckpoint
 from karbor_actors.bank.streams import delete_streams
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import BankKeyError, describe_key
-from karbor_actors.model import CheckpointStatus, Resource, ResourceStatus
+from karbor_actors.model import CheckpointStatus, Resource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Collection
 
     from karbor_actors.bank.checkpoint_rows import CheckpointRow
     from karbor_actors.bank.parts import BankParts
-    from karbor_actors.bank.resource_rows import Consistency
     from karbor_actors.bank.transactions import Transaction
     from karbor_actors.errors import ResourceKey
 
@@ -36,6 +34,7 @@ _DELETABLE = frozenset(
     }
 )
 _REMOVED_AT_ONCE = 10_000
+_NOTHING_ELSE = Ending()
 
 
 class Checkpoint(StoredCheckpoint):
@@ -112,58 +111,42 @@ class Checkpoint(StoredCheckpoint):
     def finish(
         self,
         status: CheckpointStatus,
+        ending: Ending = _NOTHING_ELSE,
         *,
         expected: Collection[CheckpointStatus] = (
             CheckpointStatus.PROTECTING,
             CheckpointStatus.COPYING,
         ),
-        statuses: Mapping[int, ResourceStatus] | None = None,
-        consistency: Mapping[int, Consistency] | None = None,
-        error_info: Sequence[dict[str, Any]] = (),
-        point_in_time: datetime | None = None,
     ) -> None:
         """Record how making it ended, all in one transaction, after its manifest is durable.
 
         Args:
             status: The new status.
+            ending: What else is to be known of it.
             expected: Raises CheckpointStateError unless it is in one of these.
-            statuses: By resource number, those that differ from what the status implies.
-            consistency: By resource number.
-            error_info: What went wrong, plain dicts.
-            point_in_time: The moment that all the data is of.
 
         Raises:
             StoreError: The manifest could not be written; nothing is recorded.
         """
-        change = self.finish_change(
-            status,
-            expected=expected,
-            statuses=statuses,
-            consistency=consistency,
-            error_info=error_info,
-            point_in_time=point_in_time,
-        )
+        change = self.finish_change(status, ending, expected=expected)
         self._row = self._parts.writer.write(change)
 
     def finish_change(
         self,
         status: CheckpointStatus,
+        ending: Ending = _NOTHING_ELSE,
         *,
         expected: Collection[CheckpointStatus],
-        statuses: Mapping[int, ResourceStatus] | None = None,
-        consistency: Mapping[int, Consistency] | None = None,
-        error_info: Sequence[dict[str, Any]] = (),
-        point_in_time: datetime | None = None,
     ) -> Callable[[Transaction], CheckpointRow]:
         """Return what :meth:`finish` writes, to be part of a larger change; refresh() after it.
 
         For a good end the manifest is written now; for another one, what was written of it goes.
         """
         new, allowed, number = CheckpointStatus(status), frozenset(expected), self.number
-        kept = ending_rows(number, statuses, consistency, error_info)
+        kept = ending.rows(number)
         changes: dict[str, Any] = {}
-        if point_in_time is not None:
-            changes["point_in_time"] = rows.microseconds(point_in_time) / 1_000_000
+        if ending.point_in_time is not None:
+            changes["point_in_time"] = rows.microseconds(ending.point_in_time) / 1_000_000
         self.refresh()
         row = dataclasses.replace(self._row, status=new, **changes)
         settle = self._parts.manifests.prepare(

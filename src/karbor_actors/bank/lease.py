@@ -2,13 +2,16 @@
 
 The lock belongs to the open file description (``F_OFD_SETLK``), so that closing another
 descriptor of the file does not drop it, and a second open in one process is refused as another
-process's is. It needs no expiry: the kernel drops it with the process. Beside it the bank's
-records hold an epoch, which each opening for writing raises and each commit checks; it stops an
-owner on another host whose file system does not share the lock.
+process's is. It needs no expiry: the kernel drops it with the process. The file names its owner
+until that gives the lease up, and says of which boot of which host it is: a dead owner's lease is
+free at once on its own host, whatever the clocks say, but another host's kernel cannot be asked,
+so its lease goes only by :func:`break_lease`. Should its owner live all the same, the epoch in the
+bank's records, which each opening for writing raises and each commit checks, stops it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -21,11 +24,12 @@ import weakref
 from typing import Any
 
 from karbor_actors.bank.faults import open_error
-from karbor_actors.errors import BankLeaseError
+from karbor_actors.errors import BankLeaseError, ForeignLeaseError
 
 _BUSY = frozenset({errno.EACCES, errno.EAGAIN})
 _SHOWN_ARGUMENTS = 4
 _MAX_RECORD = 1 << 16
+_ID_SIZE = 64
 
 
 class Lease:
@@ -36,6 +40,7 @@ class Lease:
 
     Raises:
         BankLeaseError: Somebody has it; the error names who.
+        ForeignLeaseError: Another host's process had it and did not give it up.
         BankReadonlyError: The lock file may not be written.
         BankPathError: It cannot be opened.
     """
@@ -49,6 +54,10 @@ class Lease:
             raise open_error(error, path) from error
         try:
             _lock(fd)
+            before = _read_record(fd)
+            if before is not None and not _is_of_this_host(before):
+                os.close(fd)
+                raise ForeignLeaseError(directory, _describe(before))
             record = json.dumps(_describe_self()).encode()
             os.ftruncate(fd, 0)
             os.pwrite(fd, record, 0)
@@ -64,6 +73,8 @@ class Lease:
     def release(self) -> None:
         """Give the lease up. Idempotent."""
         if self._fd >= 0:
+            with contextlib.suppress(OSError):  # then it is as if the process had died
+                os.ftruncate(self._fd, 0)
             _lock(self._fd, fcntl.F_UNLCK)  # at once, whatever else has the description open
             self.abandon()
 
@@ -72,6 +83,35 @@ class Lease:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def break_lease(directory: str | os.PathLike[str]) -> str | None:
+    """Take the lease from an owner that did not give it up; return who that was, None if nobody.
+
+    For an owner on another host, which must be dead: what it still writes is refused, but what
+    its hooks do outside of the bank is not.
+
+    Raises:
+        BankLeaseError: The owner lives: its lock is there.
+        BankPathError: There is no bank, or its lock file cannot be opened.
+    """
+    directory = os.path.abspath(directory)
+    path = os.path.join(directory, "lease")
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise open_error(error, path) from error
+    try:
+        _lock(fd)
+        owner = _read_record(fd)
+        os.ftruncate(fd, 0)
+    except OSError as error:
+        if error.errno in _BUSY:
+            raise BankLeaseError(directory, _read_owner(fd)) from None
+        raise open_error(error, path) from error
+    finally:
+        os.close(fd)
+    return None if owner is None else _describe(owner)
 
 
 def owner_of(directory: str) -> str | None:
@@ -120,20 +160,57 @@ def _describe_self() -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
+        "machine": _read_id("/etc/machine-id"),
+        "boot": _read_id("/proc/sys/kernel/random/boot_id"),
         "command": " ".join(sys.orig_argv[:_SHOWN_ARGUMENTS]),
         "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
-def _read_owner(fd: int) -> str:
-    """Return who holds the lock, as far as the file says."""
+def _read_id(path: str) -> str:
+    """Return what tells this host or boot from others, nothing where the system does not say."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read(_ID_SIZE).strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _is_of_this_host(owner: dict[str, Any]) -> bool:
+    """Return whether this kernel would know if the *owner* of a free lock lived.
+
+    It is this kernel's, whatever a container calls the host; or that of the boot before.
+    """
+    own = _describe_self()
+    if own["boot"] and owner.get("boot") == own["boot"]:
+        return True
+    return all(owner.get(name, "") == own[name] for name in ("host", "machine"))
+
+
+def _read_record(fd: int) -> dict[str, Any] | None:
+    """Return what the file says of its owner; None if nothing, or nothing that makes sense."""
     try:
         record = json.loads(os.pread(fd, _MAX_RECORD, 0))
-        where = "this process" if record["pid"] == os.getpid() else f"process {record['pid']}"
-        host, command, since = (str(record[key]) for key in ("host", "command", "since"))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _read_owner(fd: int) -> str:
+    """Return who holds the lock, as far as the file says."""
+    record = _read_record(fd)
+    return "another process" if record is None else _describe(record)
+
+
+def _describe(record: dict[str, Any]) -> str:
+    if not {"pid", "host", "command", "since"} <= record.keys():
         return "another process"
-    command = command if command.isprintable() else ascii(command)
-    if where == "this process":
+    host, command, since = (_printable(record[name]) for name in ("host", "command", "since"))
+    if record["pid"] == os.getpid() and record.get("boot") == _describe_self()["boot"]:
         return f"this process (opened {since})"
-    return f"{where} on {host} ({command}, since {since})"
+    return f"process {_printable(record['pid'])} on {host} ({command}, since {since})"
+
+
+def _printable(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() else ascii(text)

@@ -9,7 +9,7 @@ The values are flat lists, which begin with what they are:
 
 - ``manifest``, id, status, holds, the other objects' sizes and digests: the first of the head;
 - ``row``, ``graph``: a piece of the checkpoint's row, of its packed graph;
-- ``consistency``, ``errors``, ``status``: resource, value;
+- ``artifacts``, ``consistency``, ``empty``, ``errors``, ``status``: resource, value;
 - ``object``: resource, key, packed value;
 - ``stream``: resource, key, size, stored at, new blocks, new bytes; then ``blocks``: digests of
   its blocks, any number of times.
@@ -42,6 +42,7 @@ FOLDER = "checkpoints"
 MANIFEST = "manifest"
 ROW, GRAPH = "row", "graph"
 CONSISTENCY, ERRORS, STATUS = "consistency", "errors", "status"
+ARTIFACTS, EMPTY = "artifacts", "empty"
 OBJECT, STREAM, BLOCKS = "object", "stream", "blocks"
 
 Record = list[Any]

@@ -15,8 +15,10 @@ from karbor_actors.bank.keys import (
     unpack_u32,
 )
 from karbor_actors.bank.manifest import (
+    ARTIFACTS,
     BLOCKS,
     CONSISTENCY,
+    EMPTY,
     ERRORS,
     GRAPH,
     OBJECT,
@@ -43,9 +45,11 @@ _BATCH_BYTES = 4 << 20
 _BATCH_ROWS = 1000
 _ONE_SEGMENT = 1024
 _KINDS = {
+    rows.RESOURCE_ARTIFACTS: ARTIFACTS,
     rows.RESOURCE_CONSISTENCY: CONSISTENCY,
     rows.RESOURCE_ERRORS: ERRORS,
     rows.RESOURCE_STATUS: STATUS,
+    rows.RESOURCES_EMPTY: EMPTY,
 }
 
 

@@ -25,8 +25,12 @@ from karbor_actors.bank.records import unpack_record
 from karbor_actors.bank.resource_rows import (
     Consistency,
     ConsistencyLevel,
+    artifacts_row,
     consistency_row,
+    empty_row,
     status_row,
+    unpack_artifacts,
+    unpack_empty,
 )
 from karbor_actors.bank.stream_rows import NewData, StreamInfo, block_count, pack_row
 from karbor_actors.bank.transactions import Table
@@ -174,6 +178,12 @@ class CheckpointRebuilder:
                     found = unpack_record(value, "a consistency")
                     level = Consistency(ConsistencyLevel(found["level"]), str(found["cause"]))
                     self._add(Table.CHECKPOINTS, *consistency_row(number, resource, level))
+                case ["artifacts", int(resource), bytes(value)] if 0 <= resource < size:
+                    kept = unpack_artifacts(value)
+                    self._add(Table.CHECKPOINTS, *artifacts_row(number, resource, kept))
+                case ["empty", 0, bytes(value)]:
+                    runs = [[run.start, len(run)] for run in unpack_empty(value)]
+                    self._add(Table.CHECKPOINTS, *empty_row(number, runs))
                 case ["errors", 0, bytes(value)]:
                     made.errors += (dict(error) for error in unpack_record(value, "errors"))
                 case ["object", int(resource), bytes(raw), bytes(value)] if 0 <= resource < size:

@@ -6,7 +6,15 @@ import copy
 from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.bank import checkpoint_rows as rows
-from karbor_actors.bank.resource_rows import read_consistency, read_status, read_statuses
+from karbor_actors.bank.resource_rows import (
+    KeptArtifact,
+    read_artifacts,
+    read_consistency,
+    read_empty,
+    read_status,
+    read_statuses,
+    resources_with_artifacts,
+)
 from karbor_actors.errors import (
     BankKeyError,
     CheckpointNotFoundError,
@@ -165,6 +173,9 @@ class StoredCheckpoint:
         number = self.resource_number(resource)
         with self._parts.environment.snapshot() as snapshot:
             kept = read_status(snapshot, self.number, number)
+            empty = read_empty(snapshot, self.number)
+        if kept is None and any(number in run for run in empty):
+            kept = ResourceStatus.EMPTY
         return kept or self._usual_status
 
     def resource_statuses(self) -> dict[ResourceKey, ResourceStatus]:
@@ -173,10 +184,24 @@ class StoredCheckpoint:
         usual = self._usual_status
         statuses = {resource.key: usual for resource in nodes}
         with self._parts.environment.snapshot() as snapshot:
+            for run in read_empty(snapshot, self.number):
+                for resource in nodes[run.start : run.stop]:
+                    statuses[resource.key] = ResourceStatus.EMPTY
             for number, status in read_statuses(snapshot, self.number):
                 if number < len(nodes):
                     statuses[nodes[number].key] = status
         return statuses
+
+    def artifacts(self, resource: Resource | ResourceKey | str) -> list[KeptArtifact]:
+        """Return the external things that *resource*'s protect hooks kept for the checkpoint."""
+        number = self.resource_number(resource)
+        with self._parts.environment.snapshot() as snapshot:
+            return read_artifacts(snapshot, self.number, number)
+
+    def numbers_with_artifacts(self) -> set[int]:
+        """Return the numbers, in the graph, of the resources with which artifacts were kept."""
+        with self._parts.environment.snapshot() as snapshot:
+            return resources_with_artifacts(snapshot, self.number)
 
     def consistency(self, resource: Resource | ResourceKey | str) -> Consistency | None:
         """Return how consistent *resource*'s data is, where the engine recorded it."""

@@ -23,6 +23,7 @@ The tree (a leaf also inherits the builtin that a caller would catch)::
     |   +-- BankReadonlyError           PermissionError
     |   +-- BankFullError               OSError        the disk (or a quota) is full
     |   +-- BankLeaseError                             another process owns the bank
+    |   |   +-- ForeignLeaseError                      another host's, which may be dead
     |   +-- BankKeyError                ValueError     a key that can name nothing
     |   +-- BankValueError              ValueError     a value that no record can hold
     |   +-- RecordTooLargeError         ValueError
@@ -66,6 +67,7 @@ from karbor_actors.errors.banks import (
     BlockCorruptError,
     BlockMissingError,
     CheckpointNotFoundError,
+    ForeignLeaseError,
     ObjectNotFoundError,
     RecordTooLargeError,
     StoreError,
@@ -137,6 +139,7 @@ __all__ = [
     "Fault",
     "FaultPlanError",
     "FencedError",
+    "ForeignLeaseError",
     "GraphError",
     "HookCancelledError",
     "HookFailedError",

@@ -67,6 +67,16 @@ class BankLeaseError(BankError):
         )
 
 
+class ForeignLeaseError(BankLeaseError):
+    """Another host's process owned the bank and did not give it up."""
+
+    def __str__(self) -> str:
+        return (
+            f"the bank {self.directory} was not given up by {self.owner}; if that is dead for "
+            "sure, take its lease: karbor-actors bank break-lease (Bank.break_lease)"
+        )
+
+
 class BankKeyError(BankError, ValueError):
     """A key that can name no object, stream or sub-section."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.records import pack_record, unpack_record
+from karbor_actors.bank.resource_rows import KeptArtifact
 from karbor_actors.errors import PluginError, describe_key
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class ArtifactRecord:
     status: str = "outstanding"
     """``outstanding``, ``released`` or ``kept``."""
     data: bytes = b""
+
+
+def _data(record: ArtifactRecord) -> dict[str, Any]:
+    return dict(_value(record.data)) if record.data else {}
 
 
 class Memory:
@@ -145,6 +150,19 @@ class Memory:
         with self._lock:
             known = self._artifacts.get(resource, ())
             return [record for record in known if record.status == "outstanding"]
+
+    def kept(self) -> dict[int, list[KeptArtifact]]:
+        """Return the artifacts that belong to the checkpoint, by resource."""
+        with self._lock:
+            kept = {
+                resource: [
+                    KeptArtifact(record.kind, record.name, _data(record))
+                    for record in known
+                    if record.status == "kept"
+                ]
+                for resource, known in self._artifacts.items()
+            }
+        return {resource: artifacts for resource, artifacts in kept.items() if artifacts}
 
     def find_key(self, key: object, own: ResourceKey, *, sets: bool = False) -> ResourceKey:
         """Return the (type, id) that *key*, a pair or a bare id, means to *own*'s hook.
@@ -346,7 +364,7 @@ class Artifact:
     @property
     def data(self) -> dict[str, Any]:
         """What :meth:`update` kept."""
-        return dict(_value(self._record.data)) if self._record.data else {}
+        return _data(self._record)
 
     def update(self, **data: Any) -> None:
         """Keep *data* (an id that the outside gave, say) with it; durable on return."""

@@ -15,6 +15,7 @@ from karbor_actors.model import (
     AbortReason,
     HookName,
     OnFailure,
+    OperationStatus,
     OperationType,
 )
 from karbor_actors.operations.suspension import is_resumable, span_end
@@ -101,6 +102,9 @@ def decide(planned: PlannedOperation, found: Recovered, plugins: Mapping[str, An
     decided = tuple(d for d in found.journal.decisions if d.resources is not None)
     whole = next((d.reason for d in found.journal.decisions if d.resources is None), None)
     if found.record.status.is_terminal:
+        if whole is None and found.record.status is not OperationStatus.PARTIAL:
+            # The bank could not record the decision, or it was made of parts that are all there is.
+            whole = AbortReason(AbortKind.CRASH, "what it began could not be undone before")
         return Verdict(whole, decided, is_over=True)
     if whole is None and found.must_abort:
         whole = AbortReason(AbortKind.CRASH, "its process ended before it was undone")

@@ -6,6 +6,7 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from karbor_actors.bank.resource_rows import Ending
 from karbor_actors.errors import BankError, CheckpointNotFoundError
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType, ResourceStatus
 from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, left_out, want_status
@@ -126,24 +127,25 @@ class Copy(CheckpointVerb):
         }.get(outcome.status, CheckpointStatus.ERROR)
         if status is CheckpointStatus.AVAILABLE:
             status = run.checkpoint.status  # a copy of a partial one is no better
-        statuses = dict(outcome.resources)
+        statuses, empty = dict(outcome.resources), []
         for number, known in enumerate(run.checkpoint.resource_statuses().values()):
-            if known is not ResourceStatus.AVAILABLE:
+            if known is ResourceStatus.EMPTY or self._is_empty(run, number):
+                empty.append(number)
+            elif known is not ResourceStatus.AVAILABLE:
                 statuses.setdefault(number, known)
-            elif self._is_empty(run, number):
-                statuses.setdefault(number, ResourceStatus.EMPTY)
-        self._copy.finish(
-            status,
+        ending = Ending(
             statuses=statuses,
+            empty=empty,
             error_info=outcome.error_info(),
             point_in_time=run.checkpoint.point_in_time,
         )
+        self._copy.finish(status, ending)
 
     def give_up(self, run: OperationRun, outcome: Outcome) -> None:
         """Make the copy an error, so that it can be deleted; its bank may refuse that too."""
         if self._copy is not None and self._copy.status is CheckpointStatus.COPYING:
             try:
-                self._copy.finish(CheckpointStatus.ERROR, error_info=outcome.error_info())
+                self._copy.finish(CheckpointStatus.ERROR, Ending(error_info=outcome.error_info()))
             except BankError as error:
                 _LOG.warning("the copy %s stays 'copying': %s", self._copy.id, error)
 

@@ -6,6 +6,8 @@ from array import array
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from karbor_actors.bank.resource_rows import Ending, KeptArtifact
+from karbor_actors.errors import CheckpointStateError
 from karbor_actors.model import (
     CheckpointStatus,
     OnFailure,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.writer import Change
     from karbor_actors.graph import ResourceGraph
+    from karbor_actors.operations.context import Attempt
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
@@ -61,6 +64,8 @@ class Delete(CheckpointVerb):
             options = replace(options, on_failure=OnFailure.ISOLATE)
         super().__init__(operation_id, provider, options, checkpoint_id)
         self._force = force
+        self._with_artifacts: set[int] = set()
+        """The resources with which artifacts were kept, by number."""
 
     def check_status(self, checkpoint: Checkpoint) -> None:
         """Want any checkpoint that is not being made, and that nobody holds."""
@@ -83,6 +88,8 @@ class Delete(CheckpointVerb):
         """Run no hook for a resource that saved nothing."""
         checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
         begun = self._kept_before(_TAKEN)  # its hooks may have emptied the section since
+        self._with_artifacts = checkpoint.numbers_with_artifacts()
+        begun |= self._with_artifacts
         if self.recovered is not None:
             begun |= self.recovered.begun_resources()
         for number, resource in enumerate(graph.nodes):
@@ -105,9 +112,28 @@ class Delete(CheckpointVerb):
         """Mark the checkpoint ``deleting`` and record the operation."""
         checkpoint = self._reread().view(is_writable=True)
         if self.recovered is None:
+            if not self._force:
+                self._want_undone(checkpoint)
             # Its manifest must say so too before a hook runs: rebuilt, it must not look whole.
             checkpoint.set_status(CheckpointStatus.DELETING, expected=DELETABLE)
         return self._begin(planned, checkpoint)
+
+    def _want_undone(self, checkpoint: Checkpoint) -> None:
+        """Refuse to remove what aborts that are pending still need."""
+        for record in self.bank.journal.operations(is_finished=True):
+            if record.checkpoint_id == self.checkpoint_id and record.abort_pending:
+                advice = (
+                    f"{record.type} {record.id} left {record.abort_pending} resources "
+                    "abort_pending: abort it again, or delete with force"
+                )
+                raise CheckpointStateError(checkpoint.id, str(checkpoint.status), advice)
+
+    def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
+        kept: tuple[KeptArtifact, ...] = ()
+        if attempt.resource in self._with_artifacts:
+            resource = attempt.run.planned.graph.nodes[attempt.resource]
+            kept = tuple(attempt.run.checkpoint.artifacts(resource))
+        return {"artifacts": kept, **super()._hook_arguments(attempt)}
 
     def conclude(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Remove the records and blocks, or return what says that something is in the way."""
@@ -135,8 +161,8 @@ class Delete(CheckpointVerb):
             self.extra[_TAKEN] = array("I", taken).tobytes()
         return run.checkpoint.finish_change(
             CheckpointStatus.ERROR_DELETING,
+            Ending(error_info=outcome.error_info()),
             expected={CheckpointStatus.DELETING},
-            error_info=outcome.error_info(),
         )
 
     def result(self, run: OperationRun, outcome: Outcome) -> None:

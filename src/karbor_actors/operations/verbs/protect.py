@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel
+from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel, Ending
 from karbor_actors.errors import CheckpointNotFoundError, OperationCancelledError
 from karbor_actors.graph import build_graph
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
@@ -137,8 +137,8 @@ class Protect(Verb):
             return None
         return checkpoint.finish_change(
             CheckpointStatus.ERROR,
+            Ending(error_info=outcome.error_info()),
             expected={CheckpointStatus.PROTECTING},
-            error_info=outcome.error_info(),
         )
 
     def conclude(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
@@ -147,22 +147,24 @@ class Protect(Verb):
             OperationStatus.SUCCEEDED: CheckpointStatus.AVAILABLE,
             OperationStatus.PARTIAL: CheckpointStatus.PARTIAL,
         }.get(outcome.status, CheckpointStatus.ERROR)
-        return run.checkpoint.finish_change(
-            status,
-            expected={CheckpointStatus.PROTECTING},
+        operations = enumerate(run.planned.operations)
+        ending = Ending(
             statuses=outcome.resources,
+            empty=(n for n, found in operations if found is None),
             error_info=outcome.error_info(),
             point_in_time=run.point_in_time(),
             consistency={
                 number: Consistency(ConsistencyLevel(level), cause)
                 for number, (level, cause) in run.memory.consistencies().items()
             },
+            artifacts=run.memory.kept(),
         )
+        return run.checkpoint.finish_change(status, ending, expected={CheckpointStatus.PROTECTING})
 
     def conclude_again(self, run: OperationRun, outcome: Outcome) -> Change[Any]:
         """Return what says where the checkpoint's resources stand now."""
         now = run.checkpoint.status
-        return run.checkpoint.finish_change(now, expected={now}, statuses=outcome.resources)
+        return run.checkpoint.finish_change(now, Ending(statuses=outcome.resources), expected={now})
 
     def give_up(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Return what makes the checkpoint an error."""
