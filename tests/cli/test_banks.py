@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from karbor_actors import Bank
 from karbor_actors.bank.transactions import Table
 
@@ -22,3 +24,32 @@ def test_a_damaged_record_is_an_error_of_the_listing_after_the_good_ones(cli, tm
     assert "1 checkpoint's record is damaged; see: karbor-actors bank check" in listed.errors[-1]
     as_json = cli("checkpoints", "list", "--bank", "bank", "--json", code=11)
     assert [one["id"] for one in as_json.document] == [good]
+
+
+def test_lost_records_are_made_again(cli, tmp_path, app):
+    kept = [cli.protect("app"), cli.protect("app")]
+    assert "are whole" in cli.fails(5, "bank", "rebuild", "--bank", "bank")
+    shutil.rmtree(tmp_path / "bank" / "bank.lmdb")
+
+    rebuilt = cli("bank", "rebuild", "--bank", "bank", "--json").document
+    assert (rebuilt["checkpoints"], rebuilt["damaged"]) == (2, {})
+    listed = cli("checkpoints", "list", "--bank", "bank", "--json").document
+    assert {one["id"] for one in listed} == set(kept)
+    cli("restore", kept[0], "--bank", "bank", "--target", "new")
+    assert (tmp_path / "new" / "hello.txt").read_text() == "hello"
+
+
+def test_a_rebuild_names_what_was_not_there_any_more(cli, tmp_path, app):
+    checkpoint = cli.protect("app")
+    shutil.rmtree(tmp_path / "bank" / "bank.lmdb")
+    for path in (tmp_path / "bank" / "objects").rglob("packs*"):
+        path.unlink()
+
+    rebuilt = cli("bank", "rebuild", "--bank", "bank", code=11)
+    assert f"checkpoint {checkpoint}: " in rebuilt.out
+    assert "0 whole, 1 damaged" in rebuilt.out
+    assert "not all of it was there" in rebuilt.errors[-1]
+
+
+def test_a_rebuild_of_nothing_is_refused(cli, tmp_path):
+    assert "nothing that a bank" in cli.fails(5, "bank", "rebuild", "--bank", "bank")

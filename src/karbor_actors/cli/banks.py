@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from karbor_actors import CheckpointStatus, KarborError
+from karbor_actors import Bank, CheckpointStatus, KarborError
 from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.invocation import make_provider, read_bank, read_banks
 from karbor_actors.cli.options import command
@@ -18,7 +19,7 @@ from karbor_actors.errors import describe_cause, describe_key
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from karbor_actors import Bank, Checkpoint, Provider
+    from karbor_actors import Checkpoint, Provider
     from karbor_actors.cli.invocation import Invocation
     from karbor_actors.cli.output import Output
     from karbor_actors.errors import BankFormatError
@@ -42,6 +43,7 @@ def register(app: click.Group) -> None:
     command(checkpoints, "show")(_show)
     command(bank, "info")(_info)
     command(bank, "check")(_check)
+    command(bank, "rebuild")(_rebuild)
 
 
 @click.option("--plan", metavar="NAME", help="Only those of plans of this name.")
@@ -234,6 +236,36 @@ def _check(invocation: Invocation, deep: bool) -> int:
         return ExitCode.DAMAGED
     output.line(f"the bank {shown(settings.bank)} is sound")
     return ExitCode.OK
+
+
+@click.option("--bank-id", metavar="ID", help="Which bank's, where the objects are of several.")
+def _rebuild(invocation: Invocation, bank_id: str | None) -> ExitCode:
+    """Make a bank's records, lost or damaged, again from its objects.
+
+    Damaged records are moved aside. The history of operations does not come back.
+    """
+    settings = invocation.only()
+    with invocation.logging():
+        report = Bank.rebuild(settings.bank, objects=settings.objects, bank_id=bank_id)
+    output = invocation.output
+    output.fields(
+        [
+            ("bank id", report.bank_id),
+            ("checkpoints", f"{report.checkpoints:,} whole, {len(report.damaged):,} damaged"),
+            ("blocks", f"{report.blocks:,} in {plural(report.packs, 'pack')}"),
+            ("packs freed", report.packs_freed or None),
+            ("old records", report.moved_to),
+        ]
+    )
+    for checkpoint_id, reason in report.damaged.items():
+        output.line(f"checkpoint {shown(checkpoint_id)}: {sentence(reason)}", "red")
+    for reason in report.unreadable:
+        output.line(sentence(reason), "red")
+    output.document(dataclasses.asdict(report))
+    if not report.damaged and not report.unreadable:
+        return ExitCode.OK
+    output.error(f"the bank {settings.bank} is rebuilt, but not all of it was there")
+    return ExitCode.DAMAGED
 
 
 def _findings(bank: Bank, *, deep: bool) -> list[str]:
