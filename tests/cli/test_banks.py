@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 
 from karbor_actors import Bank
@@ -53,3 +55,26 @@ def test_a_rebuild_names_what_was_not_there_any_more(cli, tmp_path, app):
 
 def test_a_rebuild_of_nothing_is_refused(cli, tmp_path):
     assert "nothing that a bank" in cli.fails(5, "bank", "rebuild", "--bank", "bank")
+
+
+def test_another_hosts_lease_is_broken_on_request_only(cli, tmp_path, app):
+    cli.protect("app")
+    elsewhere = {"pid": 7, "host": "elsewhere", "machine": "m", "boot": "b", "command": "daemon"}
+    elsewhere["since"] = "2026-03-01T04:00:00Z"
+    (tmp_path / "bank" / "lease").write_text(json.dumps(elsewhere))
+
+    refused = cli.fails(5, "protect", "app", "--bank", "bank")
+    assert "process 7 on elsewhere (daemon, since 2026-03-01T04:00:00Z)" in refused
+    assert "break" in refused
+    assert "say --yes" in cli.fails(2, "bank", "break-lease", "--bank", "bank")
+    broken = cli("bank", "break-lease", "--bank", "bank", "--yes", "--json").document
+    assert broken["owner"].startswith("process 7 on elsewhere")
+    cli.protect("app")
+
+
+def test_a_living_owners_lease_is_not_broken(cli, tmp_path):
+    with Bank.open(tmp_path / "bank"):
+        refused = cli.fails(5, "bank", "break-lease", "--bank", "bank", "--yes")
+        assert f"process {os.getpid()} on " in refused
+    assert "nobody owned" in cli("bank", "break-lease", "--bank", "bank").out
+    assert "nowhere/lease" in cli.fails(5, "bank", "break-lease", "--bank", "nowhere")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from karbor_actors import Bank
@@ -32,6 +34,14 @@ def test_an_operation_that_runs_is_not_interrupted(cli, thing):
         [operation] = listed(cli)
 
     assert operation["status"] == "running"
+
+
+def test_an_operation_of_another_host_may_run_still(cli, thing, tmp_path):
+    cli.killed_protect()
+    owner = {"pid": 7, "host": "elsewhere", "machine": "m", "boot": "b", "command": "daemon"}
+    (tmp_path / "bank" / "lease").write_text(json.dumps({**owner, "since": "2026-03-01T04:00:00Z"}))
+
+    assert [one["status"] for one in listed(cli)] == ["running"]
 
 
 def test_recover_undoes_what_cannot_go_on_and_says_so(cli, thing):

@@ -107,7 +107,7 @@ def test_a_delete_asks_and_takes_no_for_an_answer(cli, app):
     with Terminal(cli, "delete", checkpoint, "--bank", "bank") as terminal:
         terminal.read_until("for good?")
         os.write(terminal.master, b"n\n")
-        assert "nothing was deleted" in terminal.read_all()
+        assert "nothing was changed" in terminal.read_all()
 
     assert terminal.process.returncode == 130
     cli("verify", checkpoint, "--bank", "bank")

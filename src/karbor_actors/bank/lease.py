@@ -117,6 +117,8 @@ def break_lease(directory: str | os.PathLike[str]) -> str | None:
 def owner_of(directory: str) -> str | None:
     """Return who may write the bank in *directory* now, None if nobody; takes no lease.
 
+    Another host's process that did not give it up may live, for all that is known here.
+
     Raises:
         BankPathError: The lock file cannot be read.
     """
@@ -129,8 +131,10 @@ def owner_of(directory: str) -> str | None:
         raise open_error(error, path) from error
     try:
         found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK))
-        is_free = struct.unpack_from("h", found)[0] == fcntl.F_UNLCK
-        return None if is_free else _read_owner(fd)
+        if struct.unpack_from("h", found)[0] != fcntl.F_UNLCK:
+            return _read_owner(fd)
+        record = _read_record(fd)
+        return None if record is None or _is_of_this_host(record) else _describe(record)
     finally:
         os.close(fd)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from karbor_actors import Bank, CheckpointStatus, KarborError
+from karbor_actors.bank.lease import break_lease, owner_of
 from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.invocation import make_provider, read_bank, read_banks
 from karbor_actors.cli.options import command
@@ -44,6 +46,7 @@ def register(app: click.Group) -> None:
     command(bank, "info")(_info)
     command(bank, "check")(_check)
     command(bank, "rebuild")(_rebuild)
+    command(bank, "break-lease")(_break_lease)
 
 
 @click.option("--plan", metavar="NAME", help="Only those of plans of this name.")
@@ -266,6 +269,39 @@ def _rebuild(invocation: Invocation, bank_id: str | None) -> ExitCode:
         return ExitCode.OK
     output.error(f"the bank {settings.bank} is rebuilt, but not all of it was there")
     return ExitCode.DAMAGED
+
+
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def _break_lease(invocation: Invocation, yes: bool) -> ExitCode:
+    """Take a bank from an owner that is dead and did not give it up.
+
+    That is needed for one on another host only, and only you can know that it is dead. An owner
+    that lives on this host is not touched.
+    """
+    settings, output = invocation.only(), invocation.output
+    owner = owner_of(settings.bank)
+    if owner is not None and not yes:
+        question = f"Take the bank {shown(settings.bank)} from {shown(owner)}, which is dead?"
+        if not confirmed(output, question, "break the lease"):
+            return ExitCode.CANCELLED
+    broken = break_lease(settings.bank)
+    output.line("nobody owned the bank" if broken is None else f"{shown(broken)} owns it no more")
+    output.document({"path": settings.bank, "owner": broken})
+    return ExitCode.OK
+
+
+def confirmed(output: Output, question: str, deed: str) -> bool:
+    """Ask a person for a yes.
+
+    Raises:
+        click.UsageError: Nobody is there to ask.
+    """
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"nobody is there to ask; say --yes to {deed}")
+    is_wanted = click.confirm(question, err=True)
+    if not is_wanted:
+        output.note("nothing was changed")
+    return is_wanted
 
 
 def _findings(bank: Bank, *, deep: bool) -> list[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from karbor_actors import OperationType, VerifyResult
+from karbor_actors.cli.banks import confirmed
 from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.files import merge_parameters, parse_parameters, read_parameters
 from karbor_actors.cli.invocation import make_provider, named_by_directory, open_bank
@@ -259,12 +259,9 @@ def _delete(
     """Delete a checkpoint and what only it needs."""
     parameters = _parameters(assignments, parameters_file)
     settings, whole = invocation.holder(checkpoint)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError("nobody is there to ask; say --yes to delete")
-        if not click.confirm(f"Delete checkpoint {whole} for good?", err=True):
-            invocation.output.note("nothing was deleted")
-            return ExitCode.CANCELLED
+    question = f"Delete checkpoint {whole} for good?"
+    if not yes and not confirmed(invocation.output, question, "delete"):
+        return ExitCode.CANCELLED
     with invocation.service(settings) as service:
         bank = service.provider(settings.name).bank
         result, handle, seconds = run(
