@@ -6,7 +6,12 @@ from uuid import UUID
 
 import pytest
 
-from karbor_actors.errors import ListingError, PluginError, ProtectableNotFoundError
+from karbor_actors.errors import (
+    ListingError,
+    PluginError,
+    ProtectableNotFoundError,
+    ResourceMissingError,
+)
 from karbor_actors.graph import build_graph
 from karbor_actors.model import OperationType, Resource
 from karbor_actors.plugins import (
@@ -245,6 +250,26 @@ def test_resources_are_listed_and_shown():
         found.list_resources(None, "Share")
     with pytest.raises(ProtectableNotFoundError):
         found.show_resource(None, "Share", "1")
+
+
+def test_resources_are_looked_up_where_their_plugins_can_show_one():
+    class Unseeing(ProtectablePlugin):
+        def get_resource_type(self):
+            return "Share"
+
+    there = Resource("Disk", "1", "found", {"size": 3})
+    found = Protectables([Finder("Disk", (), there), Finder("Image"), Unseeing(), KarborPlugin()])
+    unseen = [Resource("Share", "1"), Resource("Network", "1"), Resource("Server", "1")]
+
+    assert found.look_up(None, [Resource("Disk", "1"), *unseen]) == [there, *unseen]
+    shown = found.look_up(None, [Resource("Disk", "1", "mine", {})])
+    assert (shown[0].name, shown[0].extra_info) == ("mine", {})
+    nowhere = Protectables([Finder("Image", (), None)])
+    with pytest.raises(ResourceMissingError) as missing:
+        nowhere.look_up(None, [Resource("Image", "1"), *unseen, Resource("Image", "2")])
+    assert missing.value.resources == (("Image", "1"), ("Image", "2"))
+    with pytest.raises(ListingError):
+        Protectables([Finder("Image", (), OSError("gone"))]).look_up(None, [Resource("Image", "1")])
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,17 @@ from karbor_actors.errors import (
     PlanError,
     PluginError,
     ProtectableNotFoundError,
+    ResourceMissingError,
     describe_cause,
     describe_value,
 )
 from karbor_actors.graph import as_listing
 from karbor_actors.model import Resource
 from karbor_actors.plain import type_fault
-from karbor_actors.plugins import instantiate
+from karbor_actors.plugins import ProtectablePlugin, instantiate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from karbor_actors.errors import ResourceKey
 
@@ -128,6 +129,37 @@ class Protectables:
             return None if shown is None else as_resource(shown)
         except Exception as error:  # plugin code: goes to the caller, naming the plugin
             _raise_listing_error(error, None, plugin)
+
+    def look_up(
+        self,
+        context: Any,
+        resources: Iterable[Resource],
+        map_each: Callable[..., Iterable[Resource | None]] = map,
+    ) -> list[Resource]:
+        """Return *resources* as their plugins show them, with the names and facts they give.
+
+        One whose type no plugin finds, or whose plugin shows no single resources, stays as it is.
+
+        Raises:
+            ResourceMissingError: Resources that are not there, all of them at once.
+            ListingError: A plugin failed.
+        """
+        given = list(resources)
+        found = list(map_each(lambda resource: self._look_up(context, resource), given))
+        missing = [one.key for one, there in zip(given, found, strict=True) if there is None]
+        if missing:
+            raise ResourceMissingError(missing, "create what is missing, or correct the plan")
+        return [there for there in found if there is not None]
+
+    def _look_up(self, context: Any, resource: Resource) -> Resource | None:
+        shows = getattr(type(self._plugins.get(resource.type)), "show_resource", None)
+        if shows in (None, ProtectablePlugin.show_resource):
+            return resource
+        found = self.show_resource(context, resource.type, resource.id)
+        if found is None:
+            return None
+        info = found.extra_info if resource.extra_info is None else resource.extra_info
+        return Resource(found.type, found.id, resource.name or found.name, info)
 
 
 def as_resource(found: Any) -> Resource:

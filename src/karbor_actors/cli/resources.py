@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from karbor_actors import Plan, ProtectablePlugin, Resource
+from karbor_actors import Plan
 from karbor_actors.cli.files import LOCAL, read_plan
 from karbor_actors.errors import Fault, PlanError, ResourceMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from karbor_actors import Provider
+    from karbor_actors import Provider, Resource
     from karbor_actors.errors import ResourceKey
 
 PLAN_SUFFIX = ".toml"
@@ -63,35 +63,15 @@ def _resource_at(path: str, provider: Provider) -> Resource:
 def checked_plan(plan: Plan, provider: Provider) -> Plan:
     """Return *plan* with its resources as their protectable plugins show them.
 
-    A type that no plugin finds, or whose plugin cannot show single resources, is left as it is.
-
     Raises:
         ResourceMissingError: Resources that are not there, all of them at once.
         ListingError: A plugin failed.
     """
-    resources: list[Resource] = []
-    missing: list[ResourceKey] = []
-    for resource in plan.resources:
-        if not _can_show(resource.type, provider):
-            resources.append(resource)
-            continue
-        found = provider.protectables.show_resource(None, resource.type, resource.id)
-        if found is None:
-            missing.append(resource.key)
-        else:
-            name = resource.name or found.name
-            info = found.extra_info if resource.extra_info is None else resource.extra_info
-            resources.append(Resource(found.type, found.id, name, info))
-    if missing:
-        raise ResourceMissingError(missing, _advice(missing))
+    try:
+        resources = provider.protectables.look_up(None, plan.resources)
+    except ResourceMissingError as error:
+        raise ResourceMissingError(error.resources, _advice(error.resources)) from error
     return Plan(plan.name, plan.provider, resources, plan.parameters)
-
-
-def _can_show(resource_type: str, provider: Provider) -> bool:
-    if resource_type not in provider.protectables.types:
-        return False
-    plugin = provider.protectables.get(resource_type)
-    return type(plugin).show_resource is not ProtectablePlugin.show_resource
 
 
 def _advice(missing: Sequence[ResourceKey]) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from helpers import DEADLINE
 from karbor_actors import Bank, OperationError, Plan, ProtectionService, Provider, Resource
+from karbor_actors.errors import ResourceMissingError
 from karbor_filesystem import DirectoryProtectable, DirectoryProtection
 from karbor_sqlite import DatabaseProtectable, DatabaseProtection
 from plugins.trees import describe
@@ -103,3 +104,15 @@ def test_a_tree_whose_name_is_no_utf8_comes_back(service, tmp_path):
     service.restore(checkpoint.id, parameters=parameters).result(DEADLINE)
 
     assert describe(target) == describe(source)
+
+
+def test_a_resource_that_is_not_there_is_refused_before_anything_is_stored(service, tree):
+    missing = [Resource(TYPE, str(tree / name)) for name in ("one", "two")]
+    absent = Plan("test", "local", [Resource(TYPE, str(tree)), *missing])
+
+    with pytest.raises(ResourceMissingError, match=r"one, .*two do not exist") as raised:
+        service.protect(absent).result(DEADLINE)
+    assert raised.value.resources == tuple(resource.key for resource in missing)
+    with pytest.raises(ResourceMissingError):
+        service.plan_operation("protect", absent)
+    assert service.provider("local").bank.checkpoints() == []

@@ -82,6 +82,7 @@ class Protect(Verb):
     def plan(self) -> PlannedOperation:
         """Ask the protectable plugins for the graph, the protection plugins for operations.
 
+        A resource that its plugin cannot find is refused here: it has no data to be saved.
         A recovered protect has its graph: the one that its checkpoint kept.
         """
         parameters = merge_call_parameters(self._plan.parameters, self.options.parameters)
@@ -98,6 +99,7 @@ class Protect(Verb):
             return protectables.find_children(context, resource)
 
         with ParallelMap() as map_parallel:
+            protectables.look_up(context, self._plan.resources, map_parallel)
             graph = build_graph(
                 self._plan.resources,
                 find_children,
