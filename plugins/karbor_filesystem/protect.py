@@ -10,8 +10,9 @@ from karbor_actors.errors import BankFormatError, ObjectNotFoundError
 from karbor_actors.plugins import Operation
 from karbor_filesystem.data import DataWriter, StreamPages, is_mostly_dead
 from karbor_filesystem.descent import Descent
-from karbor_filesystem.errors import ManifestError, RootError
+from karbor_filesystem.errors import ManifestError, RootError, show
 from karbor_filesystem.manifest import FORMAT, INFO_KEY, Manifest, ManifestWriter
+from karbor_filesystem.own_bank import bank_places, place_around
 from karbor_filesystem.patterns import Selection
 from karbor_filesystem.previous import PreviousEntries
 from karbor_filesystem.reader import TreeReader
@@ -81,10 +82,13 @@ class ProtectDirectory(Operation):
         """Check, before anything is frozen for it, that the directory can be read.
 
         Raises:
-            RootError: It cannot.
+            RootError: It cannot, or it is where the bank itself is.
             PatternError: A pattern can match nothing.
         """
         selection_of(parameters)
+        bank = place_around(resource.id, bank_places(checkpoint))
+        if bank is not None:
+            raise RootError(resource.id, f"lies in the bank {show(bank)}; name another bank")
         open_root(resource.id).close()
 
     def on_main(
@@ -106,6 +110,7 @@ class ProtectDirectory(Operation):
                 descent,
                 selection_of(parameters),
                 databases_below(checkpoint, resource),
+                bank_places(checkpoint),
                 Report(resource.id, context.log, fails_on_unreadable=fails),
                 one_file_system=parameters.get("one_file_system", False),
                 keeps_atime=parameters.get("atime", False),

@@ -21,7 +21,7 @@ class What(StrEnum):
     """What is reported of an entry."""
 
     SKIPPED = "skipped"
-    """It has no contents to save: a socket, or a directory of another file system."""
+    """It has no contents to save: a socket, a directory of another file system, the bank itself."""
     CHANGED = "changed"
     """It changed each time it was read; what is saved may mix old and new."""
     VANISHED = "vanished"

@@ -17,6 +17,7 @@ from karbor_filesystem.errors import ManifestError, TargetError, show
 from karbor_filesystem.files import FileMaker
 from karbor_filesystem.manifest import Manifest
 from karbor_filesystem.metadata import MetadataSetter
+from karbor_filesystem.own_bank import bank_places, place_around
 from karbor_filesystem.report import Ticker, reason_of
 from karbor_filesystem.target import DirectoryFinisher, DirectoryMaker, Place, Remover, Surveyor
 from karbor_filesystem.walk import FileSystems, follow
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from karbor_actors.model import Resource
     from karbor_filesystem.entries import Entry
+    from karbor_filesystem.own_bank import Places
 
 _DAMAGED = (ManifestError, BlockCorruptError, BlockMissingError, ObjectNotFoundError)
 
@@ -117,15 +119,19 @@ class RestoreDirectory(Operation):
         """Make all directories, so that children may restore into them.
 
         Raises:
-            TargetError: The target is not empty and may not be overwritten, or cannot be made.
+            TargetError: The target is not empty and may not be overwritten, cannot be made, or
+                is where the bank is.
             ManifestError: The manifest is damaged or forged.
         """
         manifest = Manifest(checkpoint.get_resource_bank_section(resource))
         state = context.state
         if "target" not in state:
-            target = target_of(resource, parameters)
+            target, bank = target_of(resource, parameters), bank_places(checkpoint)
             made = missing_directories(target)
-            existed = b"" if made else self._survey(target, manifest, context, parameters)
+            if (place := place_around(target, bank)) is not None:
+                reason = f"it lies in the bank {show(place)}; choose another target"
+                raise TargetError(target, reason)
+            existed = b"" if made else self._survey(target, manifest, bank, context, parameters)
             state["part"] = f".karbor-{secrets.token_hex(8)}"
             state["made"], state["existed"] = made, existed
             state["target"] = target
@@ -144,7 +150,9 @@ class RestoreDirectory(Operation):
             file_systems.sync()
         kwargs["new_resources"][resource.id] = target
 
-    def _survey(self, target: str, manifest: Manifest, context: Any, parameters: Any) -> bytes:
+    def _survey(
+        self, target: str, manifest: Manifest, bank: Places, context: Any, parameters: Any
+    ) -> bytes:
         """Return which entries are in the target already, if they may be overwritten."""
         with opened_place(target) as (place, _):
             if not os.listdir(place.descent.fd):
@@ -152,7 +160,7 @@ class RestoreDirectory(Operation):
             if not parameters.get("overwrite", False):
                 reason = "it is not empty; empty it, choose another target, or set overwrite"
                 raise TargetError(target, reason)
-            surveyor = Surveyor(place)
+            surveyor = Surveyor(place, bank)
             follow(manifest.entries(), surveyor, Ticker(context))
             return surveyor.existed()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from karbor_filesystem.entries import SPECIAL_KINDS, Kind
 from karbor_filesystem.metadata import entry_of, path_of, read_attributes
+from karbor_filesystem.own_bank import place_of
 from karbor_filesystem.report import What, reason_of
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from karbor_filesystem.descent import Descent
     from karbor_filesystem.entries import Entry
+    from karbor_filesystem.own_bank import Places
     from karbor_filesystem.patterns import Path, Selection
     from karbor_filesystem.report import Report
 
@@ -48,6 +50,8 @@ class Scanner:
     selection: Selection
     left_to_children: frozenset[Path]
     """Files that belong to child resources."""
+    bank: Places
+    """The bank's own directories, which are left out."""
     report: Report
     one_file_system: bool = False
     keeps_atime: bool = False
@@ -85,6 +89,9 @@ class Scanner:
                 if entry is not None:
                     yield from self._take(walked)
                     yield entry, status
+            elif place_of(status, self.bank) is not None:
+                reason = "it is the bank that the checkpoint goes to"
+                self.report.add(What.SKIPPED, self._path(name), reason)
             elif self.one_file_system and status.st_dev != device:
                 yield from self._take(walked)
                 yield self._mount_point(name, status), status

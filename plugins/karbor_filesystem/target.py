@@ -11,6 +11,7 @@ from karbor_actors.errors import KarborError
 from karbor_filesystem.entries import Kind
 from karbor_filesystem.errors import TargetError
 from karbor_filesystem.metadata import path_of
+from karbor_filesystem.own_bank import place_of
 from karbor_filesystem.report import reason_of
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from karbor_filesystem.descent import Descent
     from karbor_filesystem.entries import Entry
     from karbor_filesystem.metadata import MetadataSetter
+    from karbor_filesystem.own_bank import Places
     from karbor_filesystem.walk import FileSystems
 
 
@@ -85,10 +87,11 @@ class Surveyor:
 
     Args:
         place: The target.
+        bank: The bank's own directories, in which nothing may be restored.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, place: Place, bank: Places) -> None:
+        self._place, self._bank = place, bank
         self._existed = bytearray()
 
     def existed(self) -> bytes:
@@ -99,7 +102,7 @@ class Surveyor:
         """Note a directory that is there; what another has below needs no look.
 
         Raises:
-            TargetError: Something else stands in its place.
+            TargetError: Something else stands in its place, or it is the bank.
         """
         with self._place.errors_at(entry.name):
             found = entry.depth == 0 or self._note(number, entry)
@@ -131,6 +134,9 @@ class Surveyor:
         if stat.S_ISDIR(status.st_mode) != is_directory:
             there, wanted = ("a file or link", "a directory")[:: 1 if is_directory else -1]
             reason = f"{there} is where {wanted} belongs; move it away"
+            raise TargetError(self._place.path(entry.name), reason)
+        if is_directory and place_of(status, self._bank) is not None:
+            reason = "it is the bank that is restored from; choose another target"
             raise TargetError(self._place.path(entry.name), reason)
         self._set(number)
         return True

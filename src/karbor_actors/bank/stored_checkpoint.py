@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.bank import checkpoint_rows as rows
@@ -119,6 +120,18 @@ class StoredCheckpoint:
     def holds(self) -> tuple[str, ...]:
         """The reasons for which it must not be deleted."""
         return tuple(reason for reason, _ in self._row.holds)
+
+    @property
+    def bank_directories(self) -> tuple[str, ...]:
+        """The local directories of its bank: the records', and the objects' if that is another.
+
+        For plugins, which must neither protect nor overwrite what is there.
+        """
+        records = os.path.dirname(self._parts.environment.path)
+        objects = getattr(self._parts.blocks.objects, "directory", None)
+        if objects is None or os.path.dirname(objects) == records:
+            return (records,)
+        return (records, objects)
 
     @property
     def resource_graph(self) -> ResourceGraph:
