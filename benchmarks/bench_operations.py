@@ -6,6 +6,7 @@ Each protects 25 resources of its own (100 no-op hooks); all are started as fast
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ class Stamps(SyntheticProtection):
         began: dict[int, float] = {}
         self.began = began
 
-        class Stamping(type(self.get_protect_operation(None))):  # type: ignore[misc, arg-type]
+        class Stamping(type(self.get_protect_operation(None))):  # type: ignore[misc]
             def on_prepare_begin(self, checkpoint: Any, resource: Any, *_: Any, **__: Any) -> None:
                 began[int(resource.id) // RESOURCES] = time.perf_counter()
 
@@ -70,6 +71,13 @@ def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> m
     ]
     stamps = Stamps()
     ended: dict[str, float] = {}
+    all_ended = threading.Event()
+
+    def note_end(handle: Any) -> None:
+        ended[handle.id] = time.perf_counter()
+        if len(ended) == len(plans):
+            all_ended.set()
+
     with ProtectionService() as service:
         bank = Bank.open(f"{parameters['directory']}/bank")
         provider = synthetic_provider(graph, bank=bank)
@@ -80,9 +88,8 @@ def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> m
         began = time.perf_counter()
         handles = [service.protect(plan) for plan in plans]
         for handle in handles:
-            handle.add_done_callback(lambda done: ended.setdefault(done.id, time.perf_counter()))
-        for handle in handles:
-            handle.wait()
+            handle.add_done_callback(note_end)
+        all_ended.wait()
         seconds = max(ended.values()) - began
         if any(handle.status is not OperationStatus.SUCCEEDED for handle in handles):
             raise RuntimeError("an operation did not succeed")

@@ -137,6 +137,6 @@ def run_karbor(graph: SyntheticGraph) -> float:
         resource_graph=made,
         parameters={},
     )
-    store = {"context": {}, "checkpoint": None, "operation_log": None}
+    store: dict[str, Any] = {"context": {}, "checkpoint": None, "operation_log": None}
     engine.run_engine(engine.get_engine(flow, store=store))
     return time.perf_counter() - began
