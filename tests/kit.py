@@ -198,6 +198,6 @@ def provider(
     )
 
 
-def plan(*names: str, **kwargs: Any) -> Plan:
+def plan(*names: str, provider: str = "local", **kwargs: Any) -> Plan:
     """Return a plan of things."""
-    return Plan("a plan", "local", [thing(name) for name in names], **kwargs)
+    return Plan("a plan", provider, [thing(name) for name in names], **kwargs)

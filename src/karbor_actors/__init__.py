@@ -4,7 +4,7 @@ from karbor_actors.bank.bank import Bank
 from karbor_actors.bank.checkpoint import Checkpoint
 from karbor_actors.bank.sections import BankSection
 from karbor_actors.errors import KarborError, OperationError
-from karbor_actors.limits import TimeLimits
+from karbor_actors.limits import Caps, TimeLimits
 from karbor_actors.model import (
     AbortKind,
     AbortReason,
@@ -38,6 +38,7 @@ __all__ = [
     "AbortReason",
     "Bank",
     "BankSection",
+    "Caps",
     "Checkpoint",
     "CheckpointStatus",
     "Event",

@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
-from karbor_actors.model import HookName, RetryPolicy
+from karbor_actors.model import HOOKS, HookName, RetryPolicy
 
-__all__ = ["ABORT_RETRY", "RetryPolicy", "TimeLimits"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ABORT_RETRY", "Caps", "RetryPolicy", "TimeLimits"]
 
 ABORT_RETRY = RetryPolicy(attempts=3, backoff=0.5, max_backoff=5.0)
 """How often an ``on_abort`` is tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """How many hooks run at once, over all operations of a service, beside its workers.
+
+    Prepare hooks are counted apart from main and complete hooks, so that long copies never keep
+    a freeze waiting; ``on_abort`` is never kept waiting. A hook that waits for its next attempt
+    keeps its place.
+
+    Raises:
+        ValueError: A cap that is no positive int, or of a hook that there is not.
+    """
+
+    types: Mapping[str, int] = field(default_factory=dict)
+    """By resource type."""
+    hooks: Mapping[str, int] = field(default_factory=dict)
+    """By hook name, such as ``"on_main"``."""
+    groups: Mapping[str, int] = field(default_factory=dict)
+    """By named group: of the hooks of Operations that have the name in ``cap_groups``."""
+
+    def __post_init__(self) -> None:
+        for name, caps in (("types", self.types), ("hooks", self.hooks), ("groups", self.groups)):
+            for what, cap in caps.items():
+                if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
+                    msg = f"the cap {name}[{what!r}] must be a positive int, not {cap!r}"
+                    raise ValueError(msg)
+        unknown = set(self.hooks) - set(HOOKS)
+        if unknown:
+            msg = f"there is no hook {min(unknown)!r} to cap; there are {', '.join(HOOKS)}"
+            raise ValueError(msg)
+
+    def __bool__(self) -> bool:
+        return bool(self.types or self.hooks or self.groups)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,9 @@ class Operation:
     """The hook that ends the critical span, in which something is frozen or open."""
     resumable: ClassVar[bool] = True
     """False if the object keeps state in attributes that a new one could not know."""
+    cap_groups: Sequence[str] = ()
+    """Named groups (a disk array, say) that have a cap in :class:`karbor_actors.Caps`: no more
+    hooks of Operations that name the group run at once."""
 
     def on_prepare_begin(
         self, checkpoint: Any, resource: Resource, context: Any, parameters: Any, **kwargs: Any

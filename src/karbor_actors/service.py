@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.limits import Caps
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb
@@ -34,6 +35,7 @@ class ProtectionService:
     Args:
         workers: Threads for hook bodies, in each of three lanes: prepare, main, abort.
         abort_grace: Seconds that a resource's abort waits for its descendants at most.
+        caps: How many hooks of a type, name or group run at once, over all operations.
         engine: What runs the operations, for a simulation; closed with the service.
     """
 
@@ -42,11 +44,12 @@ class ProtectionService:
         *,
         workers: int = 16,
         abort_grace: float = ABORT_GRACE,
+        caps: Caps | None = None,
         engine: Engine | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, not {workers}")
-        self._engine = engine or Engine(workers, abort_grace=abort_grace)
+        self._engine = engine or Engine(workers, abort_grace=abort_grace, caps=caps)
         self._registry = ProviderRegistry()
         self._verbs = VerbMaker(self._engine, self._registry)
         self._recovery = Recovery(self._engine, self._registry.all)
@@ -101,6 +104,14 @@ class ProtectionService:
         """
         self._check_open()
         return self._registry.get(name)
+
+    @property
+    def abandoned_threads(self) -> int:
+        """How many threads run hooks that were given up and have not returned.
+
+        They are bounded: with four times *workers* of them, a lane takes no more hooks.
+        """
+        return self._engine.runners.abandoned
 
     # -- verbs
 

@@ -103,6 +103,10 @@ class HookCall:
         attempt.run.begin_hook(attempt.resource, attempt.hook, attempt.number)
         return True
 
+    def refuse(self, why: str) -> None:
+        """Report that there is nobody to run the body."""
+        self.end(TimeoutError(why))
+
     def end(self, error: BaseException | None) -> None:
         """Report how the body ended; after :meth:`begin`, once."""
         attempt = self.attempt

@@ -26,7 +26,6 @@ from karbor_actors.operations.alarms import Retries
 from karbor_actors.operations.call import HookCall
 from karbor_actors.operations.context import Attempt
 from karbor_actors.operations.hook import HookActor
-from karbor_actors.operations.intake import Intake
 from karbor_actors.operations.ledger import Ledger
 from karbor_actors.operations.messages import (
     COMPLETION_DURABLE,
@@ -53,9 +52,9 @@ if TYPE_CHECKING:
 
     from karbor_actors.actors import Dispatcher
     from karbor_actors.limits import TimeLimits
+    from karbor_actors.operations.intake import Intake
     from karbor_actors.operations.outbox import Outbox
     from karbor_actors.operations.run import OperationRun
-    from karbor_actors.operations.runner import Runners
 
 
 class OperationControl:
@@ -64,27 +63,25 @@ class OperationControl:
     Args:
         run: The operation.
         dispatcher: Where hook and abort actors run: the supervisor's own, with one thread.
-        runners: Where bodies run.
+        intake: The ready hooks' way to the workers.
         outbox: Takes what workers and the bank's writer report.
         request_flush: Sees to it that :meth:`flush` is called at the end of this turn.
         emit: Takes an event's kind, resource, hook and details.
         retry: The policy for each hook number.
         limits: The time limits of a resource type.
-        workers: Threads per lane, for the admission window.
     """
 
     def __init__(
         self,
         run: OperationRun,
         dispatcher: Dispatcher,
-        runners: Runners,
+        intake: Intake,
         outbox: Outbox[BodyEnded | JournalWritten],
         *,
         request_flush: Callable[[], None],
         emit: Callable[..., None],
         retry: Callable[[int], RetryPolicy],
         limits: Callable[[str], TimeLimits],
-        workers: int,
     ) -> None:
         self.run, self.dispatcher, self.retry = run, dispatcher, retry
         self.schedule = run.planned.schedule()
@@ -99,7 +96,7 @@ class OperationControl:
         self._outbox = outbox
         self.request_flush, self.emit = request_flush, emit
         self._ledger = Ledger(run, outbox)
-        self._intake = Intake(run.planned, runners, workers)
+        self.intake = intake
         self._refs: dict[int, ActorRef[HookActor]] = {}
         self._attempts: dict[int, int] = {}
         """By hook of a recovered operation that had begun: the number of its next attempt."""
@@ -120,11 +117,11 @@ class OperationControl:
         """Queue *hooks*, which may run; a suspension leaves all but the needed ones."""
         needed = self.run.needed
         if needed is None:
-            self._intake.add(hooks)
+            self.intake.add(hooks)
             return
         for hook in hooks:
             if hook in needed:
-                self._intake.add([hook])
+                self.intake.add([hook])
             else:
                 self.schedule.withdraw(hook)
 
@@ -143,7 +140,7 @@ class OperationControl:
         """Whether nothing is under way: no body, no write, no timer, nothing queued."""
         return (
             self.watch.is_clear
-            and self._intake.is_empty
+            and self.intake.is_empty
             and self._ledger.is_clear
             and self.retries.is_empty
         )
@@ -182,10 +179,10 @@ class OperationControl:
 
     def flush(self) -> None:
         """Admit hooks; hand this turn's journal record and calls on."""
-        for hook in self._intake.admit():
+        for hook in self.intake.admit(self.dispatcher.now()):
             self._admit(hook)
         self._ledger.flush()
-        self._intake.hand_on()
+        self.intake.hand_on()
 
     def abort(self, reason: AbortReason) -> None:
         """Start nothing new, and undo what began. A second reason changes nothing."""
@@ -194,7 +191,7 @@ class OperationControl:
         self.reason = reason
         self.schedule.close()
         self.run.is_cancelled = True
-        for hook in self._intake.clear():
+        for hook in self.intake.clear():
             self.schedule.withdraw(hook)
         for ref in self._refs.values():
             ref.tell(Withdraw())
@@ -211,7 +208,7 @@ class OperationControl:
             self.abort(AbortReason(AbortKind.SHUTDOWN, "the service was closed"))
             return
         self.run.needed = needed_hooks(planned, self.schedule)
-        self.admit(self._intake.clear())
+        self.admit(self.intake.clear())
         for hook, ref in self._refs.items():
             if hook not in self.run.needed:
                 ref.tell(Withdraw())
@@ -229,7 +226,7 @@ class OperationControl:
     def given_up(self, call: HookCall, error: HookFailedError) -> None:
         """Go on without *call*, whose body takes too long, as if it had failed of *error*."""
         attempt = call.attempt
-        self._intake.abandon(call)
+        self.intake.abandon(call)
         if attempt.hook is HookName.ON_ABORT:
             self.undo.body_ended(BodyEnded(attempt, began=True, error=error))
         elif self.is_suspending:
@@ -260,11 +257,11 @@ class OperationControl:
             return False
         resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
         number += self._attempts.get(hook, 1) - 1
-        lane = self._intake.lane(hook)
+        lane = self.intake.lane(hook)
         attempt = Attempt(self.run, resource, name, number, hook)
         call = HookCall(attempt, lane or Lane.MAIN, self._outbox.put)
         self.watch.begin(call, self.dispatcher.now())
-        self._intake.add_call(call, lane)
+        self.intake.add_call(call, lane)
         self.emit("hook_started", resource, name, attempt=number)
         self.request_flush()
         return True
@@ -330,7 +327,7 @@ class OperationControl:
         """Have an ``on_abort`` run on *lane*; None: on the event loop."""
         call = HookCall(attempt, Lane.ABORT, self._outbox.put, arguments)
         self.watch.begin(call, self.dispatcher.now())
-        self._intake.add_call(call, lane)
+        self.intake.add_call(call, lane)
         self.request_flush()
 
     # -- the rest
@@ -338,14 +335,14 @@ class OperationControl:
     def _admit(self, hook: int) -> None:
         if not self.schedule.begin(hook):
             self.schedule.withdraw(hook)
-            self._intake.leave(hook)
+            self.intake.leave(hook)
             return
         ref = self._refs[hook] = HookActor.start_on(self.dispatcher, self, hook)
         ref.tell(RUN_HOOK)
 
     def _retire(self, hook: int) -> None:
         if self._refs.pop(hook, None) is not None:
-            self._intake.leave(hook)
+            self.intake.leave(hook)
 
     def _tell(self, hook: int, message: Any) -> None:
         """Tell *hook*'s actor; one that died has failed its hook already."""

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors import ThreadDispatcher, current_dispatcher
 from karbor_actors.errors import DispatcherClosedError, KarborError, ServiceClosedError
+from karbor_actors.limits import Caps
 from karbor_actors.model import RetryPolicy
 from karbor_actors.operations.conflicts import LockRequest, LockTable
 from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.handle import OperationHandle
+from karbor_actors.operations.intake import Intake, new_admission
 from karbor_actors.operations.messages import LOOK_AT_OUTBOX, Begin, LocksGranted
 from karbor_actors.operations.outbox import Outbox
 from karbor_actors.operations.pending import PendingAborts
@@ -53,6 +55,10 @@ class _Late:
         """It is never asynchronous."""
         raise NotImplementedError
 
+    def refuse(self, why: str) -> None:
+        """Nor given up, so that there is always a worker."""
+        raise NotImplementedError
+
 
 class Engine:
     """Runs operations: one control thread, workers by lane, one event loop.
@@ -60,6 +66,7 @@ class Engine:
     Args:
         workers: Threads in each lane.
         abort_grace: Seconds that an abort waits for its descendants at most.
+        caps: How many hooks of a kind run at once.
         dispatcher: Where the actors run; one control thread by default.
         runners: Where bodies run; threads by default.
         events: Where done callbacks run; one thread by default.
@@ -70,6 +77,7 @@ class Engine:
         workers: int,
         *,
         abort_grace: float = ABORT_GRACE,
+        caps: Caps | None = None,
         dispatcher: Dispatcher | None = None,
         runners: Runners | None = None,
         events: Dispatcher | None = None,
@@ -78,6 +86,8 @@ class Engine:
         self.dispatcher: Dispatcher = dispatcher or ThreadDispatcher(name="karbor-control")
         self.runners = runners or Runners(workers)
         self._events: Dispatcher = events or ThreadDispatcher(name="karbor-events")
+        self._caps = caps or Caps()
+        self._admission = new_admission(workers, self._caps)
         self._locks = LockTable()
         self._waiting: dict[str, ActorRef[Any]] = {}
         self._lock = threading.Lock()
@@ -123,6 +133,8 @@ class Engine:
     def end(self, handle: OperationHandle, verb: Verb, control: OperationControl | None) -> None:
         """Give back what an operation had, and forget it but for what it left to be undone."""
         late = () if control is None else control.overtime.late
+        if control is not None:
+            control.intake.close(self.dispatcher.now())
         self.release(handle.id)
         self.pending.note(handle.id, verb.pending_keys, late)
         self.runners.submit(Lane.PLAN, [Tidying(verb)])
@@ -178,13 +190,14 @@ class Engine:
         control = OperationControl(
             run,
             self.dispatcher,
-            self.runners,
+            Intake(
+                run.planned, self.runners, self._admission, self._caps, run.paths, request_flush
+            ),
             Outbox(wake),
             request_flush=request_flush,
             emit=handle.emitter(run.planned.graph),
             retry=_retry_policy(run.planned, provider.retry),
             limits=provider.limits_of,
-            workers=self.workers,
         )
         control.overtime.late.update(self.pending.late(handle.id))
         return control

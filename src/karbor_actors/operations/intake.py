@@ -1,94 +1,208 @@
-"""Which ready hooks of one operation get in, and the calls that a turn hands to the workers.
-
-Each lane has a queue and a window of its own, so that long mains do not keep a thaw waiting,
-and so that intents are recorded only for hooks that are about to run.
-"""
+"""The ready hooks of one operation on their way in, and the calls that a turn hands to workers."""
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from karbor_actors.operations.admission import HOOK_BITS, Admission, Line
 from karbor_actors.operations.hooks import ASYNC
 from karbor_actors.operations.runner import Lane
-from karbor_actors.schedule import HOOKS_PER_RESOURCE, MAIN
+from karbor_actors.schedule import (
+    HOOKS_PER_RESOURCE,
+    MAIN,
+    PREPARE_BEGIN,
+    PREPARE_FINISH,
+    hook_name,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable
 
+    from karbor_actors.limits import Caps
     from karbor_actors.operations.call import HookCall
+    from karbor_actors.operations.paths import PathsAhead
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.runner import Runners
 
 WINDOW = 1024
-"""Plain hooks of one lane that are in at once, when no resource has an abort."""
+"""Hooks of one lane that are in at once at most."""
+_KIND_BITS = 2
+_LONGEST = (1 << 32) - 1
+
+
+def new_admission(workers: int, caps: Caps) -> Admission:
+    """Return what lets the hooks of all operations in.
+
+    Args:
+        workers: Threads per lane.
+        caps: What the host allows.
+    """
+    admission = Admission()
+    admission.set_window(Lane.PREPARE, workers, WINDOW)
+    admission.set_window(Lane.MAIN, 2 * workers, WINDOW)
+    for phase in (Lane.PREPARE, Lane.MAIN):
+        for resource_type, limit in caps.types.items():
+            admission.set_cap(("type", resource_type, phase), limit)
+        for group, limit in caps.groups.items():
+            admission.set_cap(("group", group, phase), limit)
+    for hook, limit in caps.hooks.items():
+        admission.set_cap(("hook", hook), limit)
+    return admission
+
+
+class _Way(NamedTuple):
+    """How a hook goes in."""
+
+    lane: Lane | None
+    """None: the event loop, which takes thousands."""
+    phase: Lane
+    """What caps count it as."""
+    is_held: bool
+    """Whether its resource is held already: it waits for caps only, and goes before others."""
+
+
+_LOOP_PREPARE, _LOOP_MAIN = _Way(None, Lane.PREPARE, False), _Way(None, Lane.MAIN, False)
+_PREPARE, _HELD = _Way(Lane.PREPARE, Lane.PREPARE, False), _Way(Lane.PREPARE, Lane.PREPARE, True)
+_MAIN = _Way(Lane.MAIN, Lane.MAIN, False)
 
 
 class Intake:
-    """The queues of one operation. The control thread only.
+    """One operation's lines of ready hooks. The control thread only.
 
     Args:
         planned: The operation.
         runners: Where calls go.
-        workers: Threads per lane; twice as many hooks are in where an abort could be needed.
+        admission: Lets hooks in.
+        caps: What the admission knows caps of.
+        paths: What lies ahead of each resource; None where nothing depends on anything.
+        wake: Called when hooks got in through another operation's turn.
     """
 
-    def __init__(self, planned: PlannedOperation, runners: Runners, workers: int) -> None:
-        self._kinds, self._runners = planned.hook_kinds, runners
-        self._window = 2 * workers if any(planned.abort_kinds) else WINDOW
-        lanes: tuple[Lane | None, ...] = (Lane.PREPARE, Lane.MAIN, None)
-        self._ready: dict[Lane | None, deque[int]] = {lane: deque() for lane in lanes}
-        """By lane; None: the event loop, which takes thousands."""
-        self._inside = dict.fromkeys(lanes, 0)
-        self._calls: dict[Lane | None, list[HookCall]] = {}
+    def __init__(
+        self,
+        planned: PlannedOperation,
+        runners: Runners,
+        admission: Admission,
+        caps: Caps,
+        paths: PathsAhead | None,
+        wake: Callable[[], None],
+    ) -> None:
+        self._planned, self._kinds, self._runners = planned, planned.hook_kinds, runners
+        self._admission, self._caps, self._paths, self._wake = admission, caps, paths, wake
+        self._lines: dict[Hashable, Line] = {}
+        self._is_admitting = False
+        self._calls: dict[tuple[Lane | None, bool], list[HookCall]] = {}
 
     @property
     def is_empty(self) -> bool:
         """Whether no hook waits to get in."""
-        return not any(self._ready.values())
+        return not any(line.waiting or line.granted for line in self._lines.values())
 
     def lane(self, hook: int) -> Lane | None:
         """Return whose workers run *hook*; None means the event loop."""
-        if self._kinds[hook] == ASYNC:
-            return None
-        return Lane.PREPARE if hook % HOOKS_PER_RESOURCE < MAIN else Lane.MAIN
+        return self._way(hook).lane
 
     def add(self, hooks: Iterable[int]) -> None:
         """Queue hooks that may run."""
+        paths = self._paths
         for hook in hooks:
-            self._ready[self.lane(hook)].append(hook)
+            kind = hook % HOOKS_PER_RESOURCE
+            # The later of two hooks first: what is nearly done is done, and gives up what it has.
+            entry = (HOOKS_PER_RESOURCE - 1 - kind) << HOOK_BITS | hook
+            if paths is not None:
+                ahead = paths.from_begin if kind == PREPARE_BEGIN else paths.from_finish
+                longest = ahead[hook // HOOKS_PER_RESOURCE]
+                entry |= (_LONGEST - longest) << (HOOK_BITS + _KIND_BITS)
+            self._admission.add(self._line(hook), entry)
 
-    def admit(self) -> Iterator[int]:
-        """Yield the hooks that get in now."""
-        for lane, ready in self._ready.items():
-            while ready and (lane is None or self._inside[lane] < self._window):
-                self._inside[lane] += 1
-                yield ready.popleft()
+    def admit(self, now: float) -> list[int]:
+        """Return the hooks that get in, at *now* in seconds."""
+        self._is_admitting = True
+        self._admission.pump(now)
+        self._is_admitting = False
+        admitted: list[int] = []
+        for line in self._lines.values():
+            if line.granted:
+                admitted += line.granted
+                line.granted = []
+        return admitted
 
     def leave(self, hook: int) -> None:
-        """Make room for another hook in the lane of *hook*, which was in."""
-        self._inside[self.lane(hook)] -= 1
+        """Make room for another hook: *hook*, which was in, has ended."""
+        self._admission.leave(self._line(hook))
 
     def clear(self) -> list[int]:
         """Turn all that waits away; return it."""
-        waiting = [hook for ready in self._ready.values() for hook in ready]
-        for ready in self._ready.values():
-            ready.clear()
-        return waiting
+        return [hook for line in self._lines.values() for hook in self._admission.clear(line)]
+
+    def close(self, now: float) -> None:
+        """Give all places back, at *now* in seconds: the operation has ended, however."""
+        for line in self._lines.values():
+            self._admission.remove(line)
+        self._lines = {}
+        self._admission.pump(now)
 
     def add_call(self, call: HookCall, lane: Lane | None) -> None:
         """Gather *call* for the workers of *lane*; None: for the event loop."""
-        self._calls.setdefault(lane, []).append(call)
+        hook = call.attempt.hook_number
+        is_first = hook >= 0 and self._way(hook).is_held
+        self._calls.setdefault((lane, is_first), []).append(call)
 
     def hand_on(self) -> None:
         """Give the calls that were gathered to the workers."""
         gathered, self._calls = self._calls, {}
-        for lane, calls in gathered.items():
+        for (lane, is_first), calls in gathered.items():
             if lane is None:
                 self._runners.submit_async(calls)
             else:
-                self._runners.submit(lane, calls)
+                self._runners.submit(lane, calls, first=is_first)
 
     def abandon(self, call: HookCall) -> None:
         """Give up *call*, wherever it runs."""
         self._runners.abandon(call.lane, call)
+
+    def _way(self, hook: int) -> _Way:
+        kind = hook % HOOKS_PER_RESOURCE
+        if self._kinds[hook] == ASYNC:
+            return _LOOP_PREPARE if kind < MAIN else _LOOP_MAIN
+        if kind >= MAIN:
+            return _MAIN
+        return _HELD if kind == PREPARE_FINISH and self._kinds[hook - 1] else _PREPARE
+
+    def _line(self, hook: int) -> Line:
+        way = self._way(hook)
+        if not self._caps:
+            return self._lines.get(way) or self._new_line(way, way, ())
+        resource = hook // HOOKS_PER_RESOURCE
+        resource_type, name = self._planned.graph.nodes[resource].type, str(hook_name(hook))
+        groups = _groups(self._planned.operations[resource])
+        known = (way, resource_type, name, groups)
+        return self._lines.get(known) or self._new_line(
+            known,
+            way,
+            (
+                *(
+                    (("type", resource_type, way.phase),)
+                    if resource_type in self._caps.types
+                    else ()
+                ),
+                *((("hook", name),) if name in self._caps.hooks else ()),
+                *(("group", group, way.phase) for group in groups if group in self._caps.groups),
+            ),
+        )
+
+    def _new_line(self, known: Hashable, way: _Way, caps: tuple[Hashable, ...]) -> Line:
+        has_window = way.lane is not None and not way.is_held
+        keys = (way.lane, *caps) if has_window else caps
+        line = self._lines[known] = Line(keys, self._granted, is_urgent=way.is_held)
+        return line
+
+    def _granted(self) -> None:
+        if not self._is_admitting:
+            self._wake()
+
+
+def _groups(operation: object) -> tuple[str, ...]:
+    """Return the named groups that an Operation's hooks count against."""
+    groups = getattr(operation, "cap_groups", ())
+    return (groups,) if isinstance(groups, str) else tuple(dict.fromkeys(groups))

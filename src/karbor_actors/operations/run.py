@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from karbor_actors.model import HookName, OperationType
     from karbor_actors.operations.context import Attempt
     from karbor_actors.operations.memory import ArtifactRecord, Changes
+    from karbor_actors.operations.paths import PathsAhead
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.recovery import Recovered, Verdict
 
@@ -60,6 +61,8 @@ class OperationRun:
     """The verb's own keyword arguments for an attempt's hook."""
     engine_main: Callable[[Attempt], None] | None = None
     """What the engine itself does in each resource's main hook, before the plugin."""
+    paths: PathsAhead | None = None
+    """How long the way ahead of each resource is; None where nothing depends on anything."""
     find_previous: Callable[[ResourceKey], Checkpoint | None] = field(default=lambda _: None)
     recovered: Recovered | None = None
     """What an earlier process had done of it."""

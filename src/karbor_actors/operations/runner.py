@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
 
+MAX_ABANDONED = 4
+"""Times the workers of a lane: so many threads may run calls that were given up."""
+
+
 class Lane(StrEnum):
     """Which workers a call runs on."""
 
@@ -39,12 +43,15 @@ class Call(Protocol):
     def run_async(self) -> Coroutine[Any, Any, None]:
         """Run on the event loop; must not raise."""
 
+    def refuse(self, why: str) -> None:
+        """Report that it will not run; must not raise."""
+
 
 class HookRunner(Protocol):
     """Runs calls somewhere else than on the caller's thread."""
 
-    def submit(self, calls: Sequence[Call]) -> None:
-        """Queue *calls*, in order; never blocks on them. Any thread."""
+    def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
+        """Queue *calls*, in order, with *first* before all others; never blocks. Any thread."""
 
     def abandon(self, call: Call) -> None:
         """Give up *call*, which takes too long: nobody waits for it, others get its place."""
@@ -61,10 +68,19 @@ class ThreadRunner:
 
     Idle threads sleep without waking. A worker that takes a call while others wait wakes
     the next worker, so that a burst of short calls does not wake all of them.
+
+    A call that was given up keeps its thread until it returns, and another thread takes its
+    place; once there are too many of those, new calls are refused until some return.
+
+    Args:
+        workers: Threads that take calls.
+        name: What the threads' names begin with.
+        max_abandoned: Threads of calls that were given up, at most.
     """
 
-    def __init__(self, workers: int, name: str) -> None:
+    def __init__(self, workers: int, name: str, max_abandoned: int | None = None) -> None:
         self._workers, self._name = workers, name
+        self._max_abandoned = MAX_ABANDONED * workers if max_abandoned is None else max_abandoned
         self._queue: deque[Call] = deque()
         self._lock = threading.Lock()
         self._ready = threading.Condition(self._lock)
@@ -75,11 +91,16 @@ class ThreadRunner:
         self._idle = 0
         self._closed = False
 
-    def submit(self, calls: Sequence[Call]) -> None:
-        """Queue *calls*, in order. Any thread."""
+    def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
+        """Queue *calls*, in order, with *first* before all others. Any thread."""
         with self._lock:
-            self._queue.extend(calls)
+            if first:
+                self._queue.extendleft(reversed(calls))
+            else:
+                self._queue.extend(calls)
             self._wake_one()
+            refused = self._refused()
+        self._refuse(refused)
 
     @property
     def abandoned(self) -> int:
@@ -93,11 +114,27 @@ class ThreadRunner:
                 if running is call:
                     self._threads.remove(thread)
                     self._abandoned.add(thread)
-                    if self._queue:
-                        self._wake_one()
-                    return
-            if call in self._queue:
-                self._queue.remove(call)
+                    break
+            else:
+                if call in self._queue:
+                    self._queue.remove(call)
+            refused = self._refused()
+            if self._queue:
+                self._wake_one()
+        self._refuse(refused)
+
+    def _refused(self) -> list[Call]:
+        """Take all that is queued out, if too many calls have not returned; under the lock."""
+        if len(self._abandoned) < self._max_abandoned:
+            return []
+        refused = list(self._queue)
+        self._queue.clear()
+        return refused
+
+    def _refuse(self, calls: list[Call]) -> None:
+        why = f"no worker is left: {self._max_abandoned} hooks that were given up have not returned"
+        for call in calls:
+            call.refuse(why)
 
     def close(self) -> None:
         """Run what is queued, then end the workers; blocks until they have ended."""
@@ -151,7 +188,7 @@ class LoopRunner:
         self._thread: threading.Thread | None = None
         self._tasks: dict[Call, asyncio.Task[None]] = {}
 
-    def submit(self, calls: Sequence[Call]) -> None:
+    def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
         """Start *calls* as tasks, in order. Any thread."""
         with self._lock:
             if self._loop is None:
@@ -219,15 +256,20 @@ class Runners:
     PLANNERS = 4
 
     def __init__(self, workers: int, name: str = "karbor") -> None:
-        self._lanes: dict[Lane, HookRunner] = {
+        self._lanes: dict[Lane, ThreadRunner] = {
             lane: ThreadRunner(self.PLANNERS if lane is Lane.PLAN else workers, f"{name}-{lane}")
             for lane in Lane
         }
         self._loop: HookRunner = LoopRunner(f"{name}-loop")
 
-    def submit(self, lane: Lane, calls: Sequence[Call]) -> None:
-        """Queue *calls* on the workers of *lane*."""
-        self._lanes[lane].submit(calls)
+    @property
+    def abandoned(self) -> int:
+        """How many threads run calls that were given up and have not returned."""
+        return sum(runner.abandoned for runner in self._lanes.values())
+
+    def submit(self, lane: Lane, calls: Sequence[Call], *, first: bool = False) -> None:
+        """Queue *calls* on the workers of *lane*, with *first* before all others."""
+        self._lanes[lane].submit(calls, first=first)
 
     def submit_async(self, calls: Sequence[Call]) -> None:
         """Start *calls* on the event loop."""

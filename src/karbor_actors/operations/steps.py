@@ -63,6 +63,10 @@ class Step:
         """Steps are never asynchronous."""
         raise NotImplementedError
 
+    def refuse(self, why: str) -> None:
+        """Nor given up, so that there is always a worker."""
+        raise NotImplementedError
+
 
 class Tidying:
     """Drops what an ended operation leaves, as a call for a worker."""
@@ -79,6 +83,10 @@ class Tidying:
 
     async def run_async(self) -> None:
         """Steps are never asynchronous."""
+        raise NotImplementedError
+
+    def refuse(self, why: str) -> None:
+        """Nor given up, so that there is always a worker."""
         raise NotImplementedError
 
 

@@ -22,6 +22,7 @@ from karbor_actors.model import (
     ResourceStatus,
 )
 from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock
+from karbor_actors.operations.paths import paths_ahead
 from karbor_actors.operations.planning import PlannedOperation, hook_kinds_of, plan_operations
 from karbor_actors.operations.recovery import GRAPH, RECOVERIES, VERSIONS, Verdict, decide
 from karbor_actors.operations.run import OperationRun
@@ -298,6 +299,7 @@ class Verb(abc.ABC):
             recovered=found,
             verdict=self.verdict(planned),
             is_writable=self.is_writer,
+            paths=paths_ahead(planned.graph),
         )
 
     def _conditions(self, planned: PlannedOperation) -> dict[str, Any]:

@@ -84,9 +84,12 @@ class SimulatedRunners(Runners):
         self._busy = dict.fromkeys(Lane, 0)
         self._jobs: list[_Job] = []
 
-    def submit(self, lane: Lane, calls: Sequence[Call]) -> None:
+    def submit(self, lane: Lane, calls: Sequence[Call], *, first: bool = False) -> None:
         """See Runners."""
-        self._queues[lane].extend(calls)
+        if first:
+            self._queues[lane].extendleft(reversed(calls))
+        else:
+            self._queues[lane].extend(calls)
         self._fill(lane)
 
     def submit_async(self, calls: Sequence[Call]) -> None:

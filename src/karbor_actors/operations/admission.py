@@ -1,0 +1,227 @@
+"""Which ready hooks get in, over all operations: caps, windows, fairness. Pure: a table.
+
+Ready hooks wait in *lines*: those of one operation that count against the same keys (a lane, a
+capped type, a capped group) stand in one line. A hook gets in when each of its keys has room;
+it takes all of them at once or none, so that none waits while it holds one: no deadlock. Lines
+take turns, one hook each, so that operations share what is scarce; within a line the hook with
+the longest path ahead is first. A line whose turn it is although a key is full is parked there,
+and the first one parked goes when a place is given back; one that has been turned away too often
+has the places that it needs kept free: no starvation.
+
+A lane's *window* is how many hooks are in at once, running or queued at a worker: as many as left
+in a quarter of a second, so that short hooks come in large batches, and long ones do not queue up
+before those of another operation.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+_WINDOW_SECONDS = 0.25
+_MEASURED = 0.05
+"""Seconds over which a window's throughput is measured at the least."""
+_PATIENCE = 16
+"""How often a line is turned away before places are kept for it."""
+HOOK_BITS = 32
+"""An entry's low bits are the hook; what is above them orders a line, smallest first."""
+_HOOK = (1 << HOOK_BITS) - 1
+
+
+@dataclass(slots=True)
+class _Key:
+    """What hooks count against."""
+
+    limit: int
+    inside: int = 0
+    floor: int = 0
+    """The smallest limit of a window; 0: the limit is fixed."""
+    ceiling: int = 0
+    left: int = 0
+    """Hooks that left since the window was last measured."""
+    measured_at: float = 0.0
+
+
+class Line:
+    """The ready hooks of one operation that count against the same keys.
+
+    Args:
+        keys: The keys, each of which has a limit.
+        wake: Called when hooks got in; they are in :attr:`granted`.
+        is_urgent: Whether its hooks go before those of other lines.
+    """
+
+    __slots__ = (
+        "granted",
+        "inside",
+        "is_queued",
+        "is_urgent",
+        "keys",
+        "refused",
+        "waiting",
+        "wake",
+    )
+
+    def __init__(
+        self, keys: tuple[Hashable, ...], wake: Callable[[], None], *, is_urgent: bool = False
+    ) -> None:
+        self.keys, self.wake, self.is_urgent = keys, wake, is_urgent
+        self.waiting: list[int] = []
+        """A heap of entries."""
+        self.granted: list[int] = []
+        """Hooks that are in and not taken yet."""
+        self.inside = 0
+        """How many are in, taken or not."""
+        self.is_queued = False
+        """Whether it has its turn to come, or is parked."""
+        self.refused = 0
+
+
+class Admission:
+    """Lets hooks in. The control thread only."""
+
+    def __init__(self) -> None:
+        self._keys: dict[Hashable, _Key] = {}
+        self._windows: list[_Key] = []
+        self._parked: dict[Hashable, deque[Line]] = {}
+        self._turns: deque[Line] = deque()
+        self._urgent: deque[Line] = deque()
+        self._favoured: Line | None = None
+        """The line for which places are kept."""
+
+    def set_cap(self, key: Hashable, limit: int) -> None:
+        """Let at most *limit* hooks with *key* in at once."""
+        self._keys[key] = _Key(limit)
+        self._parked[key] = deque()
+
+    def set_window(self, key: Hashable, floor: int, ceiling: int) -> None:
+        """Let as many hooks with *key* in as leave in a short while, between the two bounds."""
+        self.set_cap(key, floor)
+        window = self._keys[key]
+        window.floor, window.ceiling = floor, max(floor, ceiling)
+        self._windows.append(window)
+
+    def add(self, line: Line, entry: int) -> None:
+        """Have the hook in *entry* wait in *line*."""
+        heappush(line.waiting, entry)
+        if not line.is_queued:
+            self._queue(line)
+
+    def pump(self, now: float) -> None:
+        """Let in what there is room for, at *now* in seconds, and wake whose it is."""
+        for window in self._windows:
+            if window.left and now - window.measured_at >= _MEASURED:
+                _adjust(window, now)
+        woken: dict[int, Line] = {}
+        while turns := self._urgent or self._turns:
+            line = turns.popleft()
+            line.is_queued = False
+            full = self._full(line) if line.waiting else None
+            if full is not None:
+                self._park(line, full)
+            elif line.waiting:
+                self._grant(line)
+                woken[id(line)] = line
+                if line.waiting:
+                    self._queue(line)
+        for line in woken.values():
+            line.wake()
+
+    def leave(self, line: Line, count: int = 1) -> None:
+        """Give the places of *count* hooks of *line* back; :meth:`pump` lets others in."""
+        line.inside -= count
+        for key in line.keys:
+            found = self._keys[key]
+            found.inside -= count
+            found.left += count
+            self._unpark(key)
+
+    def clear(self, line: Line) -> list[int]:
+        """Turn all that waits in *line*, or is in and not taken, away; return it."""
+        granted, line.granted = line.granted, []
+        waiting, line.waiting = line.waiting, []
+        if granted:
+            self.leave(line, len(granted))
+        if line is self._favoured:
+            self._favour(None)
+        return granted + [entry & _HOOK for entry in sorted(waiting)]
+
+    def remove(self, line: Line) -> None:
+        """Forget *line* and give all its places back: its operation has ended."""
+        self.clear(line)
+        self.leave(line, line.inside)
+
+    def _grant(self, line: Line) -> None:
+        for key in line.keys:
+            self._keys[key].inside += 1
+        line.inside += 1
+        line.refused = 0
+        line.granted.append(heappop(line.waiting) & _HOOK)
+        if line is self._favoured:
+            self._favour(None)
+
+    def _full(self, line: Line) -> Hashable | None:
+        """Return a key of *line* that has no room for it, or None."""
+        favoured = self._favoured
+        kept = favoured.keys if favoured is not None and favoured is not line else ()
+        for key in line.keys:
+            found = self._keys[key]
+            if found.inside >= found.limit or (key in kept and not line.is_urgent):
+                return key
+        return None
+
+    def _queue(self, line: Line) -> None:
+        line.is_queued = True
+        (self._urgent if line.is_urgent else self._turns).append(line)
+
+    def _park(self, line: Line, full: Hashable) -> None:
+        line.is_queued = True
+        line.refused += 1
+        if line.is_urgent:
+            self._parked[full].appendleft(line)
+        else:
+            self._parked[full].append(line)
+        if line.refused > _PATIENCE and self._favoured is None and len(line.keys) > 1:
+            self._favour(line)
+        if line is not self._favoured:
+            for key in line.keys:  # it does not take what it was unparked for: others may
+                if key != full:
+                    self._unpark(key)
+
+    def _unpark(self, key: Hashable) -> None:
+        """Give the first line that is parked at *key* its turn, if there is room; or the favoured."""
+        favoured, parked, found = self._favoured, self._parked[key], self._keys[key]
+        if favoured is not None and key in favoured.keys:
+            if self._full(favoured) is None:
+                for other in favoured.keys:
+                    if favoured in self._parked[other]:
+                        self._parked[other].remove(favoured)
+                        self._queue(favoured)
+            return
+        room = found.limit - found.inside
+        while parked and room > 0:
+            line = parked.popleft()
+            line.is_queued = False
+            if line.waiting:
+                self._queue(line)
+                room -= 1
+
+    def _favour(self, line: Line | None) -> None:
+        """Keep places for *line*, or, with None, for nobody any more."""
+        before, self._favoured = self._favoured, line
+        if line is None and before is not None:
+            for key in before.keys:
+                self._unpark(key)
+
+
+def _adjust(window: _Key, now: float) -> None:
+    """Fit a window to how fast hooks leave it."""
+    throughput = window.left / (now - window.measured_at)
+    wanted = int(throughput * _WINDOW_SECONDS)
+    window.limit = min(max(wanted, window.floor), window.ceiling)
+    window.left, window.measured_at = 0, now

@@ -1,0 +1,303 @@
+"""Admission: caps are kept, everybody gets in, lines take turns; the pure table and the engine."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import DEADLINE
+from karbor_actors import Caps, OperationError, ProtectionService, RetryPolicy, TimeLimits
+from karbor_actors.graph import ResourceGraph, build_graph
+from karbor_actors.operations.admission import Admission, Line
+from karbor_actors.operations.paths import paths_ahead
+from kit import RecordingProtection, plan, provider, thing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from karbor_actors import Resource
+
+KEYS = "abc"
+
+
+def nobody() -> None:
+    pass
+
+
+@given(
+    caps=st.fixed_dictionaries({key: st.integers(1, 3) for key in KEYS}),
+    lines=st.lists(
+        st.tuples(st.sets(st.sampled_from(KEYS)), st.integers(1, 8), st.booleans()),
+        min_size=1,
+        max_size=6,
+    ),
+    order=st.randoms(use_true_random=False),
+)
+def test_no_cap_is_exceeded_and_every_hook_gets_in(caps, lines, order):
+    admission = Admission()
+    for key, cap in caps.items():
+        admission.set_cap(key, cap)
+    made = [Line(tuple(sorted(keys)), nobody, is_urgent=urgent) for keys, _, urgent in lines]
+    for line, (_, count, _) in zip(made, lines, strict=True):
+        for hook in range(count):
+            admission.add(line, hook)
+    left = sum(count for _, count, _ in lines)
+    running: list[Line] = []
+    while left:
+        admission.pump(0.0)
+        for line in made:
+            running += [line] * len(line.granted)
+            line.granted = []
+        used = Counter(key for line in running for key in line.keys)
+        assert all(used[key] <= caps[key] for key in KEYS)
+        assert running, "hooks wait although nothing is in"
+        line = running.pop(order.randrange(len(running)))
+        admission.leave(line)
+        left -= 1
+    assert not any(line.waiting for line in made)
+
+
+def test_lines_take_turns():
+    admission = Admission()
+    admission.set_cap("key", 1)
+    lines = [Line(("key",), nobody) for _ in range(3)]
+    for line in lines:
+        for hook in range(4):
+            admission.add(line, hook)
+    order = []
+    for _ in range(12):
+        admission.pump(0.0)
+        (line,) = [line for line in lines if line.granted]
+        order.append(lines.index(line))
+        line.granted = []
+        admission.leave(line)
+
+    assert order == [0, 1, 2] * 4
+
+
+def test_a_line_that_needs_two_keys_is_not_starved_by_those_that_need_one():
+    admission = Admission()
+    admission.set_cap("a", 1)
+    admission.set_cap("b", 1)
+    both = Line(("a", "b"), nobody)
+    singles = [Line(("a",), nobody), Line(("b",), nobody)]
+    running: list[Line] = []
+
+    def pump() -> None:
+        for line in singles:  # those who want one never stop
+            admission.add(line, 0)
+        admission.pump(0.0)
+        for line in (both, *singles):
+            running.extend([line] * len(line.granted))
+            line.granted = []
+
+    pump()
+    admission.add(both, 0)
+    for _ in range(200):
+        # Never are both free at once, as long as others are let in.
+        admission.leave(running.pop(0))
+        pump()
+        if both in running:
+            break
+    assert both in running
+
+
+def test_what_was_in_of_an_ended_operation_makes_room_for_others():
+    admission = Admission()
+    admission.set_cap("key", 2)
+    woken: list[str] = []
+    first = Line(("key",), lambda: woken.append("first"))
+    other = Line(("key",), lambda: woken.append("other"))
+    for hook in range(3):
+        admission.add(first, hook)
+    admission.pump(0.0)
+    first.granted = [1]  # one was taken
+    admission.add(other, 7)
+    admission.pump(0.0)
+    assert woken == ["first"]
+
+    admission.remove(first)
+    admission.pump(0.0)
+    assert woken == ["first", "other"]
+    assert other.granted == [7]
+
+
+def test_a_window_fits_itself_to_how_fast_hooks_leave():
+    admission = Admission()
+    admission.set_window("lane", 4, 64)
+    line = Line(("lane",), nobody)
+    for hook in range(10_000):
+        admission.add(line, hook)
+
+    def inside_after(seconds: float, left: int) -> int:
+        nonlocal now
+        now += seconds
+        admission.leave(line, left)
+        admission.pump(now)
+        return line.inside
+
+    now = 0.0
+    admission.pump(now)
+    assert line.inside == 4
+    assert inside_after(0.1, 4) == 10, "40 in a second are 10 in a quarter of one"
+    assert inside_after(0.1, 10) == 25
+    assert inside_after(0.1, 25) == 62
+    assert inside_after(0.1, 62) == 64, "never more than the ceiling"
+    assert inside_after(10.0, 60) == 4, "nor fewer than the floor"
+
+
+def graph(children: dict[str, list[str]]) -> ResourceGraph:
+    names = dict.fromkeys([*children, *(name for found in children.values() for name in found)])
+    resources = {name: thing(name) for name in names}
+    return build_graph(
+        [resources[name] for name in children],
+        lambda resource: [resources[name] for name in children.get(resource.id, [])],
+    )
+
+
+def test_the_longest_way_ahead_is_counted_in_resources():
+    built = graph({"root": ["short", "long"], "long": ["leaf"]})
+    found = paths_ahead(built)
+    assert found is not None
+    ahead = {r.id: (found.from_begin[n], found.from_finish[n]) for n, r in enumerate(built.nodes)}
+
+    assert ahead == {"root": (5, 1), "short": (2, 2), "long": (4, 2), "leaf": (3, 3)}
+    assert paths_ahead(graph({"alone": [], "too": []})) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"types": {"T": 0}}, "positive int"),
+        ({"groups": {"array": 1.5}}, "positive int"),
+        ({"hooks": {"on_main": True}}, "positive int"),
+        ({"hooks": {"on_abort": 1}}, "no hook 'on_abort'"),
+    ],
+)
+def test_a_cap_that_makes_no_sense_is_refused(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        Caps(**wrong)
+
+
+class Counting:
+    """A behaviour that notes how many hooks run at once."""
+
+    def __init__(self, hook: str) -> None:
+        self.hook, self.most, self._now = hook, 0, 0
+        self._lock = threading.Lock()
+
+    def __call__(self, verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook != self.hook:
+            return
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        threading.Event().wait(0.005)
+        with self._lock:
+            self._now -= 1
+
+
+class Grouped(RecordingProtection):
+    def operation(self, verb: str, resource: Resource) -> Any:
+        operation = super().operation(verb, resource)
+        if operation is not None:
+            operation.cap_groups = ("array",)
+        return operation
+
+
+@pytest.mark.parametrize(
+    "caps",
+    [
+        Caps(types={"Test::Thing": 2}),
+        Caps(hooks={"on_main": 2}),
+        Caps(groups={"array": 2, "unused": 1}),
+        Caps(types={"Test::Thing": 3}, hooks={"on_main": 2}, groups={"array": 4}),
+    ],
+)
+def test_a_cap_holds_over_all_operations(tmp_path: Path, journal, caps):
+    behave = Counting("on_main")
+    with ProtectionService(workers=8, caps=caps) as service:
+        for name in ("one", "two"):
+            plugin = Grouped(journal, behave)
+            service.add_provider(provider(tmp_path / name, plugin, name=name))
+        handles = [
+            service.protect(plan(*(f"{name}{n}" for n in range(12)), provider=name))
+            for name in ("one", "two")
+        ]
+        for handle in handles:
+            handle.result(DEADLINE)
+
+    assert behave.most == 2
+    assert len([1 for hook, _ in journal.hooks() if hook == "on_main"]) == 24
+
+
+def test_a_small_operation_does_not_wait_for_a_large_one(tmp_path: Path, journal):
+    release = threading.Event()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if resource.id.startswith("large") and hook == "on_main":
+            release.wait(0.02)
+
+    with ProtectionService(workers=2) as service:
+        plugin = RecordingProtection(journal, behave, hooks=("on_main",))
+        service.add_provider(provider(tmp_path / "bank", plugin))
+        large = service.protect(plan(*(f"large{n}" for n in range(500))))
+        small = service.protect(plan("small"))
+        small.result(DEADLINE)
+        assert not large.wait(0)
+        release.set()
+        large.result(DEADLINE)
+
+
+def test_a_thaw_goes_before_what_others_begin(tmp_path: Path, journal):
+    gate, begun = threading.Event(), threading.Event()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_prepare_begin" and resource.id == "r0":
+            begun.set()
+            assert gate.wait(DEADLINE)
+
+    with ProtectionService(workers=1) as service:
+        service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal, behave)))
+        handle = service.protect(plan(*(f"r{n}" for n in range(8))))
+        assert begun.wait(DEADLINE)
+        gate.set()
+        handle.result(DEADLINE)
+
+    prepares = [entry for entry in journal.hooks() if entry[0].startswith("on_prepare")]
+    waited = prepares.index(("on_prepare_finish", "r0"))
+    assert waited <= 3, f"r0 stayed frozen while {waited - 1} others began: {prepares}"
+
+
+def test_with_too_many_hung_hooks_others_fail_instead_of_waiting(tmp_path: Path, journal):
+    hang = threading.Event()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if resource.id.startswith("hung"):
+            hang.wait(DEADLINE)
+
+    limits = TimeLimits(main=0.05)
+    hung = [f"hung{n}" for n in range(6)]
+    with ProtectionService(workers=1) as service:
+        plugin = RecordingProtection(journal, behave, hooks=("on_main",))
+        bank = provider(
+            tmp_path / "bank", plugin, time_limits=limits, retry={"*": RetryPolicy(attempts=3)}
+        )
+        service.add_provider(bank)
+        with pytest.raises(OperationError) as failed:
+            service.protect(plan(*hung), on_failure="isolate").result(DEADLINE)
+        assert any("no worker is left: 4 hooks" in str(cause) for cause in failed.value.causes)
+        assert service.abandoned_threads == 4
+        with pytest.raises(OperationError, match="no worker is left"):
+            service.protect(plan("well")).result(DEADLINE)
+        hang.set()
+        for _ in range(1000):
+            if service.abandoned_threads == 0:
+                break
+            threading.Event().wait(0.01)
+        service.protect(plan("well")).result(DEADLINE)
