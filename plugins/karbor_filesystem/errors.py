@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from karbor_actors.errors import KarborError
+from karbor_actors.errors import (
+    BlockCorruptError,
+    BlockMissingError,
+    KarborError,
+    ObjectNotFoundError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,6 +111,10 @@ class UnsupportedError(DirectoryError, OSError):
 
 class ManifestError(DirectoryError, ValueError):
     """The list of what a checkpoint holds of a directory is damaged or was forged."""
+
+
+DAMAGED = (ManifestError, BlockCorruptError, BlockMissingError, ObjectNotFoundError)
+"""What reading from a checkpoint raises where it is damaged."""
 
 
 class VerifyError(DirectoryError):

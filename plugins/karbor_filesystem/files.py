@@ -7,9 +7,10 @@ import stat
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.errors import describe_cause
 from karbor_filesystem.descent import open_directory
 from karbor_filesystem.entries import Kind
-from karbor_filesystem.errors import ManifestError
+from karbor_filesystem.errors import DAMAGED, ManifestError
 from karbor_filesystem.target import remove_if_there
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from karbor_filesystem.entries import Entry
     from karbor_filesystem.metadata import MetadataSetter
     from karbor_filesystem.patterns import Path
-    from karbor_filesystem.report import Ticker
+    from karbor_filesystem.report import LostFiles, Ticker
     from karbor_filesystem.target import Place
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,6 +41,7 @@ class FileMaker:
         ticker: Told of what is written.
         makes_devices: Whether device nodes are made; else they are reported.
         log: Told of what is left out.
+        lost: Told of files whose data is damaged, which are left out; None: that is an error.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class FileMaker:
         *,
         makes_devices: bool,
         log: Any,
+        lost: LostFiles | None = None,
     ) -> None:
         self._place, self._data, self._setter = place, data, setter
         self._part, self._ticker = part_name, ticker
-        self._makes_devices, self._log = makes_devices, log
+        self._makes_devices, self._log, self._lost = makes_devices, log, lost
         # Where the first name of each file with several names is; None: it was left out.
         self._linked: dict[int, Path | None] = {}
+        self._damaged: set[int] = set()
 
     def enter(self, number: int, entry: Entry) -> bool:
         """Go into a directory that the prepare hook made."""
@@ -76,8 +80,8 @@ class FileMaker:
         Raises:
             TargetError: It cannot be made.
             UnsupportedError: The target cannot hold its metadata.
-            ManifestError: Its data is not what the manifest says.
-            BankError: Its data cannot be read.
+            ManifestError: Its data is not what the manifest says, and may not be left out.
+            BankError: Its data cannot be read; where it is damaged, unless it may be left out.
         """
         with self._place.errors_at(entry.name):
             try:
@@ -85,6 +89,13 @@ class FileMaker:
                 if is_made:
                     directory = self._place.descent.fd
                     os.rename(self._part, entry.name, src_dir_fd=directory, dst_dir_fd=directory)
+            except DAMAGED as error:
+                self._remove_part()
+                if self._lost is None:
+                    raise
+                self._lost.add(self._place.path(entry.name), describe_cause(error))
+                self._damaged.add(number)
+                is_made = False
             except BaseException:
                 self._remove_part()
                 raise
@@ -147,9 +158,11 @@ class FileMaker:
     def _make_link(self, entry: Entry) -> bool:
         path = self._linked.get(entry.ordinal)
         if path is None:
-            self._log.warning(
-                "%s left out, as is what it is a name of", self._place.path(entry.name)
-            )
+            own_path = self._place.path(entry.name)
+            if self._lost is not None and entry.ordinal in self._damaged:
+                self._lost.add(own_path, "it is another name of such a file")
+            else:
+                self._log.warning("%s left out, as is what it is a name of", own_path)
             return False
         *parents, name = path
         source = None

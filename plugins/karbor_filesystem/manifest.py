@@ -105,6 +105,8 @@ class Manifest:
         """How many entries there are."""
         self.bytes = _count(info, "bytes")
         """Bytes of all files, holes included."""
+        self.stored = _count(info, "bytes_stored") if "bytes_stored" in info else None
+        """Bytes of all files without their holes: what a restore reads. None: nobody counted."""
         self.bundled, self.live = _count(info, "bundled"), _count(info, "bundled_live")
         """Bytes of all bundles, and of the files in them."""
 

@@ -19,30 +19,86 @@ if TYPE_CHECKING:
 
     from karbor_actors.plugins import Operation, Schema
 
-_COUNTS = (
-    "files",
-    "directories",
-    "links",
-    "symlinks",
-    "special",
-    "bytes",
-    "bytes_read",
-    "unchanged",
-    "left_to_children",
-    "skipped",
-    "changed",
-    "vanished",
-    "unreadable",
-)
-_PATTERNS = {
-    "type": "list",
-    "schema": {"type": "string", "minlength": 1},
-    "default": [],
+_COUNTS = {
+    "files": "files with contents",
+    "directories": "directories, the protected one included",
+    "links": "further names of files that have several",
+    "symlinks": "symbolic links",
+    "special": "fifos and device nodes",
+    "bytes": "bytes of all files, holes included",
+    "bytes_stored": "bytes of all files without their holes, which a restore reads",
+    "bytes_read": "bytes that were read; the rest was in the checkpoint before",
+    "unchanged": "files that were taken over from the checkpoint before, unread",
+    "left_to_children": "files of databases that are resources of their own",
+    "skipped": "sockets, other file systems, and the bank's own directories: left out",
+    "changed": "files and directories that changed while they were read",
+    "vanished": "files and directories that were gone before they were read",
+    "unreadable": "files and directories that could not be read, and were left out",
 }
+"""What a checkpoint counts, and what each count means."""
 
 
-def _either(first: str, second: str) -> dict[str, Any]:
-    return {"type": "string", "allowed": [first, second], "default": first}
+def _described(description: str, **rules: Any) -> dict[str, Any]:
+    return {**rules, "meta": {"description": description}}
+
+
+def _patterns(description: str) -> dict[str, Any]:
+    inner = {"type": "string", "minlength": 1}
+    return _described(description, type="list", schema=inner, default=[])
+
+
+def _either(description: str, first: str, second: str) -> dict[str, Any]:
+    return _described(description, type="string", allowed=[first, second], default=first)
+
+
+def _switch(description: str) -> dict[str, Any]:
+    return _described(description, type="boolean", default=False)
+
+
+def _if_root(description: str) -> dict[str, Any]:
+    description += "; none: if root restores"
+    return _described(description, type="boolean", nullable=True, default=None)
+
+
+_OPTIONS = {
+    "include": _patterns("patterns of what is saved; none: everything"),
+    "exclude": _patterns("patterns of what is left out"),
+    "one_file_system": _switch("whether to stay out of what is mounted below"),
+    "on_unreadable": _either(
+        "what a file that cannot be read does to the protect", "fail", "report"
+    ),
+    "on_change": _either("what a file that keeps changing does to the protect", "report", "fail"),
+    "atime": _switch("whether access times are saved too"),
+}
+_RESTORE = {
+    "target": _described(
+        "absolute path to restore into; none: where it was",
+        type="string",
+        minlength=1,
+        nullable=True,
+        default=None,
+    ),
+    "overwrite": _switch("whether the target may have something in it"),
+    "restore_owner": _if_root("whether owners are restored"),
+    "restore_devices": _if_root("whether device nodes are made"),
+    "on_unsupported": _either(
+        "what metadata that the target refuses does to the restore", "fail", "report"
+    ),
+    "damaged": _either(
+        "what a file whose data is damaged does: ends the restore, or is left out and named",
+        "fail",
+        "skip",
+    ),
+}
+_SAVED_INFO = {
+    "path": _described("where it was", type="string"),
+    **{name: _described(text, type="integer", min=0) for name, text in _COUNTS.items()},
+    "reports": _described(
+        "the first entries with something to say of: what, path, reason",
+        type="list",
+        schema={"type": "dict"},
+    ),
+}
 
 
 class DirectoryProtectable(ProtectablePlugin):
@@ -92,44 +148,19 @@ class DirectoryProtection(ProtectionPlugin):
     def get_options_schema(cls, resource_type: str) -> Schema:
         """Return the schema of protect's parameters.
 
-        ``include`` and ``exclude`` are lists of patterns (see
-        :mod:`karbor_filesystem.patterns`); ``one_file_system`` stays out of what is mounted
-        below; ``on_unreadable`` and ``on_change`` say whether a file that cannot be read, or
-        keeps changing, ends the protect or is reported; ``atime`` keeps access times too.
+        For patterns see :mod:`karbor_filesystem.patterns`.
         """
-        return {
-            "include": _PATTERNS,
-            "exclude": _PATTERNS,
-            "one_file_system": {"type": "boolean", "default": False},
-            "on_unreadable": _either("fail", "report"),
-            "on_change": _either("report", "fail"),
-            "atime": {"type": "boolean", "default": False},
-        }
+        return _OPTIONS
 
     @classmethod
     def get_restore_schema(cls, resource_type: str) -> Schema:
-        """Return the schema of restore's parameters.
-
-        ``target`` is another absolute path to restore into; ``overwrite`` allows one that is
-        not empty; ``restore_owner`` and ``restore_devices`` are by default what root does;
-        ``on_unsupported`` says whether metadata that the target refuses ends the restore.
-        """
-        return {
-            "target": {"type": "string", "minlength": 1, "nullable": True, "default": None},
-            "overwrite": {"type": "boolean", "default": False},
-            "restore_owner": {"type": "boolean", "nullable": True, "default": None},
-            "restore_devices": {"type": "boolean", "nullable": True, "default": None},
-            "on_unsupported": _either("fail", "report"),
-        }
+        """Return the schema of restore's parameters."""
+        return _RESTORE
 
     @classmethod
     def get_saved_info_schema(cls, resource_type: str) -> Schema:
         """Return the schema of what a checkpoint says of a directory."""
-        return {
-            "path": {"type": "string"},
-            **{name: {"type": "integer", "min": 0} for name in _COUNTS},
-            "reports": {"type": "list", "schema": {"type": "dict"}},
-        }
+        return _SAVED_INFO
 
     @classmethod
     def get_saved_info(cls, metadata_store: Any, resource: Resource) -> Mapping[str, Any] | None:
@@ -138,4 +169,4 @@ class DirectoryProtection(ProtectionPlugin):
             info = metadata_store.get_object(INFO_KEY)
         except ObjectNotFoundError:
             return None
-        return {name: info[name] for name in cls.get_saved_info_schema(resource.type)}
+        return {name: info[name] for name in _SAVED_INFO if name in info}

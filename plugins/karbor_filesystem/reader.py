@@ -72,7 +72,7 @@ class TreeReader:
         # By (device, inode): ordinal, size and mtime, for files with several names.
         self._linked: dict[tuple[int, int], tuple[int, int, int]] = {}
         self._counts = dict.fromkeys(Kind, 0)
-        self._bytes = self._read = self._unchanged = 0
+        self._bytes = self._stored = self._read = self._unchanged = 0
 
     def run(self) -> dict[str, Any]:
         """Write everything and return the counts for the manifest's description.
@@ -118,6 +118,7 @@ class TreeReader:
             "symlinks": counts[Kind.SYMLINK],
             "special": special,
             "bytes": self._bytes,
+            "bytes_stored": self._stored,
             "bytes_read": self._read,
             "bundled": self._data.bundled,
             "bundled_live": self._data.live,
@@ -148,6 +149,7 @@ class TreeReader:
             earlier.is_linked, earlier.atime = entry.is_linked, entry.atime
             self._unchanged += 1
             self._bytes += earlier.size
+            self._stored += earlier.stored
             return earlier
         path = (*self._scanner.descent.path, entry.name)
         try:
@@ -187,6 +189,7 @@ class TreeReader:
         finally:
             os.close(fd)
         self._bytes += entry.size
+        self._stored += entry.stored
         self._read += entry.stored
         return entry
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 KEPT_REPORTS = 1000
 """Reports that are kept with the checkpoint; all are counted and logged."""
+_NAMED = 100
 _TICK_BYTES = 1 << 20
 _TICK_ENTRIES = 256
 
@@ -73,6 +74,34 @@ class Report:
     def full_path(self, path: Path) -> str:
         """Return the absolute path of the entry at *path*."""
         return os.path.join(self._root, *map(os.fsdecode, path))
+
+
+class LostFiles:
+    """Collects the files that a restore leaves out, since their data is damaged.
+
+    Args:
+        log: Where each is reported as a warning.
+    """
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self.count = 0
+        self.first: list[str] = []
+        """The first paths."""
+
+    def add(self, path: str, reason: str) -> None:
+        """Report that the file at *path* is not restored."""
+        self.count += 1
+        self._log.warning("%s is not restored, its data is damaged: %s", show(path), reason)
+        if len(self.first) < _NAMED:
+            self.first.append(path)
+
+    def describe(self) -> str:
+        """Return one sentence that names the first of them."""
+        more = f" and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
+        names = ", ".join(map(show, self.first))
+        files = "1 file is" if self.count == 1 else f"{self.count} files are"
+        return f"{files} not restored, since the data is damaged: {names}{more}"
 
 
 class Ticker:

@@ -9,16 +9,15 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.errors import BlockCorruptError, BlockMissingError, ObjectNotFoundError
 from karbor_actors.plugins import Operation
 from karbor_filesystem.data import DataReader
 from karbor_filesystem.descent import Descent
-from karbor_filesystem.errors import ManifestError, TargetError, show
+from karbor_filesystem.errors import DAMAGED, TargetError, show
 from karbor_filesystem.files import FileMaker
 from karbor_filesystem.manifest import Manifest
 from karbor_filesystem.metadata import MetadataSetter
 from karbor_filesystem.own_bank import bank_places, place_around
-from karbor_filesystem.report import Ticker, reason_of
+from karbor_filesystem.report import LostFiles, Ticker, reason_of
 from karbor_filesystem.target import DirectoryFinisher, DirectoryMaker, Place, Remover, Surveyor
 from karbor_filesystem.walk import FileSystems, follow
 
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
     from karbor_filesystem.entries import Entry
     from karbor_filesystem.own_bank import Places
 
-_DAMAGED = (ManifestError, BlockCorruptError, BlockMissingError, ObjectNotFoundError)
+INCOMPLETE = "incomplete"
+"""What a restore reports of a directory in which files are missing that are damaged."""
 
 
 def target_of(resource: Resource, parameters: dict[str, Any]) -> str:
@@ -102,7 +102,7 @@ def until_damaged(entries: Iterator[Entry], log: Any) -> Iterator[Entry]:
     """
     try:
         yield from entries
-    except _DAMAGED as error:
+    except DAMAGED as error:
         log.warning("what follows in the manifest was never restored: %s", error)
 
 
@@ -110,7 +110,8 @@ class RestoreDirectory(Operation):
     """Makes a tree again.
 
     ``state`` holds ``target``; ``part``, the name of files that are not whole yet; ``made``,
-    the directories down to the target that did not exist; and ``existed``, which entries did.
+    the directories down to the target that did not exist; ``existed``, which entries did; and
+    ``lost``, a sentence about the files that are damaged and were left out.
     """
 
     def on_prepare_begin(
@@ -128,8 +129,8 @@ class RestoreDirectory(Operation):
         if "target" not in state:
             target, bank = target_of(resource, parameters), bank_places(checkpoint)
             made = missing_directories(target)
-            if (place := place_around(target, bank)) is not None:
-                reason = f"it lies in the bank {show(place)}; choose another target"
+            if (own := place_around(target, bank)) is not None:
+                reason = f"it lies in the bank {show(own)}; choose another target"
                 raise TargetError(target, reason)
             existed = b"" if made else self._survey(target, manifest, bank, context, parameters)
             state["part"] = f".karbor-{secrets.token_hex(8)}"
@@ -169,12 +170,15 @@ class RestoreDirectory(Operation):
     ) -> None:
         """Write the files; durable on return.
 
+        With ``damaged="skip"``, those whose data is damaged are left out, and named.
+
         Raises:
             DirectoryError: The target cannot take them.
             BankError: The data cannot be read.
         """
         manifest = Manifest(checkpoint.get_resource_bank_section(resource))
-        ticker = Ticker(context, manifest.bytes)
+        ticker = Ticker(context, manifest.stored)
+        lost = LostFiles(context.log)
         makes_devices = parameters.get("restore_devices")
         with opened_place(context.state["target"]) as (place, file_systems):
             maker = FileMaker(
@@ -185,9 +189,11 @@ class RestoreDirectory(Operation):
                 ticker,
                 makes_devices=os.geteuid() == 0 if makes_devices is None else makes_devices,
                 log=context.log,
+                lost=lost if parameters.get("damaged", "fail") == "skip" else None,
             )
             follow(manifest.entries(), maker, ticker)
             file_systems.sync()
+        context.state["lost"] = lost.describe() if lost.count else ""
 
     def on_complete(
         self, checkpoint: Any, resource: Resource, context: Any, parameters: Any, **kwargs: Any
@@ -202,6 +208,9 @@ class RestoreDirectory(Operation):
             finisher = DirectoryFinisher(place, self._setter(context, parameters))
             follow(manifest.entries(), finisher, Ticker(context))
             file_systems.sync()
+        if lost := context.state.get("lost"):
+            target = context.state["target"]
+            kwargs["restore"].update_resource_status(resource.type, target, INCOMPLETE, lost)
 
     def on_abort(
         self, checkpoint: Any, resource: Resource, context: Any, parameters: Any, **kwargs: Any

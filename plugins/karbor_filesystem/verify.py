@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from karbor_actors.model import Resource
 
 _SHOWN = 10
+_COUNTED = ("files", "bytes", "bytes_stored")
 
 
 class VerifyDirectory(Operation):
@@ -34,13 +35,14 @@ class VerifyDirectory(Operation):
         streams = StreamPages(section)
         ticker = Ticker(context)
         faults: list[str] = []
-        wrong = files = size = 0
+        wrong = files = size = stored = 0
         for entry in manifest.entries():
             ticker.entry()
             if entry.kind is not Kind.FILE:
                 continue
             files += 1
             size += entry.size
+            stored += entry.stored
             stream = streams.find(entry.stream) if entry.stored else None
             if not entry.stored or (stream is not None and fits(entry, stream.size)):
                 continue
@@ -48,9 +50,10 @@ class VerifyDirectory(Operation):
             if len(faults) < _SHOWN:
                 held = "no stream" if stream is None else f"a stream of {stream.size} bytes"
                 faults.append(f"{show(entry.name)} has {held} for its {entry.stored} bytes")
-        for field, counted in (("files", files), ("bytes", size)):
-            if manifest.info.get(field) != counted:
+        claimed = (manifest.info.get("files"), manifest.bytes, manifest.stored)
+        for field, counted, claim in zip(_COUNTED, (files, size, stored), claimed, strict=True):
+            if counted != claim and (field, claim) != ("bytes_stored", None):
                 wrong += 1
-                faults.append(f"it has {counted} {field}, and claims {manifest.info.get(field)}")
+                faults.append(f"it has {counted} {field}, and claims {claim}")
         if faults:
             raise VerifyError(faults, wrong)

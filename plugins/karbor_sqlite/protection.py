@@ -76,13 +76,17 @@ _VERIFY = {
 }
 _SAVED_INFO = {
     "size": {"type": "integer", "meta": {"description": "bytes"}},
-    "page_count": {"type": "integer"},
+    "page_count": {"type": "integer", "meta": {"description": "pages of the copy"}},
     "page_size": {"type": "integer", "meta": {"description": "bytes"}},
     "schema_version": {"type": "integer", "meta": {"description": "grows with each change"}},
     "user_version": {"type": "integer", "meta": {"description": "the application's own"}},
-    "application_id": {"type": "integer"},
-    "encoding": {"type": "string"},
-    "journal_mode": {"type": "string", "allowed": ["wal", "delete"]},
+    "application_id": {"type": "integer", "meta": {"description": "the application's own, too"}},
+    "encoding": {"type": "string", "meta": {"description": "of its texts"}},
+    "journal_mode": {
+        "type": "string",
+        "allowed": ["wal", "delete"],
+        "meta": {"description": "whether it had a write-ahead log"},
+    },
 }
 
 

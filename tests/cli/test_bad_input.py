@@ -265,6 +265,21 @@ def test_a_corrupted_block_is_named_and_nothing_is_restored(cli, tmp_path, app):
     assert not (tmp_path / "restored").exists()
 
 
+def test_a_restore_without_what_is_damaged_says_what_is_missing(cli, tmp_path, app):
+    checkpoint = cli.protect("app")
+    _damage_blocks(tmp_path / "bank")
+    skip = ["-p", "FileSystem::Directory.damaged=skip", "--bank", "bank"]
+
+    restored = cli("restore", checkpoint, *skip, "--target", "new", code=9)
+    assert f"1 file is not restored, since the data is damaged: {tmp_path}/new/random.bin" in (
+        restored.out
+    )
+    assert sorted(os.listdir(tmp_path / "new")) == ["hello.txt", "rows.db"]
+    document = cli("restore", checkpoint, *skip, "--target", "2", "--json", code=9).document
+    [report] = document["result"]["reports"]
+    assert (report["id"], report["status"]) == (str(tmp_path / "2"), "incomplete")
+
+
 def test_a_verify_that_fails_shows_what_it_found_all_the_same(cli, tmp_path, app):
     checkpoint = cli.protect("app")
     _damage_blocks(tmp_path / "bank")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +49,19 @@ def test_it_is_too_early_for_a_rate_at_the_beginning():
 
     assert rates.rate(progress(50, 100)) is None
     assert rates.time_left(progress(50, 100)) is None
+
+
+def test_another_unit_and_another_count_begin_their_rate_anew():
+    clock = Clock()
+    rates = Rates(clock)
+    rates.update([dataclasses.replace(progress(10), unit="pages")])
+    clock.now = 5.0
+    rates.update([progress(40_960)])
+    assert rates.rate(progress(40_960)) is None
+    clock.now = 6.0
+    rates.update([progress(10)])
+    clock.now = 7.0
+    assert rates.rate(progress(110)) == 100
 
 
 def test_another_attempt_begins_its_rate_anew():

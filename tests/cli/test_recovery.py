@@ -83,7 +83,9 @@ def test_what_cannot_be_undone_is_an_exit_code_and_listed_until_it_is(cli, thing
     table = cli("operations", "list", *CONFIG).out.splitlines()
     assert table[0].endswith("ABORT PENDING")
     assert table[1].endswith(" 1")
-    assert cli("operations", "abort", left, *CONFIG, "--json", code=12).document["abort_pending"] == 1
+    assert (
+        cli("operations", "abort", left, *CONFIG, "--json", code=12).document["abort_pending"] == 1
+    )
     (thing / "stuck").unlink()
     aborted = cli("operations", "abort", left[:6], *CONFIG).out
     assert "failed, as before, 1 resource undone" in aborted

@@ -8,6 +8,8 @@ import os
 import sqlite3
 from contextlib import closing
 
+import pytest
+
 
 def rows(path):
     with closing(sqlite3.connect(path)) as database:
@@ -230,6 +232,18 @@ def test_plugins_are_listed_with_their_types_and_schemas(cli):
     assert "target " in shown
     assert document["schemas"]["SQLite::Database"]["restore"]["target"]["type"] == "string"
     assert "known: " in cli.fails(4, "plugins", "show", "nope")
+
+
+@pytest.mark.parametrize("plugin", ["filesystem", "sqlite"])
+def test_every_field_of_the_plugins_has_a_meaning(cli, plugin):
+    document = cli("plugins", "show", plugin, "--json").document
+    shown = cli("plugins", "show", plugin).out
+
+    for schemas in document["schemas"].values():
+        assert {"protect", "restore", "saved"} <= schemas.keys()
+        for schema in schemas.values():
+            for name, rules in schema.items():
+                assert rules["meta"]["description"] in shown, name
 
 
 def test_a_reader_that_goes_away_is_no_error(cli, app):

@@ -10,6 +10,7 @@ import cerberus
 from karbor_actors.errors import HookCancelledError
 from karbor_actors.graph import build_graph
 from karbor_actors.model import HOOKS, AbortKind, AbortReason
+from karbor_actors.operations.verbs.report import ResourceReport
 
 
 class State(dict):
@@ -54,6 +55,7 @@ class Driver:
 
     def __init__(self, bank, plugin):
         self.bank, self.plugin = bank, plugin
+        self.report = ResourceReport("operation", "checkpoint")
 
     def new_checkpoint(self, resource, children=()):
         """Return a checkpoint whose graph is *resource* with its *children*."""
@@ -84,6 +86,7 @@ class Driver:
         operation = self.operation(verb, resource)
         if verb in {"restore", "verify"}:
             kwargs.setdefault("new_resources", {})
+            kwargs.setdefault(verb, self.report)
         for hook in hooks:
             given = self.parameters(verb, resource, parameters)
             getattr(operation, hook)(checkpoint, resource, context, given, **kwargs)

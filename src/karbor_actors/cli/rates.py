@@ -17,7 +17,7 @@ _WINDOW = 10.0
 _STEP = 0.5
 """Seconds between two samples, so that a window holds few."""
 
-_Hook = tuple["ResourceKey", str, int]
+_Hook = tuple["ResourceKey", str, int, str]
 
 
 class Rates:
@@ -36,8 +36,10 @@ class Rates:
         now = self._clock()
         kept: dict[_Hook, deque[tuple[float, float]]] = {}
         for one in running:
-            key = (one.resource, str(one.hook), one.attempt)
+            key = _key(one)
             samples = self._samples.get(key) or deque()
+            if samples and one.done < samples[-1][1]:
+                samples.clear()  # it began to count again
             if not samples or now - samples[-1][0] >= _STEP:
                 samples.append((now, one.done))
             while len(samples) > 2 and now - samples[0][0] > _WINDOW:  # noqa: PLR2004 - two make a rate
@@ -47,7 +49,7 @@ class Rates:
 
     def rate(self, one: ResourceProgress) -> float | None:
         """Return how many units a second a hook does now; None if it is too early to say."""
-        samples = self._samples.get((one.resource, str(one.hook), one.attempt))
+        samples = self._samples.get(_key(one))
         if not samples:
             return None
         since, done = samples[0]
@@ -64,3 +66,8 @@ class Rates:
     def bytes_per_second(self, running: Iterable[ResourceProgress]) -> float:
         """Return how many bytes a second all hooks together do."""
         return sum(self.rate(one) or 0.0 for one in running if one.unit == "bytes")
+
+
+def _key(one: ResourceProgress) -> _Hook:
+    """Return what tells one count from another: a hook may count pages first, and then bytes."""
+    return (one.resource, str(one.hook), one.attempt, one.unit)

@@ -6,7 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors import Checkpoint, RestoreResult, VerifyResult
-from karbor_actors.cli.text import human_bytes, human_seconds, plural, shown
+from karbor_actors.cli.failures import ExitCode
+from karbor_actors.cli.text import human_bytes, human_seconds, plural, sentence, shown
+from karbor_actors.errors import describe_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from karbor_actors.cli.output import Output
 
 _SHOWN_RESOURCES = 50
+_INCOMPLETE = "incomplete"
+"""What a plugin reports of a resource that it restored but for some damaged parts."""
 
 
 def show_checkpoint(
@@ -33,15 +37,19 @@ def show_checkpoint(
 
 def show_restore(
     output: Output, result: RestoreResult, handle: OperationHandle, seconds: float
-) -> None:
-    """Print what a restore made."""
+) -> ExitCode:
+    """Print what a restore made; return PARTIAL if a plugin reported something incomplete."""
     made = [(key[0], key[1], new) for key, new in result.new_resources.items()]
     if len(made) <= _SHOWN_RESOURCES:
         output.table(["type", "was", "is now"], made)
+    for key, (status, reason) in result.reports.items():
+        output.line(sentence(f"{describe_key(key)} is {status}: {reason}".rstrip(": ")), "yellow")
     statuses = ", ".join(
         f"{n:,} {status}" for status, n in Counter(result.resources.values()).items()
     )
     finish(output, result, handle, f"restored: {statuses}", seconds)
+    is_whole = all(status != _INCOMPLETE for status, _ in result.reports.values())
+    return ExitCode.OK if is_whole else ExitCode.PARTIAL
 
 
 def show_evidence(output: Output, result: VerifyResult) -> None:
@@ -83,6 +91,10 @@ def describe_result(result: object) -> Any:
                     for key, new in result.new_resources.items()
                 ],
                 "resources": _statuses(result.resources),
+                "reports": [
+                    {"type": key[0], "id": key[1], "status": status, "reason": reason}
+                    for key, (status, reason) in result.reports.items()
+                ],
             }
         case VerifyResult():
             resources = _statuses(result.resources)

@@ -147,7 +147,7 @@ def _restore(
     parameters_file: str | None,
     readonly: bool,
     **options: Any,
-) -> None:
+) -> ExitCode:
     """Restore a checkpoint, in place or elsewhere."""
     parameters = _parameters(assignments, parameters_file)
     settings, whole = invocation.holder(checkpoint)
@@ -161,7 +161,7 @@ def _restore(
             lambda: service.restore(whole, parameters=parameters, **options),
             provider.bank,
         )
-        show_restore(invocation.output, result, handle, seconds)
+        return show_restore(invocation.output, result, handle, seconds)
 
 
 def _target_parameters(

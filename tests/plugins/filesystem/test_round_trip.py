@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from karbor_actors import Resource
 from karbor_filesystem.source import is_same
+from plugins.hooks import Context
 from plugins.trees import BLOCK, describe, make_tree, trees
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root sets owners")
@@ -136,6 +137,20 @@ def test_a_file_larger_than_a_block_comes_back(case):
     round_trip(case)
 
     assert describe(case.target) == before
+
+
+def test_progress_counts_what_is_read_of_files_with_holes(case):
+    size = 4 << 20
+    with (case.source / "sparse").open("wb") as file:
+        file.write(os.urandom(size))
+        file.truncate(1 << 40)
+    checkpoint = case.driver.protect(case.resource)
+    context = Context()
+    case.driver.restore(checkpoint, case.resource, context=context, target=str(case.target))
+
+    done, total, unit = context.reports[-1]
+    assert (done, total, unit) == (size, size, "bytes")
+    case.driver.verify(checkpoint, case.resource)
 
 
 def test_holes_come_back_as_holes_and_are_not_read(case):
