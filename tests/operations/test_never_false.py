@@ -276,6 +276,25 @@ def test_an_abort_that_succeeds_in_a_second_round_is_pending_no_more(
     assert checkpoint.resource_status("a") is ResourceStatus.ABORTED
 
 
+def test_what_an_abort_set_is_there_for_the_parents_abort(service, tmp_path, journal):
+    seen = []
+
+    def behave(verb: str, hook: str, resource: Resource, call: Call) -> None:
+        if (hook, resource.id) == ("on_main", "child"):
+            raise OSError("the disk broke")
+        if (hook, resource.id) == ("on_abort", "child"):
+            call["context"].state["released"] = 7
+        if (hook, resource.id) == ("on_abort", "parent"):
+            seen.append(call["context"].state_of((TYPE, "child")).get("released"))
+
+    plugin = RecordingProtection(journal, behave)
+    service.add_provider(provider(tmp_path / "bank", plugin, {"parent": ["child"]}))
+    with pytest.raises(OperationError):
+        service.protect(plan("parent")).result(DEADLINE)
+
+    assert seen == [7]
+
+
 def test_a_plain_wrapper_around_a_coroutine_runs_as_a_plain_hook(service, tmp_path, journal):
     ran = []
 

@@ -83,7 +83,14 @@ class Undo:
 
     def body_ended(self, report: BodyEnded) -> None:
         """Tell the abort's actor how its body ended."""
-        ref = self._refs.get(report.attempt.resource)
+        attempt = report.attempt
+        ref = self._refs.get(attempt.resource)
+        if report.error is None and attempt.has_changes:
+            changes = attempt.changes
+            self._control.run.memory.apply(attempt.resource, changes)  # no abort waits for the bank
+            self._control.record(
+                JournalRecord.of_changes(attempt.resource, changes.state, changes.new_resources)
+            )
         if ref is not None:
             ref.tell(AbortSucceeded() if report.error is None else BodyFailed(report.error))
 
