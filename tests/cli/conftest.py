@@ -69,6 +69,10 @@ class Protect(Operation):
             file.write(str(kwargs["reason"].kind))
 
 
+class Copy(Operation):
+    on_main = Protect.on_main
+
+
 class Protection(ProtectionPlugin):
     @classmethod
     def get_supported_resources_types(cls):
@@ -78,6 +82,9 @@ class Protection(ProtectionPlugin):
         protect = Protect()
         protect.resumable = os.path.exists(os.path.join(resource.id, "resumable"))
         return protect
+
+    def get_copy_operation(self, resource):
+        return Copy()
 '''
 
 
@@ -141,10 +148,10 @@ class CommandLine:
         return finished.errors[0]
 
     @contextmanager
-    def slow_protect(self):
-        """Start a protect that lasts until it is cancelled; yield it once its hook runs."""
-        command = ("protect", "thing", "--config", "slow.toml", "--progress", "json", "--json")
-        with self.start(*command) as process:
+    def slow_protect(self, *arguments: str):
+        """Start a protect, or what *arguments* say, that lasts; yield it once its hook runs."""
+        options = ("--config", "slow.toml", "--progress", "json", "--json")
+        with self.start(*(arguments or ("protect", "thing")), *options) as process:
             killer = threading.Timer(DEADLINE, process.kill)
             killer.start()
             try:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from helpers import DEADLINE
 from karbor_actors import Bank
 
 CONFIG = ("--config", "slow.toml")
@@ -136,3 +137,20 @@ def test_nothing_is_recovered_from_a_bank_that_somebody_owns(cli, thing, tmp_pat
         assert "is in use by process" in cli.fails(5, "recover", *CONFIG)
         # Who is asked only knows that there is an owner; it may have taken the operation up.
         assert [one["status"] for one in listed(cli)] == ["running"]
+
+
+def test_a_killed_copy_goes_on_into_the_directory_that_it_was_for(cli, thing, tmp_path):
+    (thing / "finish").touch()
+    checkpoint = cli("protect", "thing", *CONFIG, "--json").document["result"]["id"]
+    (thing / "finish").unlink()
+    with cli.slow_protect("copy", checkpoint, "--to-bank", "other") as process:
+        process.kill()
+        process.wait(timeout=DEADLINE)
+    (thing / "finish").touch()
+
+    cli("copy", checkpoint, *CONFIG, "--to-bank", "third")
+    assert [one["status"] for one in listed(cli)] == ["succeeded", "interrupted", "succeeded"]
+    assert cli("recover", *CONFIG).out.endswith(": succeeded\n")
+    for name in ("other", "third"):
+        [copy] = cli("checkpoints", "list", "--bank", name, "--json").document
+        assert (copy["copied_from"], copy["status"]) == (checkpoint, "available")

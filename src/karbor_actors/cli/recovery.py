@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from karbor_actors import OperationType
+from karbor_actors import OperationType, RestoreResult
 from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.files import RECOVER
 from karbor_actors.cli.invocation import named_by_directory, read_banks
@@ -166,6 +166,9 @@ def _show(output: Output, one: _Left, now: OperationRecord, handle: OperationHan
         parts.append(f"{plural(now.abort_pending, 'resource')} not undone yet")
     elif one.record.abort_pending:
         parts.append(f"{plural(one.record.abort_pending, 'resource')} undone")
+    result = None if handle is None or error is not None else handle.result()
+    if isinstance(result, RestoreResult):
+        parts += [sentence(f"{status}: {reason}") for status, reason in result.reports.values()]
     if error is not None and (now.abort_pending or not one.record.status.is_terminal):
         parts.append(sentence(describe_cause(error)))
     output.line(f"{now.type} {now.id[:SHORT]}: {', '.join(parts)}")
