@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 
+_NO_FIELDS = b"\x80"
 _DAMAGE = (TypeError, ValueError, LookupError, AttributeError, msgpack.UnpackException)
 """What unpacking and looking into damaged data may raise."""
 
@@ -84,9 +85,10 @@ class ResourceParameters:
         place = self._own.get(number)
         if place is None:
             place = self._by_type[self._graph.nodes[number].type]
-        fields: dict[str, Any] = msgpack.unpackb(
-            self._values[place], unicode_errors="surrogateescape"
-        )
+        packed = self._values[place]
+        if packed == _NO_FIELDS:
+            return {}
+        fields: dict[str, Any] = msgpack.unpackb(packed, unicode_errors="surrogateescape")
         return fields
 
     def resolved(self, number: int) -> dict[str, Any]:

@@ -196,7 +196,7 @@ class ThreadDispatcher(Dispatcher):
         waiter = threading.Lock()
         waiter.acquire()
         while True:
-            if timers:
+            if timers and self._timers.is_due(time.monotonic()):
                 self._run_due()
             try:
                 runnable = ready.popleft()

@@ -105,6 +105,13 @@ class TimerQueue:
                 self._cancelled -= 1
         return None
 
+    def is_due(self, now: float) -> bool:
+        """Return whether a timer may be due at *now*: a cheap look without the lock."""
+        try:
+            return self.heap[0][0] <= now
+        except IndexError:  # taken out meanwhile
+            return False
+
     def next_due(self) -> float | None:
         """Return when the first timer is due, or None without timers."""
         with self._lock:

@@ -145,6 +145,11 @@ class Memory:
             known.append(record)
             return record
 
+    @property
+    def has_artifacts(self) -> bool:
+        """Whether a hook has recorded one."""
+        return bool(self._artifacts)
+
     def outstanding(self, resource: int) -> list[ArtifactRecord]:
         """Return *resource*'s artifacts that are neither released nor kept."""
         with self._lock:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.errors import FencedError, HookFailedError
+from karbor_actors.model import HookName
 from karbor_actors.operations.memory import Memory
 from karbor_actors.operations.results import ResourceProgress
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
     from karbor_actors.bank.bank import Bank
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.errors import ResourceKey
-    from karbor_actors.model import HookName, OperationType
+    from karbor_actors.model import OperationType
     from karbor_actors.operations.context import Attempt
     from karbor_actors.operations.memory import ArtifactRecord, Changes
     from karbor_actors.operations.paths import PathsAhead
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.recovery import Recovered, Verdict
+
+
+_PREPARE = frozenset({HookName.ON_PREPARE_BEGIN, HookName.ON_PREPARE_FINISH})
 
 
 @dataclass(slots=True)
@@ -83,7 +87,7 @@ class OperationRun:
         self.memory = Memory(self.planned.graph)
         self.running: dict[int, Running] = {}
         """By resource; written by workers, read by anyone."""
-        self._prepared_at: datetime | None = None
+        self._prepared_at: float | None = None
         self._to_resume: set[int] = set()
         if self.recovered is not None:
             self._to_resume = self.recovered.begun_resources()
@@ -115,6 +119,8 @@ class OperationRun:
 
     def left_behind(self, attempt: Attempt) -> HookFailedError | None:
         """Return an error if *attempt* was of its resource's last hook and left an artifact."""
+        if not self.memory.has_artifacts:
+            return None
         hook, resource = attempt.hook_number, attempt.resource
         last = (resource + 1) * HOOKS_PER_RESOURCE
         if any(self.planned.hook_kinds[hook + 1 : last]):
@@ -140,8 +146,8 @@ class OperationRun:
     def end_hook(self, resource: int) -> None:
         """Note that a body ended."""
         running = self.running.pop(resource, None)
-        if running is not None and running.hook.startswith("on_prepare"):
-            self._prepared_at = datetime.now(UTC)
+        if running is not None and running.hook in _PREPARE:
+            self._prepared_at = time.time()
 
     def progress_of_running(self) -> tuple[ResourceProgress, ...]:
         """Return how far each running hook is."""
@@ -162,7 +168,8 @@ class OperationRun:
 
     def point_in_time(self) -> datetime | None:
         """Return the moment at which the last prepare hook ended, if one ran."""
-        return self._prepared_at
+        moment = self._prepared_at
+        return None if moment is None else datetime.fromtimestamp(moment, UTC)
 
     def previous(self, resource: int) -> Checkpoint | None:
         """Return the newest available checkpoint that holds *resource*. Blocks."""

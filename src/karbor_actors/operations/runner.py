@@ -110,7 +110,7 @@ class ThreadRunner:
     def abandon(self, call: Call) -> None:
         """Give up *call*; another thread may take the place of the one that runs it."""
         with self._lock:
-            for thread, running in self._running.items():
+            for thread, running in list(self._running.items()):
                 if running is call:
                     self._threads.remove(thread)
                     self._abandoned.add(thread)
@@ -157,25 +157,35 @@ class ThreadRunner:
             thread.start()
 
     def _work(self) -> None:
-        own = threading.current_thread()
+        own, queue, running = threading.current_thread(), self._queue, self._running
         while True:
-            with self._lock:
-                if own in self._abandoned:
+            if own in self._abandoned:
+                with self._lock:
                     self._abandoned.discard(own)
+                return
+            try:
+                call = queue.popleft()  # without the lock, for which all workers would queue up
+            except IndexError:
+                if not self._wait():
                     return
-                while not self._queue:
-                    if self._closed:
-                        return
-                    self._idle += 1
-                    self._ready.wait()
-                    self._idle -= 1
-                call = self._queue.popleft()
-                if self._queue:
+                continue
+            running[own] = call
+            if queue and (self._idle or len(self._threads) < self._workers):
+                with self._lock:
                     self._wake_one()
-            self._running[own] = call
             call.run()
-            self._running.pop(own, None)
-            del call
+            del running[own], call
+
+    def _wait(self) -> bool:
+        """Sleep until something is queued; return False when the thread must end."""
+        with self._lock:
+            while not self._queue:
+                if self._closed:
+                    return False
+                self._idle += 1
+                self._ready.wait()
+                self._idle -= 1
+        return True
 
 
 class LoopRunner:

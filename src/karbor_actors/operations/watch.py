@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.call import HookCall
     from karbor_actors.operations.planning import PlannedOperation
 
+_PREPARE = frozenset({HookName.ON_PREPARE_BEGIN, HookName.ON_PREPARE_FINISH})
 _SOONEST = 0.01
 """Seconds between two looks at the least."""
 
@@ -32,6 +33,7 @@ class Watch:
         self._planned, self._limits = planned, limits
         self._calls: dict[tuple[int, HookName], HookCall] = {}
         self._held: dict[int, float] = {}
+        self._known: dict[str, TimeLimits] = {}
         self.soonest = inf
         """No hook is overdue before then, by the engine's clock."""
 
@@ -43,7 +45,7 @@ class Watch:
         limit = limits.of(hook)
         if limit is not None and now + limit < self.soonest:
             self.soonest = now + limit
-        if hook.startswith("on_prepare") and self._planned.abort_kinds[resource]:
+        if self._planned.abort_kinds[resource] and hook in _PREPARE:
             self._held.setdefault(resource, now)
             if limits.max_quiesce is not None:
                 self.soonest = min(self.soonest, self._held[resource] + limits.max_quiesce)
@@ -103,7 +105,11 @@ class Watch:
         return inf if limit is None else since + limit - now
 
     def _limits_of(self, resource: int) -> TimeLimits:
-        return self._limits(self._planned.graph.nodes[resource].type)
+        resource_type = self._planned.graph.nodes[resource].type
+        known = self._known.get(resource_type)
+        if known is None:
+            known = self._known[resource_type] = self._limits(resource_type)
+        return known
 
     def _last_of_span(self, resource: int) -> int:
         """Return which hook ends the resource's critical span."""
