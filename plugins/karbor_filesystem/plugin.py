@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from karbor_actors.plugins import Operation, Schema
 
 _COUNTS = {
-    "files": "files with contents",
+    "files": "regular files",
     "directories": "directories, the protected one included",
     "links": "further names of files that have several",
     "symlinks": "symbolic links",

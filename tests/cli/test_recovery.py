@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
@@ -154,3 +155,16 @@ def test_a_killed_copy_goes_on_into_the_directory_that_it_was_for(cli, thing, tm
     for name in ("other", "third"):
         [copy] = cli("checkpoints", "list", "--bank", name, "--json").document
         assert (copy["copied_from"], copy["status"]) == (checkpoint, "available")
+
+
+def test_ctrl_c_in_a_recovery_undoes_what_it_goes_on_with(cli, thing):
+    (thing / "resumable").touch()
+    cli.killed_protect()
+    with cli.slow_protect("recover") as process:
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 130
+    assert json.loads(out)["error"]["exit_code"] == 130
+    assert (thing / "undone").read_text() == "cancel"
+    assert [one["status"] for one in listed(cli)] == ["cancelled"]
