@@ -91,8 +91,7 @@ def _bench(
     try:
         place = tempfile.TemporaryDirectory(prefix="karbor-bench-", dir=directory)
     except OSError as error:
-        message = f"no directory can be made in {directory}: {error.strerror}"
-        raise BankPathError(message) from error
+        raise BankPathError(f"no directory in {directory}: {error.strerror}") from error
     with place as name:
         folder = Path(name)
         hooks = [_measure_hooks(folder / f"hooks-{size}", size, workers) for size in sizes]
@@ -123,9 +122,12 @@ def _bench(
             ("files", "per second"),
             [(verb, human_bytes(files[f"{verb}_per_second"])) for verb in ("protect", "restore")],
         )
-    machine = {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
-    output.document({"machine": machine, "hooks": hooks, "writes": writes, "files": files})
+    output.document({"machine": _machine(), "hooks": hooks, "writes": writes, "files": files})
     return ExitCode.OK
+
+
+def _machine() -> dict[str, Any]:
+    return {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
 
 
 def _seconds(do: Callable[[], object]) -> float:
