@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.keys import digest_name, pack_u32, pack_u64, unpack_u64
-from karbor_actors.bank.records import field, pack_record, unpack_record
+from karbor_actors.bank.records import field, pack_plain, pack_record, unpack_record
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import BankFormatError, CheckpointNotFoundError, CheckpointStateError
 from karbor_actors.model import CheckpointStatus
@@ -68,8 +68,8 @@ class CheckpointRow:
         """The plan's name."""
         return str(self.plan.get("name", ""))
 
-    def pack(self) -> bytes:
-        """Return the row's value."""
+    def pack(self, *, is_new: bool = False) -> bytes:
+        """Return the row's value; *is_new*: its plan is a caller's, and is looked at first."""
         fields = {
             "id": self.id,
             "status": self.status.value,
@@ -81,7 +81,8 @@ class CheckpointRow:
             "point_in_time": self.point_in_time,
             "holds": [list(hold) for hold in self.holds],
         }
-        return pack_record(fields, f"checkpoint {self.id}", limit=_ROW_LIMIT)
+        pack = pack_record if is_new else pack_plain
+        return pack(fields, f"checkpoint {self.id}", limit=_ROW_LIMIT)
 
     @classmethod
     def unpack(cls, value: bytes, number: int) -> CheckpointRow:

@@ -42,9 +42,14 @@ def pack_record(value: Any, what: str, *, limit: int | None = MAX_RECORD_SIZE) -
     plain = copy_plain(value, what, faults)
     if faults:
         raise BankValueError("; ".join(map(str, faults[:5])))
+    return pack_plain(plain, what, limit=limit)
+
+
+def pack_plain(value: Any, what: str, *, limit: int | None = MAX_RECORD_SIZE) -> bytes:
+    """Do :func:`pack_record` with what is known to be plain: it was read from a record."""
     try:
-        packed: bytes = msgpack.packb(plain, unicode_errors="surrogateescape")
-    except ValueError as error:  # what copy_plain lets pass fails only by size
+        packed: bytes = msgpack.packb(value, unicode_errors="surrogateescape")
+    except ValueError as error:  # what is plain fails only by size
         raise RecordTooLargeError(f"{what} is too large: {error}") from error
     if limit is not None and len(packed) > limit:
         raise RecordTooLargeError(

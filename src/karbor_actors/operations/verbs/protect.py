@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel, Ending
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from karbor_actors.provider import Provider
 
 _LOOKUPS_AT_ONCE = 16
+_PIECES_EACH = 8
+_MAX_PIECE = 256
 
 
 class ParallelMap:
@@ -47,10 +50,18 @@ class ParallelMap:
             self._executor.shutdown(cancel_futures=True)
 
     def __call__(self, function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
-        """Return the results of *function* for *items*, in their order."""
+        """Return the results of *function* for *items*, in their order.
+
+        Many items go to the threads in pieces, since handing one over costs more than most
+        look-ups; still, each thread gets several pieces, in case some take long.
+        """
         if self._executor is None:
             self._executor = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, "karbor-look-up")
-        return self._executor.map(function, items)
+        listed = list(items)
+        size = min(max(len(listed) // (_LOOKUPS_AT_ONCE * _PIECES_EACH), 1), _MAX_PIECE)
+        pieces = [listed[start : start + size] for start in range(0, len(listed), size)]
+        found = self._executor.map(lambda piece: [function(item) for item in piece], pieces)
+        return chain.from_iterable(found)
 
 
 class Protect(Verb):
