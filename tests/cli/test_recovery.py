@@ -168,3 +168,15 @@ def test_ctrl_c_in_a_recovery_undoes_what_it_goes_on_with(cli, thing):
     assert json.loads(out)["error"]["exit_code"] == 130
     assert (thing / "undone").read_text() == "cancel"
     assert [one["status"] for one in listed(cli)] == ["cancelled"]
+
+
+def test_an_operation_that_cannot_be_undone_says_what_to_do(cli, thing):
+    (thing / "stuck").touch()
+    with cli.slow_protect() as process:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 130
+    assert "warning: 1 resource is not undone yet; try: karbor-actors recover" in err
+    (thing / "stuck").unlink()
+    assert "1 resource undone" in cli("recover", *CONFIG).out

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.cli.progress import make_view
-from karbor_actors.cli.text import SHORT
-from karbor_actors.errors import OperationCancelledError, describe_cause
+from karbor_actors.cli.text import SHORT, plural
+from karbor_actors.errors import KarborError, OperationCancelledError, describe_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -67,7 +67,19 @@ def run(
         handle = start()
         view = make_view(invocation, handle, bank)
         _watch(handle, view, interrupts)
+        _warn_of_pending(invocation, handle, bank)
         return handle.result(), handle, time.monotonic() - started
+
+
+def _warn_of_pending(invocation: Invocation, handle: OperationHandle, bank: Bank) -> None:
+    """Say what the operation could not undo."""
+    try:
+        pending = bank.journal.get(handle.id).abort_pending
+    except KarborError:  # it has no record: refused, or of a bank that is only read
+        return
+    if pending:
+        what = plural(pending, "resource is", "resources are")
+        invocation.output.note(f"warning: {what} not undone yet; try: karbor-actors recover")
 
 
 def finish_recovered(invocation: Invocation, service: ProtectionService) -> None:
