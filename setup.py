@@ -14,7 +14,10 @@ extras = {
     "encryption": ["cryptography>=42"],
     "test": ["hypothesis>=6.100", "pytest>=8.2", "pytest-timeout>=2.3"],
 }
+# The peers that the benchmarks are held against, and what draws the curves: not for development.
+peers = ["dask>=2024.8", "matplotlib>=3.9", "taskflow>=5.9"]
 extras["dev"] = sorted({need for needs in extras.values() for need in needs} | {"tox>=4.20"})
+extras["bench"] = peers
 
 setup(
     name="karbor-actors",
