@@ -35,11 +35,9 @@ LMDB = ("Transaction", "Cursor")
 """The types of py-lmdb whose methods are counted by name."""
 WIDTH = 30
 """Of the graph's layers: few enough that look-ups are not handed to threads."""
-OWN = (
-    tracemalloc.Filter(inclusive=True, filename_pattern="*/karbor_actors/*"),
-    # It reads a list of the process's mappings now and then, by the clock.
-    tracemalloc.Filter(inclusive=False, filename_pattern="*/bank/mapping.py"),
-)
+OWN = tracemalloc.Filter(inclusive=True, filename_pattern="*/karbor_actors/*")
+LARGEST = 300_000
+"""Bytes. Python's table of strings grows in one step, larger than this, in anybody's line."""
 
 
 class BankLast(SimulatedDispatcher):
@@ -139,8 +137,8 @@ def allocated(hooks, directory):
             held["hooks"] += 1
             if held["hooks"] == hooks // 8:
                 gc.collect()
-                snapshot = tracemalloc.take_snapshot().filter_traces(OWN)
-                held["bytes"] = sum(trace.size for trace in snapshot.traces)
+                snapshot = tracemalloc.take_snapshot().filter_traces([OWN])
+                held["bytes"] = sum(trace.size for trace in snapshot.traces if trace.size < LARGEST)
 
     looking = Look()
 
