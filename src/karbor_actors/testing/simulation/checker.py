@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.bank import Bank
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.limits import Caps
     from karbor_actors.testing.simulation.world import Entry, OperationSeen, World
 
 _PER = len(HOOKS)
@@ -36,6 +37,7 @@ INVARIANTS: Mapping[str, str] = {
     "whole": "an available checkpoint has every record and block, and their content",
     "accounted": "no snapshot, record or block is unaccounted for",
     "exclusive": "no two operations hold one resource at the same time",
+    "capped": "no more hooks of a type, name or group run at once than its cap allows",
     "opens": "the bank opens after each crash and power cut, and its check finds nothing",
 }
 """What is checked, by name."""
@@ -51,8 +53,9 @@ class Violation(NamedTuple):
         return f"{self.invariant}: {self.sentence}"
 
 
-def check_log(world: World) -> Iterator[Violation]:
+def check_log(world: World, caps: Caps) -> Iterator[Violation]:
     """Yield what the log of hooks says went wrong."""
+    yield from _check_caps(world, caps)
     by_operation: dict[str, list[tuple[int, Entry]]] = defaultdict(list)
     for place, entry in enumerate(world.entries):
         by_operation[entry.operation].append((place, entry))
@@ -62,6 +65,42 @@ def check_log(world: World) -> Iterator[Violation]:
         yield from _check_attempts(seen, entries)
     for invariant, sentence in world.faults:
         yield Violation(invariant, sentence)
+
+
+def _check_caps(world: World, caps: Caps) -> Iterator[Violation]:
+    """Count what runs at once; not what was given up, which nobody waits for."""
+    ends = {_body(e) for e in world.entries if e.what in ("done", "failed")}
+    inside: dict[tuple[str, str, str], int] = defaultdict(int)
+    process = -1
+    for entry in world.entries:
+        if entry.process != process:
+            process = entry.process
+            inside.clear()
+        if entry.hook == _ABORT or _body(entry) not in ends:
+            continue
+        change = {"begin": 1, "done": -1, "failed": -1}.get(entry.what, 0)
+        for key, cap in _capped(world.operations[entry.operation], entry, caps):
+            inside[key] += change
+            if inside[key] > cap and change > 0:
+                yield Violation("capped", f"{inside[key]} hooks of {' '.join(key)}, cap {cap}")
+
+
+def _body(entry: Entry) -> tuple[int, str, int, str, int]:
+    return entry.process, entry.operation, entry.resource, entry.hook, entry.attempt
+
+
+def _capped(
+    seen: OperationSeen, entry: Entry, caps: Caps
+) -> Iterator[tuple[tuple[str, str, str], int]]:
+    phase = "prepare" if entry.hook.startswith("on_prepare") else "main"
+    kind = seen.types[entry.resource]
+    if kind in caps.types:
+        yield ("type", kind, phase), caps.types[kind]
+    if entry.hook in caps.hooks:
+        yield ("hook", entry.hook, ""), caps.hooks[entry.hook]
+    for group in seen.groups[entry.resource]:
+        if group in caps.groups:
+            yield ("group", group, phase), caps.groups[group]
 
 
 def _check_edges(seen: OperationSeen, entries: list[tuple[int, Entry]]) -> Iterator[Violation]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +49,15 @@ class SimulatedFaults(FaultPlan):
         self._dispatcher, self._world = dispatcher, world
         self._is_power_cut = is_power_cut
         self._before: bytes | None = None
-        self.commits = 0
+        self.passed: Counter[Point] = Counter()
+        """How often each point was passed."""
         self.torn: tuple[Path, bytes] | None = None
         """What a power cut left of the records, to be written once they are closed."""
 
     def hook_fault(self, attempt: Any, when: str) -> Rule | None:
         """Return what goes wrong around a hook's body; the runner does it."""
         point = Point.HOOK_BEFORE if when == "before" else Point.HOOK_AFTER
+        self.passed[point] += 1
         rule = self.draw(point, hook_facts(attempt)) if point in self._at else None
         if rule is not None:
             self._world.note(f"FAULT  {point} {rule.action}")
@@ -69,6 +72,7 @@ class SimulatedFaults(FaultPlan):
     def on_message(self, actor: Any, message: Any) -> Any:
         """See Injector."""
         fired = len(self.fired)
+        self.passed[Point.MESSAGE] += 1
         given = super().on_message(actor, message)
         if len(self.fired) != fired:
             self._world.note(f"FAULT  {self.fired[-1]}")
@@ -79,8 +83,10 @@ class SimulatedFaults(FaultPlan):
         if when == "before":
             if self._dispatcher.is_halted:
                 raise lmdb.Error("the simulated process is dead")
-            self.commits += 1
-            self._world.note(f"commit {self.commits}")
+            self.passed[Point.COMMIT_BEFORE] += 1
+            self._world.note(f"commit {self.passed[Point.COMMIT_BEFORE]}")
+        else:
+            self.passed[Point.COMMIT_AFTER] += 1
         fired = len(self.fired)
         try:
             super().on_commit(path, when)
@@ -100,6 +106,7 @@ class SimulatedFaults(FaultPlan):
         """See Injector."""
         if self._dispatcher.is_halted:
             raise SimulatedCrash
+        self.passed[Point.PUT_BEFORE if when == "before" else Point.PUT_AFTER] += 1
         super().on_put(name, when)
         if self._dispatcher.is_halted:
             raise SimulatedCrash

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from karbor_actors.operations.handle import OperationHandle
+    from karbor_actors.testing.fault_rules import Point
     from karbor_actors.testing.simulation.scenario import Process, Request, Scenario
 
 MAX_STEPS = 60_000
@@ -60,6 +61,8 @@ class Lives:
     deleted: set[str] = field(default_factory=set)
     """The checkpoints that the host asked to be deleted."""
     faults: Counter[str] = field(default_factory=Counter)
+    passed: Counter[Point] = field(default_factory=Counter)
+    """How often the first process passed each point at which a fault may strike."""
     crashes: int = 0
     violations: list[Violation] = field(default_factory=list)
 
@@ -126,7 +129,13 @@ class Life:
         runners = SimulatedRunners(
             dispatcher, scenario.workers, self._rng, self._faults, self._world
         )
-        engine = Engine(scenario.workers, dispatcher=dispatcher, runners=runners, events=dispatcher)
+        engine = Engine(
+            scenario.workers,
+            caps=scenario.caps,
+            dispatcher=dispatcher,
+            runners=runners,
+            events=dispatcher,
+        )
         service = ProtectionService(workers=scenario.workers, engine=engine)
         for name in BANKS if self._needs_second else BANKS[:1]:
             bank = Bank.open(
@@ -248,6 +257,7 @@ class Life:
                 bank.close()
         if not self._dispatcher.is_halted:
             self._dispatcher.close()
+        self._lives.passed = self._lives.passed or self._faults.passed
         for fired in self._faults.fired:
             self._lives.faults[f"{fired.rule.point} {fired.rule.action}"] += 1
         if self._faults.torn is not None:

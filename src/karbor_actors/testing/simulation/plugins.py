@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from karbor_actors.testing.simulation.world import World
 
 TYPES = ("Sim::Server", "Sim::Disk")
+GROUPS = ("array", "link")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Traits:
     """``"release"``, ``"keep"`` or ``""`` for none."""
     streams: int
     flushes: bool
+    groups: tuple[str, ...] = ()
+    """The named groups that its hooks count against."""
 
     def hooks(self, verb: str) -> tuple[HookName, ...]:
         """Return the hooks of a verb, in order."""
@@ -54,6 +57,7 @@ class SimulatedOperation(Operation):
         self.world, self.traits, self.verb = world, traits, verb
         self.resumable = traits.is_resumable  # type: ignore[misc]
         self.held_until = traits.held_until  # type: ignore[misc]
+        self.cap_groups = traits.groups
 
     def work(
         self, hook: HookName, checkpoint: Any, resource: Any, context: Any, arguments: Any

@@ -6,12 +6,13 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from karbor_actors.limits import Caps
 from karbor_actors.model import HOOKS, HookName, RetryPolicy
 from karbor_actors.testing.simulation.faults import draw_crash, draw_rules
-from karbor_actors.testing.simulation.plugins import Traits
+from karbor_actors.testing.simulation.plugins import GROUPS, TYPES, Traits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from karbor_actors.testing.fault_rules import Rule
 
@@ -57,6 +58,7 @@ class Scenario:
     workers: int = 2
     recover: str = "resume"
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    caps: Caps = field(default_factory=Caps)
 
 
 def draw(seed: int) -> Scenario:
@@ -83,12 +85,20 @@ def draw(seed: int) -> Scenario:
         workers=rng.randint(1, 4),
         recover="abort" if rng.random() < 0.1 else "resume",  # noqa: PLR2004
         retry=RetryPolicy(attempts=rng.choice((1, 1, 2, 4)), backoff=rng.choice((0.0, 0.5, 20.0))),
+        caps=_draw_caps(rng),
     )
 
 
 def without_faults(scenario: Scenario) -> Scenario:
     """Return *scenario* with one process, in which nothing goes wrong."""
     return replace(scenario, processes=())
+
+
+def _draw_caps(rng: random.Random) -> Caps:
+    def some(names: Iterable[str]) -> dict[str, int]:
+        return {name: rng.randint(1, 3) for name in names if rng.random() < 0.3}  # noqa: PLR2004
+
+    return Caps(types=some(TYPES), hooks=some(map(str, HOOKS)), groups=some(GROUPS))
 
 
 def _draw_traits(rng: random.Random, simple: float) -> Traits:
@@ -110,6 +120,7 @@ def _draw_traits(rng: random.Random, simple: float) -> Traits:
         snapshot=rng.choice(("", "release", "keep")),
         streams=rng.choice((0, 1, 2)),
         flushes=rng.random() < 0.3,  # noqa: PLR2004
+        groups=tuple(name for name in GROUPS if rng.random() < 0.3),  # noqa: PLR2004
     )
 
 

@@ -19,6 +19,8 @@ from karbor_actors.testing.simulation.scenario import Process, Scenario, draw
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from karbor_actors.testing.fault_rules import Point
+
 _MEMORY = Path("/dev/shm")  # noqa: S108 - only where to make a temporary directory
 _DEPTH = 20_000
 """Frames: bodies that wait for the bank stand upon each other on the one thread."""
@@ -41,6 +43,8 @@ class SimulationResult:
     """How many had a hook that began."""
     processes: int = 0
     crashes: int = 0
+    passed: Counter[Point] = field(default_factory=Counter)
+    """How often the first process passed each point at which a fault may strike."""
 
     @property
     def is_good(self) -> bool:
@@ -73,7 +77,7 @@ def run_scenario(scenario: Scenario, *, directory: Path | None = None) -> Simula
                 Life(lives, number, process, is_last=number == len(processes) - 1).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    violations = dict.fromkeys([*check_log(lives.world), *lives.violations])
+    violations = dict.fromkeys([*check_log(lives.world, scenario.caps), *lives.violations])
     return SimulationResult(
         scenario.seed,
         tuple(violations),
@@ -83,6 +87,7 @@ def run_scenario(scenario: Scenario, *, directory: Path | None = None) -> Simula
         len(lives.world.operations),
         len(processes),
         lives.crashes,
+        lives.passed,
     )
 
 

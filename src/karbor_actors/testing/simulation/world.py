@@ -44,6 +44,9 @@ class OperationSeen:
     hook_kinds: bytes
     abort_kinds: bytes
     label: str
+    types: list[str]
+    groups: list[tuple[str, ...]]
+    """By resource number: what its hooks count against."""
     held: dict[int, str] = field(default_factory=dict)
 
     @classmethod
@@ -62,6 +65,8 @@ class OperationSeen:
             bytes(planned.hook_kinds),
             bytes(planned.abort_kinds),
             label,
+            [node.type for node in graph.nodes],
+            [tuple(getattr(operation, "cap_groups", ())) for operation in planned.operations],
         )
 
 
