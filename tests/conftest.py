@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,10 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 PROCESS_WIDE_THREADS = ("karbor-default",)
 """Name prefixes of threads that serve the whole process and start with their first user."""
+
+
+# Where tests are run in the background SIGINT may be ignored, and all children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _ErrorRecords(logging.Handler):

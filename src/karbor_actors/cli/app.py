@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from karbor_actors.cli import banks, bench, demo, operations, plans, plugins, recovery, verbs
+from karbor_actors.cli import (
+    banks,
+    bench,
+    demo,
+    operations,
+    plans,
+    plugins,
+    recovery,
+    simulate,
+    verbs,
+)
 from karbor_actors.cli.failures import ExitCode, error_document, error_line, exit_code
 from karbor_actors.cli.output import Output
 from karbor_actors.cli.results import describe_result
@@ -42,7 +52,7 @@ def app() -> None:
     """Protect, look at, verify and restore application data."""
 
 
-for module in (demo, bench, plans, verbs, banks, operations, recovery, plugins):
+for module in (demo, bench, simulate, plans, verbs, banks, operations, recovery, plugins):
     module.register(app)
 
 

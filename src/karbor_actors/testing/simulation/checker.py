@@ -36,7 +36,7 @@ INVARIANTS: Mapping[str, str] = {
     "true": "what was reported done is done, and stays so over crashes",
     "whole": "an available checkpoint has every record and block, and their content",
     "accounted": "no snapshot, record or block is unaccounted for",
-    "exclusive": "no two operations hold one resource at the same time",
+    "exclusive": "no two operations hold one resource at once, but one that is abort_pending",
     "capped": "no more hooks of a type, name or group run at once than its cap allows",
     "opens": "the bank opens after each crash and power cut, and its check finds nothing",
 }

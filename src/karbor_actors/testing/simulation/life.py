@@ -98,6 +98,7 @@ class Life:
         lives.world.process = number
         lives.world.now = dispatcher.now
         lives.world.is_dead = lambda: dispatcher.is_halted
+        lives.world.is_pending = self._is_pending
 
     def run(self) -> None:
         """Live it, and clean up behind it."""
@@ -112,6 +113,10 @@ class Life:
         finally:
             self._bury()
             faultpoints.remove(self._faults)
+
+    def _is_pending(self, operation: str) -> bool:
+        records = [r for bank in self._banks for r in bank.journal.operations()]
+        return any(r.id == operation and r.abort_pending for r in records)
 
     def _live(self) -> None:
         service = self._open()
@@ -249,13 +254,13 @@ class Life:
 
     def _bury(self) -> None:
         """Close what is open, as the process's end does; write what a power cut left."""
-        if self._dispatcher.is_halted:
-            self._lives.crashes += 1
         for bank in reversed(self._banks):
             # A dead process commits nothing more.
             with contextlib.suppress(SimulatedCrash, KarborError):
                 bank.close()
-        if not self._dispatcher.is_halted:
+        if self._dispatcher.is_halted:
+            self._lives.crashes += 1
+        else:
             self._dispatcher.close()
         self._lives.passed = self._lives.passed or self._faults.passed
         for fired in self._faults.fired:

@@ -92,6 +92,8 @@ class World:
         """(invariant, sentence): what the world itself saw go wrong."""
         self.trace: list[str] = []
         self.is_dead: Callable[[], bool] = lambda: False
+        self.is_pending: Callable[[str], bool] = lambda _: False
+        """Whether the journal says that an operation ended, and could not undo everything."""
         self.now: Callable[[], float] = lambda: 0.0
         self._labels: dict[str, str] = {}
         self._counts: dict[str, int] = {}
@@ -148,7 +150,9 @@ class World:
         """Freeze *resource* for *operation*; twice is once."""
         self._act(f"freeze {resource}")
         for (name, holder), is_late in self.frozen.items():
-            if name == resource and holder != operation and not (is_late or self.is_late):
+            if name != resource or holder == operation or is_late or self.is_late:
+                continue
+            if not self.is_pending(holder):
                 both = f"{self._labels.get(holder)} and {self._labels.get(operation)}"
                 self.blame("exclusive", f"{both} hold {resource} at the same time")
         self.frozen[resource, operation] = self.is_late
