@@ -26,6 +26,7 @@ from karbor_actors import (
     Provider,
     Resource,
 )
+from karbor_actors.testing import install_faults_from_environment
 
 CHILDREN = {"server": ["disk1", "disk2"], "disk1": ["image"], "disk2": ["image"]}
 TYPE = "Test::Thing"
@@ -120,6 +121,7 @@ def provider(directory: Path, kill: tuple[str, str, str, str] | None = None) -> 
 
 
 def main() -> None:
+    install_faults_from_environment()
     directory, verb, checkpoint, *kill = sys.argv[1:]
     with ProtectionService(workers=4) as service:
         service.add_provider(provider(Path(directory), (verb, *kill)))  # type: ignore[arg-type]
