@@ -1,6 +1,6 @@
 """How much faster is the second protect of many files, when none has changed?
 
-Files of 1 KiB of random bytes, 100 to a directory, all in memory when the first protect begins.
+Files of random bytes, all of one size, 100 to a directory, all in memory when the first protect begins.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     import argparse
 
 OURS = "karbor_actors"
-SIZE = 1 << 10
 FILES_PER_FOLDER = 100
 FIRST, SECOND = "first", "second"
 
 
 def cases(arguments: argparse.Namespace) -> list[measuring.Case]:
     """Return the one case; the tree is made once."""
-    make_tree(arguments.tree, arguments.size)
+    make_tree(arguments.tree, arguments.size, arguments.file_size)
     parameters = {"tree": arguments.tree, "files": arguments.size}
-    return [measuring.Case(f"{arguments.size:,} files", (OURS,), parameters)]
+    return [
+        measuring.Case(f"{arguments.size:,} files of {arguments.file_size:,}", (OURS,), parameters)
+    ]
 
 
 def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> measuring.Measured:
@@ -58,20 +59,21 @@ def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> m
     return measuring.Measured(seconds, dict.fromkeys(seconds, parameters["files"]), {}, figures)
 
 
-def make_tree(tree: str, count: int) -> None:
-    """Make *count* files below *tree*."""
+def make_tree(tree: str, count: int, size: int) -> None:
+    """Make *count* files of *size* bytes below *tree*."""
     rng = random.Random(1)
     for number in range(count):
         folder = os.path.join(tree, f"{number // FILES_PER_FOLDER:04}")
         if number % FILES_PER_FOLDER == 0:
             os.makedirs(folder)
         with open(os.path.join(folder, f"{number:06}"), "wb") as file:
-            file.write(rng.randbytes(SIZE))
+            file.write(rng.randbytes(size))
 
 
 def main() -> None:
     parser = measuring.parser(__doc__, repeats=3)
     parser.add_argument("--size", type=int, default=100_000, help="files (%(default)s)")
+    parser.add_argument("--file-size", type=int, default=8_192, help="bytes of each (%(default)s)")
     arguments = parser.parse_args()
     if arguments.one_run is not None:
         measuring.run(arguments, "unchanged", "files/s", cases, measure)

@@ -84,7 +84,7 @@ def more(document: Document, name: str, case: str, systems: tuple[str, str]) -> 
         next(row["values"] for row in _rows(document, "figures", case, name) if row["system"] == s)
         for s in systems
     )
-    return statistics.median(a - b for a, b in zip(one, other, strict=True))
+    return float(statistics.median(a - b for a, b in zip(one, other, strict=True)))
 
 
 BENCHMARKS = {

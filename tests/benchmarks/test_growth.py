@@ -26,7 +26,7 @@ from karbor_actors.testing import (
     synthetic_provider,
 )
 
-SMALL, LARGE = (500, 1_000), (3_500, 4_000)
+SMALL, LARGE = (500, 1_000), (2_500, 3_000)
 """Hooks; the cost of one hook is what the second costs more than the first, by the difference."""
 SLACK, ROW_SLACK = 1.05, 1.10
 WORK = Work(has_abort=True)
