@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import posixpath
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.errors import BankFormatError, ObjectNotFoundError
 from karbor_actors.plugins import Operation
+from karbor_filesystem.ahead import CountAhead
 from karbor_filesystem.data import DataWriter, StreamPages, is_mostly_dead
 from karbor_filesystem.descent import Descent
 from karbor_filesystem.errors import ManifestError, RootError, show
@@ -105,22 +107,35 @@ class ProtectDirectory(Operation):
         for stream in list(section.list_streams()):
             section.delete_stream(stream.key)
         fails = parameters.get("on_unreadable", "fail") == "fail"
-        with open_root(resource.id) as descent, section.stream_writer() as writer:
+        selection, bank = selection_of(parameters), bank_places(checkpoint)
+        databases = databases_below(checkpoint, resource)
+        one_file_system = parameters.get("one_file_system", False)
+        with (
+            open_root(resource.id) as descent,
+            section.stream_writer() as writer,
+            ExitStack() as stack,
+        ):
+            data, previous, total = self._beginning(writer, resource, context)
+            ahead = None
+            if total is None:
+                ahead = CountAhead(
+                    resource.id, selection, databases, bank, one_file_system=one_file_system
+                )
+                stack.enter_context(ahead)
             scanner = Scanner(
                 descent,
-                selection_of(parameters),
-                databases_below(checkpoint, resource),
-                bank_places(checkpoint),
+                selection,
+                databases,
+                bank,
                 Report(resource.id, context.log, fails_on_unreadable=fails),
-                one_file_system=parameters.get("one_file_system", False),
+                one_file_system=one_file_system,
                 keeps_atime=parameters.get("atime", False),
             )
-            data, previous = self._beginning(writer, resource, context)
             reader = TreeReader(
                 scanner,
                 ManifestWriter(writer.add),
                 data,
-                Ticker(context),
+                Ticker(context, total, ahead),
                 previous=previous,
                 fails_on_change=parameters.get("on_change", "report") == "fail",
             )
@@ -129,15 +144,15 @@ class ProtectDirectory(Operation):
 
     def _beginning(
         self, writer: Any, resource: Resource, context: Any
-    ) -> tuple[DataWriter, PreviousEntries | None]:
-        """Return what takes the data, and the previous checkpoint's entries if it has any."""
+    ) -> tuple[DataWriter, PreviousEntries | None, int | None]:
+        """Return what takes the data; the previous checkpoint's entries, and its bytes, if any."""
         if context.previous is None:
-            return DataWriter(writer), None
+            return DataWriter(writer), None, None
         try:
             earlier = Manifest(context.previous.get_resource_bank_section(resource))
         except (ManifestError, ObjectNotFoundError, BankFormatError) as error:
             context.log.warning("the previous checkpoint is not used: %s", error)
-            return DataWriter(writer), None
+            return DataWriter(writer), None, None
         streams = StreamPages(earlier.section)
         data = DataWriter(writer, streams, reuses_bundles=not is_mostly_dead(earlier))
-        return data, PreviousEntries(earlier.entries(), context.log)
+        return data, PreviousEntries(earlier.entries(), context.log), earlier.stored

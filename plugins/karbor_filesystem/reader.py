@@ -150,6 +150,7 @@ class TreeReader:
             self._unchanged += 1
             self._bytes += earlier.size
             self._stored += earlier.stored
+            self._ticker.count(earlier.stored)
             return earlier
         path = (*self._scanner.descent.path, entry.name)
         try:

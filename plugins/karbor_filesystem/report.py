@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from karbor_filesystem.errors import UnreadableError, show
 
 if TYPE_CHECKING:
+    from karbor_filesystem.ahead import CountAhead
     from karbor_filesystem.patterns import Path
 
 KEPT_REPORTS = 1000
@@ -109,11 +110,14 @@ class Ticker:
 
     Args:
         context: The hook's context.
-        total: Bytes in all, if known.
+        total: Bytes in all, if known; about, for what the tree had before.
+        ahead: Finds that out meanwhile.
     """
 
-    def __init__(self, context: Any, total: int | None = None) -> None:
-        self._context, self._total = context, total
+    def __init__(
+        self, context: Any, total: int | None = None, ahead: CountAhead | None = None
+    ) -> None:
+        self._context, self._total, self._ahead = context, total, ahead
         self._entries = self._since = 0
         self.done = 0
         """Bytes so far."""
@@ -142,4 +146,6 @@ class Ticker:
     def _tell(self) -> None:
         self._since = 0
         self._context.check_cancelled()
-        self._context.progress(self.done, self._total, "bytes")
+        total = self._total if self._ahead is None else self._ahead.total
+        # Files grow while they are read.
+        self._context.progress(self.done, total and max(total, self.done), "bytes")
