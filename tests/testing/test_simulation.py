@@ -27,7 +27,29 @@ from karbor_actors.testing.simulation.simulate import run_scenario, simulate
 from karbor_actors.testing.simulation.world import Entry, OperationSeen, World
 
 SEEDS = 240
-ONCE_BAD = (9, 23, 72, 194, 202, 230, 273, 310, 318, 620, 639, 801, 930, 1935, 2558, 4216)
+ONCE_BAD = (
+    9,
+    23,
+    72,
+    194,
+    202,
+    230,
+    273,
+    310,
+    318,
+    620,
+    639,
+    801,
+    930,
+    1935,
+    2558,
+    4216,
+    11578,
+    13849,
+    14144,
+    16280,
+    16585,
+)
 """Seeds that showed bugs of the engine, when they were found."""
 MESSAGE_GRAPHS = ("one",)
 """The graphs for which a process is killed at every single message too; the others in tox -e stress."""

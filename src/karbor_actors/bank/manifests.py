@@ -204,9 +204,17 @@ class Manifests:
             self._put(number, row, {})
             self._unlist(number)
 
-    def _settle(self, number: int, row: CheckpointRow | None, checkpoint_id: str = "") -> None:
+    def _settle(
+        self,
+        number: int,
+        row: CheckpointRow | None,
+        checkpoint_id: str = "",
+        *,
+        whole: bool = False,
+    ) -> None:
+        """Have a manifest say what the row does; with *whole*, what all the records do."""
         if row is not None and row.status in GOOD:
-            if not self._say(row, row.status):
+            if not self._say(row, row.status) or (whole and self._compare(number, row)):
                 remove_manifest(self._store, self.folder(row.id))
                 self._put(number, row, {})
         elif row is not None and row.status in _LEAVING:
@@ -238,7 +246,7 @@ class Manifests:
             is_mine = epoch == (self._environment.epoch or 0)
             if row is not None and row.status in _MAKING and is_mine and not is_given_up:
                 return
-            self._settle(number, row, checkpoint_id)
+            self._settle(number, row, checkpoint_id, whole=True)
         except BankError as error:
             _LOG.warning(
                 "the manifest of checkpoint number %d could not be changed yet: %s", number, error

@@ -137,13 +137,13 @@ class OperationControl:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way: no body, no write, no timer, nothing queued."""
-        return (
-            self.watch.is_clear
-            and self.intake.is_empty
-            and self._ledger.is_clear
-            and self.retries.is_empty
-        )
+        """Whether nothing is under way: no body, no write, no timer.
+
+        What waits to get in does not count if some of its own are in: it may wait for those.
+        """
+        is_waiting = not self._refs and not self.intake.is_empty
+        is_quiet = self.watch.is_clear and self._ledger.is_clear and self.retries.is_empty
+        return is_quiet and not is_waiting
 
     def end_stall(self) -> None:
         """End an operation in which nothing is under way any more: a message was lost."""
@@ -319,6 +319,7 @@ class OperationControl:
     def hook_actor_died(self, hook: int, error: BaseException) -> None:
         """Deal with the death of *hook*'s actor."""
         if hook in self._refs:
+            self.overtime.leave(hook)
             self.hook_failed(hook, error)
 
     # -- what the aborts ask

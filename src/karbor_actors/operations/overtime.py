@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.errors import HookFailedError, describe_key
 from karbor_actors.model import AbortKind, AbortReason, HookName
+from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
 
 if TYPE_CHECKING:
     from karbor_actors.operations.call import HookCall
@@ -57,6 +58,14 @@ class Overtime:
         if attempt.hook is not HookName.ON_ABORT:
             self._control.undo.again(attempt.resource)
         self._control.request_flush()
+
+    def leave(self, hook: int) -> None:
+        """Fence the body of *hook* off, if it runs: nobody waits for it any more."""
+        call = self._control.watch.ended(hook // HOOKS_PER_RESOURCE, hook_name(hook))
+        if call is not None:
+            call.attempt.is_fenced = True
+            self.late.add(call.attempt)
+            self._control.intake.abandon(call)
 
     def _give_up(self, call: HookCall) -> None:
         """Fence *call* off and go on as if it had failed."""
