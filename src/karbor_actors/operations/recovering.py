@@ -65,9 +65,10 @@ class Recovery:
             and record.provider == provider.name
         ]
         waiting, self._waiting = self._waiting, []
-        handles = [self._start(owner, record) for owner, record in waiting]
-        handles += [self._start(provider, record) for record in records]
-        return [handle for handle in handles if handle is not None]
+        verbs = [self._read(owner, record) for owner, record in waiting]
+        verbs += [self._read(provider, record) for record in records]
+        # All are known and have their locks before the first one runs, and takes the time.
+        return [self._engine.start(v.operation_id, v) for v in verbs if v is not None]
 
     def take_up(self, operation_id: str, *, abort: bool) -> OperationHandle | None:
         """Go on with an operation that stands still, or undo it; blocks on the bank.
@@ -89,20 +90,22 @@ class Recovery:
                 continue
             is_wanted = record.abort_pending and abort if record.status.is_terminal else True
             if is_wanted and record.provider == provider.name and provider.bank.is_writable:
-                return self._start(provider, record, abort=abort, ask=False)
+                verb = self._read(provider, record, abort=abort, ask=False)
+                return None if verb is None else self._engine.start(operation_id, verb)
         return None
 
     def _undo_again(self, operation_id: str) -> OperationHandle | None:
         return self.take_up(operation_id, abort=True)
 
-    def _start(
+    def _read(
         self,
         provider: Provider,
         record: OperationRecord,
         *,
         abort: bool | None = None,
         ask: bool | None = None,
-    ) -> OperationHandle | None:
+    ) -> Verb | None:
+        """Return the verb that goes on with *record*'s operation, its locks asked for."""
         try:
             graph = provider.bank.checkpoint(record.checkpoint_id).resource_graph
             verb = self._verb_of(provider, record)
@@ -125,7 +128,7 @@ class Recovery:
         verb.checkpoint_id, verb.graph = record.checkpoint_id, graph
         self._engine.reserve(record.id, verb.locks(graph))
         _LOG.info("%s %s is taken up again", record.type, record.id)
-        return self._engine.start(record.id, verb)
+        return verb
 
     def _verb_of(self, provider: Provider, record: OperationRecord) -> Verb | None:
         """Return the verb as it was called; None if its target is not there yet."""
