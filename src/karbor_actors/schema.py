@@ -247,9 +247,8 @@ class _TypeMerge:
         values: list[bytes],
     ) -> None:
         self._type, self._fields, self._values = resource_type, fields, values
-        self._checker = None
-        if schema is not None:
-            self._checker = ValueChecker(schema, f"{resource_type} in {what}")
+        self._schema, self._what = schema, what
+        self._checker: ValueChecker | None = None
         self._places: dict[bytes, int] = {}
         self.faults: list[Fault] = []
 
@@ -263,7 +262,9 @@ class _TypeMerge:
         def where_of(field: str | None) -> str:
             return describe_key((self._type, resource_id)) if field in overlay else self._type
 
-        if self._checker is not None:
+        if self._schema or (self._schema is not None and merged):  # else nothing can be wrong
+            if self._checker is None:
+                self._checker = ValueChecker(self._schema, f"{self._type} in {self._what}")
             merged, faults = self._checker.check(merged, where_of)
             self.faults += faults
             packed = _packed(merged)

@@ -31,6 +31,7 @@ _COUNTER = b"operation number"
 _KEPT_OPERATIONS = 1000
 _KEPT_SECONDS = 90 * 24 * 3600.0
 _DROPPED_AT_ONCE = 10_000
+_DROPPED_WITH_THE_END = 64
 _TRIMMED_AT_ONCE = 100
 _READ_AT_ONCE = 256
 _RECORD_LIMIT = 256 << 20
@@ -216,13 +217,17 @@ class Journal:
 
     def drop(self, number: int) -> None:
         """Remove the journal of operation *number*, in small transactions; not its record."""
-        prefix = pack_u64(number)
-
-        def change(transaction: Transaction) -> bool:
-            return remove_rows(transaction, Table.JOURNAL, prefix, _DROPPED_AT_ONCE)
-
-        while not self._writer.write(change):
+        while not self._writer.write(
+            lambda transaction: self.drop_some(transaction, number, _DROPPED_AT_ONCE)
+        ):
             pass
+
+    @staticmethod
+    def drop_some(
+        transaction: Transaction, number: int, limit: int = _DROPPED_WITH_THE_END
+    ) -> bool:
+        """Remove at most *limit* records of a journal; return whether none is left."""
+        return remove_rows(transaction, Table.JOURNAL, pack_u64(number), limit)
 
     def trim(
         self,

@@ -69,7 +69,7 @@ class Verb(abc.ABC):
         self._log: OperationLog | None = None
         self._number = 0
         self._is_done_with = False
-        """Whether the end is recorded, and nothing pending: nobody needs the journal."""
+        """Whether the end is recorded, and nothing pending: nobody needs what is left of it."""
         self.is_cancelled = False
         """Set by the supervisor: a plan that is being made is wanted no more."""
         self.extra: dict[str, Any] = {}
@@ -344,7 +344,7 @@ class Verb(abc.ABC):
         self.leave(left if pending else ())
         ended_at = time.time()
 
-        def end(transaction: Transaction) -> None:
+        def end(transaction: Transaction) -> bool:
             if change is not None:
                 change(transaction)
             journal.update(
@@ -357,9 +357,10 @@ class Verb(abc.ABC):
                 abort_pending=pending,
                 extra=self.extra,
             )
+            return pending == 0 and journal.drop_some(transaction, number)
 
-        self.bank.writer.write(end)
-        self._is_done_with = pending == 0
+        is_dropped = self.bank.writer.write(end)
+        self._is_done_with = pending == 0 and not is_dropped
 
 
 def _check_graph(planned: PlannedOperation, found: Recovered) -> None:
