@@ -8,6 +8,7 @@ server waiting for a thaw.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from enum import StrEnum
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
 
+_LINGER = 5.0
+"""Seconds that a worker waits for work before it ends."""
 MAX_ABANDONED = 4
 """Times the workers of a lane: so many threads may run calls that were given up."""
 
@@ -66,7 +69,7 @@ class HookRunner(Protocol):
 class ThreadRunner:
     """Runs calls on up to *workers* threads, started when there is work.
 
-    Idle threads sleep without waking. A worker that takes a call while others wait wakes
+    A thread that has had nothing to do for a while ends. A worker that takes a call while others wait wakes
     the next worker, so that a burst of short calls does not wake all of them.
 
     A call that was given up keeps its thread until it returns, and another thread takes its
@@ -94,13 +97,15 @@ class ThreadRunner:
     def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
         """Queue *calls*, in order, with *first* before all others. Any thread."""
         with self._lock:
-            if first:
+            is_taken = len(self._abandoned) < self._max_abandoned
+            if is_taken and first:
                 self._queue.extendleft(reversed(calls))
-            else:
+            elif is_taken:
                 self._queue.extend(calls)
-            self._wake_one()
-            refused = self._refused()
-        self._refuse(refused)
+            if is_taken:
+                self._wake_one()
+        if not is_taken:
+            self._refuse(calls)
 
     @property
     def abandoned(self) -> int:
@@ -118,20 +123,16 @@ class ThreadRunner:
             else:
                 if call in self._queue:
                     self._queue.remove(call)
-            refused = self._refused()
+            refused: list[Call] = []
+            if len(self._abandoned) >= self._max_abandoned:
+                with contextlib.suppress(IndexError):  # a worker takes one meanwhile
+                    while self._queue:
+                        refused.append(self._queue.popleft())
             if self._queue:
                 self._wake_one()
         self._refuse(refused)
 
-    def _refused(self) -> list[Call]:
-        """Take all that is queued out, if too many calls have not returned; under the lock."""
-        if len(self._abandoned) < self._max_abandoned:
-            return []
-        refused = list(self._queue)
-        self._queue.clear()
-        return refused
-
-    def _refuse(self, calls: list[Call]) -> None:
+    def _refuse(self, calls: Sequence[Call]) -> None:
         why = f"no worker is left: {self._max_abandoned} hooks that were given up have not returned"
         for call in calls:
             call.refuse(why)
@@ -183,8 +184,11 @@ class ThreadRunner:
                 if self._closed:
                     return False
                 self._idle += 1
-                self._ready.wait()
+                is_woken = self._ready.wait(_LINGER)
                 self._idle -= 1
+                if not (is_woken or self._queue or self._closed):
+                    self._threads.remove(threading.current_thread())
+                    return False
         return True
 
 

@@ -1,0 +1,106 @@
+"""Workers: they come when there is work, go when there is none, and are never lost."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from helpers import DEADLINE
+from karbor_actors.operations import runner as module
+from karbor_actors.operations.runner import ThreadRunner
+
+
+class Call:
+    """Does what it is told; says when it ran, or why not."""
+
+    def __init__(self, work=lambda: None) -> None:
+        self.work = work
+        self.done = threading.Event()
+        self.refused = ""
+
+    def run(self) -> None:
+        self.work()
+        self.done.set()
+
+    def refuse(self, why: str) -> None:
+        self.refused = why
+        self.done.set()
+
+
+@pytest.fixture
+def runner():
+    made = ThreadRunner(2, "test-workers", max_abandoned=2)
+    yield made
+    made.close()
+
+
+def wait_until(is_so) -> None:
+    poll = threading.Event()
+    for _ in range(int(DEADLINE * 100)):
+        if is_so():
+            return
+        poll.wait(0.01)
+    raise AssertionError("it never came to that")
+
+
+def named() -> int:
+    return sum(thread.name.startswith("test-workers") for thread in threading.enumerate())
+
+
+def test_workers_end_when_there_is_nothing_to_do_and_come_back(runner, monkeypatch):
+    monkeypatch.setattr(module, "_LINGER", 0.02)
+    for _ in range(3):
+        calls = [Call() for _ in range(50)]
+        runner.submit(calls)
+        assert all(call.done.wait(DEADLINE) for call in calls)
+        wait_until(lambda: named() == 0)
+
+
+def test_many_workers_lose_no_call(runner, monkeypatch):
+    monkeypatch.setattr(module, "_LINGER", 0.0005)
+    pause = threading.Event()
+    calls = []
+    for _ in range(300):
+        calls.append(Call())
+        runner.submit([calls[-1]])
+        pause.wait(0.0005)
+    assert all(call.done.wait(DEADLINE) for call in calls)
+
+
+def test_what_is_first_goes_before_what_waits(runner):
+    gate, order = threading.Event(), []
+    blockers = [Call(lambda: gate.wait(DEADLINE)) for _ in range(2)]
+    runner.submit(blockers)
+    wait_until(lambda: len(runner._running) == 2)
+    late = [Call(lambda n=n: order.append(n)) for n in range(3)]
+    early = [Call(lambda n=n: order.append(n)) for n in (10, 11)]
+    runner.submit(late)
+    runner.submit(early, first=True)
+    gate.set()
+    assert all(call.done.wait(DEADLINE) for call in (*late, *early))
+    assert order.index(10) < order.index(0)
+    assert order.index(11) < order.index(1)
+
+
+def test_given_up_calls_have_their_threads_replaced_up_to_a_bound(runner):
+    gate = threading.Event()
+    hung = [Call(lambda: gate.wait(DEADLINE)) for _ in range(2)]
+    runner.submit(hung)
+    wait_until(lambda: len(runner._running) == 2)
+    waiting = Call()
+    runner.submit([waiting])
+    runner.abandon(hung[0])
+    assert waiting.done.wait(DEADLINE), "nobody took the place of a worker that was given up"
+    assert (runner.abandoned, waiting.refused) == (1, "")
+
+    runner.abandon(hung[1])
+    refused = Call()
+    runner.submit([refused])
+    assert "2 hooks that were given up" in refused.refused
+    gate.set()
+    wait_until(lambda: runner.abandoned == 0)
+    again = Call()
+    runner.submit([again])
+    assert again.done.wait(DEADLINE)
+    assert not again.refused
