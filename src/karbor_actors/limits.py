@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import TYPE_CHECKING
 
 from karbor_actors.model import HOOKS, HookName, RetryPolicy
@@ -84,3 +85,9 @@ class TimeLimits:
         if hook is HookName.ON_COMPLETE:
             return self.complete
         return self.abort if hook is HookName.ON_ABORT else self.prepare
+
+    @property
+    def shortest(self) -> float:
+        """The shortest of them; infinity if there is none."""
+        values = (getattr(self, limit.name) for limit in fields(self))
+        return min((value for value in values if value is not None), default=inf)

@@ -97,8 +97,11 @@ class ResourceParameters:
         Raises:
             ParametersError: A secret cannot be read now.
         """
-        fields, resource = self.for_resource(number), self._graph.nodes[number]
-        schema = self._schemas.get(resource.type)
+        resource = self._graph.nodes[number]
+        place = self._own.get(number) if self._own else None
+        if self._values[self._by_type[resource.type] if place is None else place] == _NO_FIELDS:
+            return {}
+        fields, schema = self.for_resource(number), self._schemas.get(resource.type)
         return fields if schema is None else resolve_secrets(schema, fields, str(resource))
 
     def is_default(self, number: int) -> bool:

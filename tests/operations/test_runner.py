@@ -19,7 +19,7 @@ class Call:
         self.done = threading.Event()
         self.refused = ""
 
-    def run(self) -> None:
+    def execute(self) -> None:
         self.work()
         self.done.set()
 

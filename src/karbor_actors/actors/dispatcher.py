@@ -127,6 +127,15 @@ class Dispatcher(abc.ABC):
                 raise DispatcherClosedError
             self._held[resident] = None
 
+    def check_open(self) -> None:
+        """Refuse to start anything once `close()` was called.
+
+        Raises:
+            DispatcherClosedError: it was.
+        """
+        if self._stop_order is not None:
+            raise DispatcherClosedError
+
     def forget(self, resident: Resident) -> None:
         """Let go of *resident*, which has ended; when closing, stop the next one."""
         with self._lock:

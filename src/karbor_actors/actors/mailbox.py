@@ -280,11 +280,13 @@ class Mailbox:
 
     def _bury(self) -> None:
         """Let nothing more in, answer what is queued, and let go of the actor."""
-        self.mark_stopped()
+        if not self.stopped:
+            self.mark_stopped()
         self.dead = True
-        self.drain()
-        self.actor = None  # actor and mailbox hold each other: break the cycle
-        if self.dispatcher is not None:
+        if self.items:
+            self.drain()
+        actor, self.actor = self.actor, None  # they hold each other: break the cycle
+        if self.dispatcher is not None and actor is not None and actor.resident:
             self.dispatcher.forget(self)
 
 

@@ -78,6 +78,12 @@ class PooledActor(pykka.Actor):
     reaches an asker as the cause of a `pykka.ActorDeadError`.
     """
 
+    resident: ClassVar[bool] = True
+    """Whether the dispatcher holds instances until they end, and stops them when it closes.
+
+    Whoever starts one that is not keeps its ref: nothing else does.
+    """
+
     watcher: Callable[[PooledActor, BaseException], None] | None = None
     """Called on the worker, after a failure has ended the actor, with the actor and the error.
 
@@ -112,7 +118,10 @@ class PooledActor(pykka.Actor):
         mailbox.dispatcher = dispatcher
         mailbox.actor = actor
         try:
-            dispatcher.adopt(mailbox)
+            if cls.resident:
+                dispatcher.adopt(mailbox)
+            else:
+                dispatcher.check_open()
             if cls.registered:
                 ActorRegistry.register(actor._actor_ref)
                 logger.debug("Starting %s", actor)
@@ -156,9 +165,11 @@ class PooledActor(pykka.Actor):
         return self.actor_inbox.stopped_event
 
     def _stop(self) -> None:
-        self._leave()
         if self.registered:
+            self._leave()
             logger.debug("Stopped %s", self)
+        else:
+            self.actor_inbox.mark_stopped()
         try:
             self.on_stop()
         except Exception:  # the actor's code; logged, as Pykka does

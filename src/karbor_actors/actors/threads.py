@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     Waiter = threading.Lock  # held while its worker sleeps; a release wakes it
 
+_TURNS_BETWEEN_LOOKS = 16
+"""Turns after which a busy worker looks whether a timer is due."""
 _SHOWN = 3
 _dispatchers: weakref.WeakSet[ThreadDispatcher] = weakref.WeakSet()
 
@@ -96,9 +98,8 @@ class ThreadDispatcher(Dispatcher):
                 self._grow()
         return timer
 
-    def now(self) -> float:
-        """Return `time.monotonic()`."""
-        return time.monotonic()
+    now = staticmethod(time.monotonic)
+    """See `Dispatcher.now`."""
 
     def close(self, *, timeout: float | None = None) -> None:
         """See `Dispatcher.close`. Its threads have ended when this returns."""
@@ -195,14 +196,19 @@ class ThreadDispatcher(Dispatcher):
         ready, timers = self._ready, self._timers.heap
         waiter = threading.Lock()
         waiter.acquire()
+        left = 0
         while True:
-            if timers and self._timers.is_due(time.monotonic()):
-                self._run_due()
+            if not left:
+                left = _TURNS_BETWEEN_LOOKS
+                if timers and self._timers.is_due(time.monotonic()):
+                    self._run_due()
+            left -= 1
             try:
                 runnable = ready.popleft()
             except IndexError:
                 if not self._sleep(waiter):
                     return
+                left = 0
                 continue
             try:
                 runnable.run()

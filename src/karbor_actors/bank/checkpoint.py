@@ -67,10 +67,9 @@ class Checkpoint(StoredCheckpoint):
         self, *, is_writable: bool = False, guard: Callable[[], None] | None = None
     ) -> Checkpoint:
         """Return the same checkpoint with sections that may be written, or not, under *guard*."""
-        other = Checkpoint(
-            self._parts, self.number, self._row, is_writable=is_writable, guard=guard
-        )
-        other._graph = self._graph
+        other = Checkpoint.__new__(Checkpoint)  # one for each hook: without the constructors
+        other.number, other._parts, other._row = self.number, self._parts, self._row  # noqa: SLF001
+        other._graph, other._is_writable, other._guard = self._graph, is_writable, guard  # noqa: SLF001
         return other
 
     def get_resource_bank_section(self, resource: Resource | ResourceKey | str) -> BankSection:

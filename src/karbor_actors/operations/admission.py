@@ -62,6 +62,7 @@ class Line:
         "is_queued",
         "is_urgent",
         "keys",
+        "leaving",
         "refused",
         "waiting",
         "wake",
@@ -77,6 +78,8 @@ class Line:
         """Hooks that are in and not taken yet."""
         self.inside = 0
         """How many are in, taken or not."""
+        self.leaving = 0
+        """How many of those have ended, for whoever gathers them to call :meth:`Admission.leave`."""
         self.is_queued = False
         """Whether it has its turn to come, or is parked."""
         self.refused = 0
@@ -125,7 +128,7 @@ class Admission:
             if full is not None:
                 self._park(line, full)
             elif line.waiting:
-                self._grant(line)
+                self._grant(line, 1 if turns else self._room(line))
                 woken[id(line)] = line
                 if line.waiting:
                     self._queue(line)
@@ -154,16 +157,30 @@ class Admission:
     def remove(self, line: Line) -> None:
         """Forget *line* and give all its places back: its operation has ended."""
         self.clear(line)
+        line.leaving = 0
         self.leave(line, line.inside)
 
-    def _grant(self, line: Line) -> None:
+    def _grant(self, line: Line, most: int) -> None:
+        """Let *most* hooks of *line* in, or all that wait."""
+        count = min(most, len(line.waiting))
         for key in line.keys:
-            self._keys[key].inside += 1
-        line.inside += 1
+            self._keys[key].inside += count
+        line.inside += count
         line.refused = 0
-        line.granted.append(heappop(line.waiting) & _HOOK)
+        if count == len(line.waiting):
+            line.granted += [entry & _HOOK for entry in sorted(line.waiting)]
+            line.waiting.clear()
+        else:
+            line.granted += [heappop(line.waiting) & _HOOK for _ in range(count)]
         if line is self._favoured:
             self._favour(None)
+
+    def _room(self, line: Line) -> int:
+        """Return how many hooks of *line*, the only one whose turn it is, may come in at once."""
+        if self._favoured is not None:
+            return 1
+        keys = [self._keys[key] for key in line.keys]
+        return min((key.limit - key.inside for key in keys), default=len(line.waiting))
 
     def _full(self, line: Line) -> Hashable | None:
         """Return a key of *line* that has no room for it, or None."""

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.records import pack_record
 from karbor_actors.bank.resource_rows import ConsistencyLevel
-from karbor_actors.errors import FencedError, HookCancelledError, PluginError
-from karbor_actors.model import HookName
+from karbor_actors.errors import HookCancelledError, PluginError
 from karbor_actors.operations.memory import (
     CONSISTENCY_KEY,
     Artifact,
-    Changes,
     FrozenState,
     HookState,
     NewResources,
@@ -24,88 +22,10 @@ from karbor_actors.plain import text_fault
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.errors import ResourceKey
+    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.memory import ArtifactRecord
-    from karbor_actors.operations.run import OperationRun
 
 _LOG = logging.getLogger("karbor_actors.hooks")
-NO_HOOK = -1
-
-
-class Attempt:
-    """One run of one hook of one resource: what it may write, and whether it still may."""
-
-    __slots__ = (
-        "_changes",
-        "alive_at",
-        "has_ended",
-        "hook",
-        "hook_number",
-        "is_fenced",
-        "number",
-        "resource",
-        "run",
-    )
-
-    def __init__(
-        self,
-        run: OperationRun,
-        resource: int,
-        hook: HookName,
-        number: int,
-        hook_number: int = NO_HOOK,
-    ) -> None:
-        self.run, self.resource, self.hook, self.number = run, resource, hook, number
-        self.hook_number = hook_number
-        """The hook's number in the schedule; NO_HOOK for ``on_abort``, which has none."""
-        self._changes: Changes | None = None
-        self.has_ended = False
-        """Whether the body has returned."""
-        self.is_fenced = False
-        """Whether the engine gave it up."""
-        self.alive_at: float | None = None
-        """When it began, or last said how far it is, by the engine's clock."""
-
-    @property
-    def changes(self) -> Changes:
-        """What the hook wrote and has not made durable yet; made when first asked for."""
-        if self._changes is None:
-            self._changes = Changes()
-        return self._changes
-
-    @property
-    def has_changes(self) -> bool:
-        """Whether there is something to make durable."""
-        return self._changes is not None and bool(self._changes)
-
-    @property
-    def is_unwanted(self) -> bool:
-        """Whether the hook should not begin, or stop early."""
-        if self.hook is HookName.ON_ABORT:
-            return False
-        needed = self.run.needed
-        return self.run.is_cancelled or (needed is not None and self.hook_number not in needed)
-
-    def check(self) -> None:
-        """Refuse what a given-up hook still writes."""
-        if self.is_fenced:
-            raise FencedError
-        self.run.check_open()
-
-    def flush(self) -> None:
-        """Make the changes so far durable, and visible to all. Blocks."""
-        changes = self.changes
-        now = Changes(dict(changes.state), dict(changes.new_resources))
-        if now:
-            self.run.flush(self.resource, now)
-            _forget(changes.state, now.state)
-            _forget(changes.new_resources, now.new_resources)
-
-
-def _forget(changed: dict[Any, Any], durable: dict[Any, Any]) -> None:
-    """Take *durable* out of *changed*; another thread may have set something since."""
-    for key, value in durable.items():
-        if changed.get(key, durable) is value:
-            changed.pop(key, None)
 
 
 class HookContext:
@@ -196,9 +116,7 @@ class HookContext:
 
     def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
         """Say how far this hook is, in *unit*s; also tells the engine that it is alive."""
-        attempt = self._attempt
-        attempt.alive_at = attempt.run.clock()
-        attempt.run.report_progress(attempt.resource, done, total, unit)
+        self._attempt.report_progress(done, total, unit)
 
     @property
     def cancelled(self) -> bool:

@@ -21,16 +21,14 @@ from karbor_actors.errors import (
     HookFailedError,
     describe_cause,
 )
-from karbor_actors.model import AbortKind, AbortReason, HookName, OnFailure, RetryPolicy
+from karbor_actors.model import HOOKS, AbortKind, AbortReason, HookName, OnFailure, RetryPolicy
 from karbor_actors.operations.alarms import Retries
-from karbor_actors.operations.call import HookCall
-from karbor_actors.operations.context import Attempt
+from karbor_actors.operations.attempt import Attempt, abort_number
 from karbor_actors.operations.hook import HookActor
 from karbor_actors.operations.ledger import Ledger
 from karbor_actors.operations.messages import (
     COMPLETION_DURABLE,
     RUN_HOOK,
-    BodyEnded,
     BodyFailed,
     IntentDurable,
     JournalWritten,
@@ -39,11 +37,11 @@ from karbor_actors.operations.messages import (
 )
 from karbor_actors.operations.overtime import Overtime
 from karbor_actors.operations.runner import Lane
-from karbor_actors.operations.suspension import cannot_resume, needed_hooks
+from karbor_actors.operations.suspending import Suspending
 from karbor_actors.operations.taking_up import take_up
 from karbor_actors.operations.undo import Undo
 from karbor_actors.operations.watch import Watch
-from karbor_actors.schedule import DONE, DROPPED, FAILED, HOOKS_PER_RESOURCE, hook_name
+from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,7 +50,8 @@ if TYPE_CHECKING:
 
     from karbor_actors.actors import Dispatcher
     from karbor_actors.limits import TimeLimits
-    from karbor_actors.operations.intake import Intake
+    from karbor_actors.operations.handle import HookEvents
+    from karbor_actors.operations.intake import Intake, Way
     from karbor_actors.operations.outbox import Outbox
     from karbor_actors.operations.run import OperationRun
 
@@ -65,8 +64,8 @@ class OperationControl:
         dispatcher: Where hook and abort actors run: the supervisor's own, with one thread.
         intake: The ready hooks' way to the workers.
         outbox: Takes what workers and the bank's writer report.
-        request_flush: Sees to it that :meth:`flush` is called at the end of this turn.
-        emit: Takes an event's kind, resource, hook and details.
+        ask_flush: Sees to it that :meth:`flush` is called at the end of this turn.
+        events: Takes hooks' events.
         retry: The policy for each hook number.
         limits: The time limits of a resource type.
     """
@@ -76,31 +75,40 @@ class OperationControl:
         run: OperationRun,
         dispatcher: Dispatcher,
         intake: Intake,
-        outbox: Outbox[BodyEnded | JournalWritten],
+        outbox: Outbox[Attempt | JournalWritten],
         *,
-        request_flush: Callable[[], None],
-        emit: Callable[..., None],
+        ask_flush: Callable[[], None],
+        events: HookEvents,
         retry: Callable[[int], RetryPolicy],
         limits: Callable[[str], TimeLimits],
     ) -> None:
         self.run, self.dispatcher, self.retry = run, dispatcher, retry
+        self._abort_kinds = run.planned.abort_kinds
         self.schedule = run.planned.schedule()
         self.undo = Undo(self)
         self.watch = Watch(run.planned, limits)
         self.overtime = Overtime(self)
+        self.suspending = Suspending(self)
         self.failures: list[BaseException] = []
         self.reason: AbortReason | None = None
         """Why everything is undone, if it is."""
         self.doomed: list[int] = []
         """Resources undone by themselves, for the supervisor to take: their grace begins."""
         self._outbox = outbox
-        self.request_flush, self.emit = request_flush, emit
+        self.ask_flush, self.events = ask_flush, events
+        self._is_flush_asked = False
         self._ledger = Ledger(run, outbox)
         self.intake = intake
         self._refs: dict[int, ActorRef[HookActor]] = {}
         self._attempts: dict[int, int] = {}
         """By hook of a recovered operation that had begun: the number of its next attempt."""
         self.retries = Retries(dispatcher)
+
+    def request_flush(self) -> None:
+        """Have :meth:`flush` called at the end of this turn."""
+        if not self._is_flush_asked:
+            self._is_flush_asked = True
+            self.ask_flush()
 
     # -- what the supervisor asks
 
@@ -161,16 +169,14 @@ class OperationControl:
         for report in self._outbox.take():
             if isinstance(report, JournalWritten):
                 self._journal_written(report)
-                continue
-            attempt = report.attempt
-            if attempt.is_fenced:
-                self.overtime.came_back(attempt)
-                continue
-            self.watch.ended(attempt.resource, attempt.hook)
-            if report.attempt.hook is HookName.ON_ABORT:
-                self.undo.body_ended(report)
+            elif report.is_fenced:
+                self.overtime.came_back(report)
             else:
-                self._body_ended(report)
+                self.watch.ended(report.hook_number)
+                if report.hook is HookName.ON_ABORT:
+                    self.undo.body_ended(report, report.error)
+                else:
+                    self._body_ended(report)
         self.request_flush()
 
     def abandon_reports(self) -> None:
@@ -179,6 +185,7 @@ class OperationControl:
 
     def flush(self) -> None:
         """Admit hooks; hand this turn's journal record and calls on."""
+        self._is_flush_asked = False
         for hook in self.intake.admit(self.dispatcher.now()):
             self._admit(hook)
         self._ledger.flush()
@@ -193,57 +200,31 @@ class OperationControl:
         self.run.is_cancelled = True
         for hook in self.intake.clear():
             self.schedule.withdraw(hook)
-        for ref in self._refs.values():
-            ref.tell(Withdraw())
+        self.withdraw(lambda _: True)
         decision = JournalRecord.of_abort_decision(reason)
         self.record(decision, lambda: self.undo.add_begun(reason))
 
-    def suspend(self) -> None:
-        """End the critical spans that are open, then start nothing more; undo what cannot wait."""
-        if self.reason is not None or self.run.needed is not None:
-            return
-        planned = self.run.planned
-        stuck = cannot_resume(planned, self.schedule)
-        if stuck is not None or not self.run.bank.is_writable:
-            self.abort(AbortReason(AbortKind.SHUTDOWN, "the service was closed"))
-            return
-        self.run.needed = needed_hooks(planned, self.schedule)
-        self.admit(self.intake.clear())
+    def withdraw(self, is_meant: Callable[[int], bool]) -> None:
+        """Tell the actors of the hooks that are meant, and run, to try no more."""
         for hook, ref in self._refs.items():
-            if hook not in self.run.needed:
+            if is_meant(hook):
                 ref.tell(Withdraw())
-        self._end_spans()
 
-    def _end_spans(self) -> None:
-        """Close the schedule once no hook is needed any more."""
-        needed = self.run.needed
-        if needed is not None and self.reason is None:
-            ended = (DONE, FAILED, DROPPED)
-            if all(self.schedule.state(hook) in ended for hook in needed):
-                self.schedule.close()
-        self.request_flush()
-
-    def given_up(self, call: HookCall, error: HookFailedError) -> None:
-        """Go on without *call*, whose body takes too long, as if it had failed of *error*."""
-        attempt = call.attempt
-        self.intake.abandon(call)
+    def given_up(self, attempt: Attempt, error: HookFailedError) -> None:
+        """Go on without *attempt*, whose body takes too long, as if it had failed of *error*."""
+        self.intake.abandon(attempt)
         if attempt.hook is HookName.ON_ABORT:
-            self.undo.body_ended(BodyEnded(attempt, began=True, error=error))
-        elif self.is_suspending:
+            self.undo.body_ended(attempt, error)
+        elif self.suspending.is_on:
             self._drop(attempt.hook_number, self.schedule.withdraw)
         else:
             self._tell(attempt.hook_number, BodyFailed(error))
-
-    @property
-    def is_suspending(self) -> bool:
-        """Whether the operation ends with nothing undone, for a later process to go on."""
-        return self.run.needed is not None and self.reason is None
 
     # -- what hook actors ask
 
     def needs_intent(self, hook: int) -> bool:
         """Return whether *hook*'s intent must be durable before its body runs."""
-        return bool(self.run.planned.abort_kinds[hook // HOOKS_PER_RESOURCE])
+        return bool(self._abort_kinds[hook >> 2])
 
     def record_intent(self, hook: int) -> None:
         """Have *hook*'s intent recorded; its actor is told when it is durable."""
@@ -255,46 +236,56 @@ class OperationControl:
         needed = self.run.needed
         if self.schedule.is_closed or (needed is not None and hook not in needed):
             return False
-        resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
-        number += self._attempts.get(hook, 1) - 1
-        lane = self.intake.lane(hook)
-        attempt = Attempt(self.run, resource, name, number, hook)
-        call = HookCall(attempt, lane or Lane.MAIN, self._outbox.put)
-        self.watch.begin(call, self.dispatcher.now())
-        self.intake.add_call(call, lane)
-        self.emit("hook_started", resource, name, attempt=number)
-        self.request_flush()
+        if self._attempts:
+            number += self._attempts.get(hook, 1) - 1
+        resource, name, way = hook >> 2, HOOKS[hook & 3], self.intake.way(hook)
+        lane = way.lane or Lane.MAIN
+        attempt = Attempt(self.run, hook, resource, name, number, lane, self._outbox.put)
+        self.watch.begin(attempt, self.dispatcher.now())
+        self.intake.add_call(attempt, way)
+        if self.events.has_listeners:
+            self.events.emit("hook_started", resource, name, attempt=number)
+        if not self._is_flush_asked:
+            self.request_flush()
         return True
 
     def hook_completed(self, hook: int) -> None:
-        """Let *hook*'s downstream hooks run."""
+        """Let *hook*'s downstream hooks run. Hot: what has nothing to do is not called."""
         self._retire(hook)
-        self.admit(self.schedule.complete(hook))
-        resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
-        self.watch.completed(resource, name)
-        self.undo.hooks_changed([resource])
-        self.emit("hook_completed", resource, name)
-        self._end_spans()
+        ready = self.schedule.complete(hook)
+        if ready:
+            self.admit(ready)
+        if self.watch.holds_any:
+            self.watch.completed(hook)
+        if self.undo.is_active:
+            self.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])
+        if self.events.has_listeners:
+            self.events.emit("hook_completed", hook // HOOKS_PER_RESOURCE, hook_name(hook))
+        if self.run.needed is not None:
+            self.suspending.end_spans()
+        elif not self._is_flush_asked:
+            self.request_flush()
 
     def hook_withdrawn(self, hook: int) -> None:
         """Give up *hook*, whose body did not run."""
         self._retire(hook)
         self.schedule.withdraw(hook)
         self.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])
-        self._end_spans()
+        self.suspending.end_spans()
 
     def hook_failed(self, hook: int, error: BaseException) -> None:
         """Deal with the last failure of *hook*."""
         self._retire(hook)
         resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
         is_leaving = isinstance(error.__cause__, HookCancelledError)
-        if is_leaving and self.is_suspending:
-            self._give_back(hook)
+        if is_leaving and self.suspending.is_on:
+            self.schedule.withdraw(hook)  # left early when told to: for the process that goes on
+            self.suspending.end_spans()
             return
         touched = self.schedule.fail(hook)
         if self.reason is None or not is_leaving:
             self.failures.append(error)  # leaving early when told to is no failure
-        self.emit("hook_failed", resource, name, error=describe_cause(error))
+        self.events.emit("hook_failed", resource, name, error=describe_cause(error))
         key = self.run.planned.graph.nodes[resource].key
         reason = AbortReason(AbortKind.FAILURE, describe_cause(error), key, name)
         if self.run.planned.on_failure is OnFailure.ABORT:
@@ -303,12 +294,7 @@ class OperationControl:
         if self.reason is None:
             decision = JournalRecord.of_abort_decision(reason, touched)
             self.record(decision, lambda: self.undo_doomed(touched, reason))
-        self._end_spans()
-
-    def _give_back(self, hook: int) -> None:
-        """Leave *hook*, which left early when told to, to the process that goes on."""
-        self.schedule.withdraw(hook)
-        self._end_spans()
+        self.suspending.end_spans()
 
     def undo_doomed(self, resources: list[int], reason: AbortReason) -> None:
         """Undo *resources*, which lost a hook; that it was decided is recorded."""
@@ -324,11 +310,15 @@ class OperationControl:
 
     # -- what the aborts ask
 
-    def run_abort(self, attempt: Attempt, arguments: dict[str, Any], lane: Lane | None) -> None:
-        """Have an ``on_abort`` run on *lane*; None: on the event loop."""
-        call = HookCall(attempt, Lane.ABORT, self._outbox.put, arguments)
-        self.watch.begin(call, self.dispatcher.now())
-        self.intake.add_call(call, lane)
+    def run_abort(self, resource: int, number: int, arguments: dict[str, Any], way: Way) -> None:
+        """Have attempt *number* of *resource*'s ``on_abort`` run."""
+        name, number_of = HookName.ON_ABORT, abort_number(resource)
+        report = self._outbox.put
+        attempt = Attempt(
+            self.run, number_of, resource, name, number, Lane.ABORT, report, arguments
+        )
+        self.watch.begin(attempt, self.dispatcher.now())
+        self.intake.add_call(attempt, way)
         self.request_flush()
 
     # -- the rest
@@ -351,25 +341,28 @@ class OperationControl:
         if ref is not None:
             ref.tell(message)
 
-    def _body_ended(self, report: BodyEnded) -> None:
-        hook = report.attempt.hook_number
-        error = report.error or (self.run.left_behind(report.attempt) if report.began else None)
-        if not report.began:
+    def _body_ended(self, attempt: Attempt) -> None:
+        hook, error = attempt.hook_number, attempt.error
+        if error is None and self.run.memory.has_artifacts:
+            error = self.run.left_behind(attempt)
+        if attempt.began_at is None:
             self._tell(hook, NotBegun())
         elif error is not None:
             self._tell(hook, BodyFailed(error))
         elif hook in self._refs:
-            self._ledger.add_completion(report)
+            self._ledger.add_completion(attempt)
 
     def _journal_written(self, report: JournalWritten) -> None:
         if report.error is not None:
             self._journal_failed(report, report.error)
         else:
-            for completion in report.completions:
-                attempt = completion.attempt
+            refs = self._refs
+            for attempt in report.completions:
                 if attempt.has_changes:
                     self.run.memory.apply(attempt.resource, attempt.changes)
-                self._tell(attempt.hook_number, COMPLETION_DURABLE)
+                ref = refs.get(attempt.hook_number)
+                if ref is not None:
+                    ref.tell(COMPLETION_DURABLE)
             for hook in report.intents:
                 self._tell(hook, IntentDurable())
         self._ledger.written(report)
@@ -381,8 +374,8 @@ class OperationControl:
         self.abort(AbortReason(AbortKind.FAILURE, describe_cause(error)))
         for hook in report.intents:
             self._tell(hook, NotBegun())
-        for completion in report.completions:
-            self._drop(completion.attempt.hook_number, self.schedule.fail)
+        for attempt in report.completions:
+            self._drop(attempt.hook_number, self.schedule.fail)
 
     def _drop(self, hook: int, forget: Callable[[int], object]) -> None:
         """End *hook* and its actor, without a word to downstream."""
@@ -392,4 +385,4 @@ class OperationControl:
             self._retire(hook)
             forget(hook)
             self.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])
-            self._end_spans()
+            self.suspending.end_spans()

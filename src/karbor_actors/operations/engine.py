@@ -12,7 +12,7 @@ from karbor_actors.limits import Caps
 from karbor_actors.model import RetryPolicy
 from karbor_actors.operations.conflicts import LockRequest, LockTable
 from karbor_actors.operations.control import OperationControl
-from karbor_actors.operations.handle import OperationHandle
+from karbor_actors.operations.handle import HookEvents, OperationHandle
 from karbor_actors.operations.intake import Intake, new_admission
 from karbor_actors.operations.messages import LOOK_AT_OUTBOX, Begin, LocksGranted
 from karbor_actors.operations.outbox import Outbox
@@ -44,14 +44,14 @@ class _Late:
     def __init__(self, engine: Engine, operation_id: str) -> None:
         self._engine, self._operation_id = engine, operation_id
 
-    def run(self) -> None:
+    def execute(self) -> None:
         """Begin to undo it; what fails is tried again at the next start."""
         try:
             self._engine.undo_again(self._operation_id)
         except KarborError as error:
             _LOG.warning("%s stays abort_pending: %s", self._operation_id, error)
 
-    async def run_async(self) -> None:
+    async def execute_async(self) -> None:
         """It is never asynchronous."""
         raise NotImplementedError
 
@@ -177,7 +177,7 @@ class Engine:
         run: OperationRun,
         handle: OperationHandle,
         provider: Provider,
-        request_flush: Callable[[], None],
+        ask_flush: Callable[[], None],
     ) -> OperationControl:
         """Return the control of *run*, whose supervisor hears of it through *handle*."""
 
@@ -190,12 +190,10 @@ class Engine:
         control = OperationControl(
             run,
             self.dispatcher,
-            Intake(
-                run.planned, self.runners, self._admission, self._caps, run.paths, request_flush
-            ),
+            Intake(run.planned, self.runners, self._admission, self._caps, run.paths, ask_flush),
             Outbox(wake),
-            request_flush=request_flush,
-            emit=handle.emitter(run.planned.graph),
+            ask_flush=ask_flush,
+            events=HookEvents(handle, run.planned.graph),
             retry=_retry_policy(run.planned, provider.retry),
             limits=provider.limits_of,
         )

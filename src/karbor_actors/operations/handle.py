@@ -222,15 +222,6 @@ class OperationHandle:
         for stream in tuple(self._streams):
             stream.put(event)
 
-    def emitter(self, graph: ResourceGraph) -> Callable[..., None]:
-        """Return what gives a hook's event to every listener; it costs little without one."""
-
-        def emit(kind: str, resource: int, hook: HookName, **detail: Any) -> None:
-            if self.has_listeners:
-                self.emit(Event(kind, time.time(), graph.nodes[resource].key, hook, detail))
-
-        return emit
-
     def set_status(self, status: OperationStatus) -> None:
         """Note where the operation stands."""
         if status is not self._status:
@@ -263,3 +254,28 @@ class OperationHandle:
         for stream in streams:
             stream.put(Event("ended", time.time(), detail=detail))
             stream.close()
+
+
+class HookEvents:
+    """What happens to an operation's hooks, for the listeners of its handle.
+
+    Args:
+        handle: The operation's.
+        graph: Its resources.
+    """
+
+    __slots__ = ("_graph", "_handle")
+
+    def __init__(self, handle: OperationHandle, graph: ResourceGraph) -> None:
+        self._handle, self._graph = handle, graph
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody listens; else :meth:`emit` need not be called."""
+        return self._handle.has_listeners
+
+    def emit(self, kind: str, resource: int, hook: HookName, **detail: Any) -> None:
+        """Give a hook's event to every listener."""
+        if self._handle.has_listeners:
+            key = self._graph.nodes[resource].key
+            self._handle.emit(Event(kind, time.time(), key, hook, detail))

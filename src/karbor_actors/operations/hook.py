@@ -44,6 +44,7 @@ class HookActor(LightActor):
 
     __slots__ = ("_attempt", "_last_error", "_stage", "_timer", "control", "hook")
 
+    resident = False
     watcher = staticmethod(_hook_died)
 
     def __init__(self, control: OperationControl, hook: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from karbor_actors.operations.admission import HOOK_BITS, Admission, Line
 from karbor_actors.operations.hooks import ASYNC
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
     from karbor_actors.limits import Caps
-    from karbor_actors.operations.call import HookCall
+    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.paths import PathsAhead
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.runner import Runners
@@ -50,20 +51,23 @@ def new_admission(workers: int, caps: Caps) -> Admission:
     return admission
 
 
-class _Way(NamedTuple):
-    """How a hook goes in."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Way:
+    """How a hook gets to where it runs."""
 
     lane: Lane | None
-    """None: the event loop, which takes thousands."""
+    """Whose workers run it; None: the event loop, which takes thousands."""
     phase: Lane
     """What caps count it as."""
-    is_held: bool
+    is_held: bool = False
     """Whether its resource is held already: it waits for caps only, and goes before others."""
 
 
-_LOOP_PREPARE, _LOOP_MAIN = _Way(None, Lane.PREPARE, False), _Way(None, Lane.MAIN, False)
-_PREPARE, _HELD = _Way(Lane.PREPARE, Lane.PREPARE, False), _Way(Lane.PREPARE, Lane.PREPARE, True)
-_MAIN = _Way(Lane.MAIN, Lane.MAIN, False)
+_LOOP_PREPARE, _LOOP_MAIN = Way(None, Lane.PREPARE), Way(None, Lane.MAIN)
+_PREPARE, _HELD = Way(Lane.PREPARE, Lane.PREPARE), Way(Lane.PREPARE, Lane.PREPARE, is_held=True)
+_MAIN = Way(Lane.MAIN, Lane.MAIN)
+ABORT, ABORT_ON_LOOP = Way(Lane.ABORT, Lane.ABORT), Way(None, Lane.ABORT)
+"""For ``on_abort``, which waits for nothing."""
 
 
 class Intake:
@@ -89,34 +93,44 @@ class Intake:
     ) -> None:
         self._planned, self._kinds, self._runners = planned, planned.hook_kinds, runners
         self._admission, self._caps, self._paths, self._wake = admission, caps, paths, wake
+        self._has_caps = bool(caps)
         self._lines: dict[Hashable, Line] = {}
         self._is_admitting = False
-        self._calls: dict[tuple[Lane | None, bool], list[HookCall]] = {}
+        self._calls: dict[Way, list[Attempt]] = {}
 
     @property
     def is_empty(self) -> bool:
         """Whether no hook waits to get in."""
         return not any(line.waiting or line.granted for line in self._lines.values())
 
-    def lane(self, hook: int) -> Lane | None:
-        """Return whose workers run *hook*; None means the event loop."""
-        return self._way(hook).lane
+    def way(self, hook: int) -> Way:
+        """Return how *hook* gets to where it runs."""
+        kind = hook & 3
+        if self._kinds[hook] == ASYNC:
+            return _LOOP_PREPARE if kind < MAIN else _LOOP_MAIN
+        if kind >= MAIN:
+            return _MAIN
+        return _HELD if kind == PREPARE_FINISH and self._kinds[hook - 1] else _PREPARE
 
     def add(self, hooks: Iterable[int]) -> None:
         """Queue hooks that may run."""
         paths = self._paths
         for hook in hooks:
-            kind = hook % HOOKS_PER_RESOURCE
+            kind = hook & 3
             # The later of two hooks first: what is nearly done is done, and gives up what it has.
             entry = (HOOKS_PER_RESOURCE - 1 - kind) << HOOK_BITS | hook
             if paths is not None:
                 ahead = paths.from_begin if kind == PREPARE_BEGIN else paths.from_finish
-                longest = ahead[hook // HOOKS_PER_RESOURCE]
+                longest = ahead[hook >> 2]
                 entry |= (_LONGEST - longest) << (HOOK_BITS + _KIND_BITS)
             self._admission.add(self._line(hook), entry)
 
     def admit(self, now: float) -> list[int]:
         """Return the hooks that get in, at *now* in seconds."""
+        for line in self._lines.values():
+            if line.leaving:
+                self._admission.leave(line, line.leaving)
+                line.leaving = 0
         self._is_admitting = True
         self._admission.pump(now)
         self._is_admitting = False
@@ -128,8 +142,8 @@ class Intake:
         return admitted
 
     def leave(self, hook: int) -> None:
-        """Make room for another hook: *hook*, which was in, has ended."""
-        self._admission.leave(self._line(hook))
+        """Make room for another hook, by the next :meth:`admit`: *hook*, which was in, has ended."""
+        self._line(hook).leaving += 1
 
     def clear(self) -> list[int]:
         """Turn all that waits away; return it."""
@@ -142,36 +156,29 @@ class Intake:
         self._lines = {}
         self._admission.pump(now)
 
-    def add_call(self, call: HookCall, lane: Lane | None) -> None:
-        """Gather *call* for the workers of *lane*; None: for the event loop."""
-        hook = call.attempt.hook_number
-        is_first = hook >= 0 and self._way(hook).is_held
-        self._calls.setdefault((lane, is_first), []).append(call)
+    def add_call(self, attempt: Attempt, way: Way) -> None:
+        """Gather *attempt* for those that *way* leads to."""
+        calls = self._calls.get(way)
+        if calls is None:
+            calls = self._calls[way] = []
+        calls.append(attempt)
 
     def hand_on(self) -> None:
         """Give the calls that were gathered to the workers."""
         gathered, self._calls = self._calls, {}
-        for (lane, is_first), calls in gathered.items():
-            if lane is None:
+        for way, calls in gathered.items():
+            if way.lane is None:
                 self._runners.submit_async(calls)
             else:
-                self._runners.submit(lane, calls, first=is_first)
+                self._runners.submit(way.lane, calls, first=way.is_held)
 
-    def abandon(self, call: HookCall) -> None:
-        """Give up *call*, wherever it runs."""
-        self._runners.abandon(call.lane, call)
-
-    def _way(self, hook: int) -> _Way:
-        kind = hook % HOOKS_PER_RESOURCE
-        if self._kinds[hook] == ASYNC:
-            return _LOOP_PREPARE if kind < MAIN else _LOOP_MAIN
-        if kind >= MAIN:
-            return _MAIN
-        return _HELD if kind == PREPARE_FINISH and self._kinds[hook - 1] else _PREPARE
+    def abandon(self, attempt: Attempt) -> None:
+        """Give up *attempt*, wherever it runs."""
+        self._runners.abandon(attempt.lane, attempt)
 
     def _line(self, hook: int) -> Line:
-        way = self._way(hook)
-        if not self._caps:
+        way = self.way(hook)
+        if not self._has_caps:
             return self._lines.get(way) or self._new_line(way, way, ())
         resource = hook // HOOKS_PER_RESOURCE
         resource_type, name = self._planned.graph.nodes[resource].type, str(hook_name(hook))
@@ -191,7 +198,7 @@ class Intake:
             ),
         )
 
-    def _new_line(self, known: Hashable, way: _Way, caps: tuple[Hashable, ...]) -> Line:
+    def _new_line(self, known: Hashable, way: Way, caps: tuple[Hashable, ...]) -> Line:
         has_window = way.lane is not None and not way.is_held
         keys = (way.lane, *caps) if has_window else caps
         line = self._lines[known] = Line(keys, self._granted, is_urgent=way.is_held)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import JournalRecord
-from karbor_actors.operations.messages import BodyEnded, JournalWritten
+from karbor_actors.operations.messages import JournalWritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.outbox import Outbox
     from karbor_actors.operations.run import OperationRun
 
@@ -22,10 +23,10 @@ class Ledger:
         outbox: Takes a :class:`JournalWritten` for each record, durable or not.
     """
 
-    def __init__(self, run: OperationRun, outbox: Outbox[BodyEnded | JournalWritten]) -> None:
+    def __init__(self, run: OperationRun, outbox: Outbox[Attempt | JournalWritten]) -> None:
         self._run, self._outbox = run, outbox
         self._intents: list[int] = []
-        self._completions: list[BodyEnded] = []
+        self._completions: list[Attempt] = []
         self._records: list[JournalRecord] = []
         self._then: list[Callable[[], None]] = []
         self._writing = 0
@@ -39,9 +40,9 @@ class Ledger:
         """Gather the intent of *hook*."""
         self._intents.append(hook)
 
-    def add_completion(self, report: BodyEnded) -> None:
+    def add_completion(self, attempt: Attempt) -> None:
         """Gather the completion of a hook, with what it changed."""
-        self._completions.append(report)
+        self._completions.append(attempt)
 
     def add_record(self, record: JournalRecord, then: Callable[[], None] | None = None) -> None:
         """Gather something else; *then* is called once it is written, well or not."""
@@ -54,9 +55,10 @@ class Ledger:
         if not (self._intents or self._completions or self._records):
             return
         intents, completions = tuple(self._intents), tuple(self._completions)
-        records = [JournalRecord.of_hooks(intents, [c.attempt.hook_number for c in completions])]
-        for completion in completions:
-            attempt = completion.attempt
+        records = [
+            JournalRecord.of_hooks(intents, [attempt.hook_number for attempt in completions])
+        ]
+        for attempt in completions:
             if attempt.has_changes:
                 changes = attempt.changes
                 records.append(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from karbor_actors.model import AbortReason
-    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.steps import Step
 
 
@@ -136,20 +136,12 @@ class AbortSucceeded:
     """To an abort actor: its body returned."""
 
 
-class BodyEnded(NamedTuple):
-    """What a worker reports of one run of a hook's body."""
-
-    attempt: Attempt
-    began: bool
-    error: BaseException | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class JournalWritten:
     """What the bank's writer reports of one journal record."""
 
     intents: tuple[int, ...]
-    completions: tuple[BodyEnded, ...]
+    completions: tuple[Attempt, ...]
     then: tuple[Callable[[], None], ...] = ()
     """What waited for the record, and goes on even if it could not be written."""
     error: BaseException | None = None

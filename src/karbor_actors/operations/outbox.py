@@ -41,9 +41,5 @@ class Outbox(Generic[ItemT]):
     def take(self) -> list[ItemT]:
         """Return all items there are, oldest first; the reader's thread only."""
         self._told = False  # before the items are taken: what comes later wakes again
-        items = []
-        while True:
-            try:
-                items.append(self._items.popleft())
-            except IndexError:
-                return items
+        items = self._items
+        return [items.popleft() for _ in range(len(items))]

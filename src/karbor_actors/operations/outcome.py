@@ -74,7 +74,7 @@ class Outcome:
         found = control.run.recovered
         if found is not None and found.record.status.is_terminal:
             status = found.record.status  # only what was pending was left to do
-        elif control.is_suspending:
+        elif control.suspending.is_on:
             status = OperationStatus.SUSPENDED
         elif cancelled is not None and control.reason is cancelled:  # not after a failure
             is_cancel = cancelled.kind in (AbortKind.CANCEL, AbortKind.SHUTDOWN)

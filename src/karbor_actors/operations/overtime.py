@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.errors import HookFailedError, describe_key
 from karbor_actors.model import AbortKind, AbortReason, HookName
-from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
 
 if TYPE_CHECKING:
-    from karbor_actors.operations.call import HookCall
-    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.control import OperationControl
 
 _WHY = "it took longer than it may and was given up"
@@ -31,8 +29,8 @@ class Overtime:
         """Give up what has taken too long."""
         control = self._control
         now = control.dispatcher.now()
-        for call in control.watch.overdue(now):
-            self._give_up(call)
+        for attempt in control.watch.overdue(now):
+            self._give_up(attempt)
         for resource in control.watch.held_too_long(now):
             key = control.run.planned.graph.nodes[resource].key
             why = "it was held for longer than max_quiesce allows"
@@ -44,10 +42,10 @@ class Overtime:
     def end_grace(self) -> None:
         """Give up the bodies that go on although they should stop."""
         control = self._control
-        for call in control.watch.running():
-            if call.attempt.is_unwanted:
-                control.watch.ended(call.attempt.resource, call.attempt.hook)
-                self._give_up(call)
+        for attempt in control.watch.running():
+            if attempt.is_unwanted:
+                control.watch.ended(attempt.hook_number)
+                self._give_up(attempt)
         control.request_flush()
 
     def came_back(self, attempt: Attempt) -> None:
@@ -61,18 +59,17 @@ class Overtime:
 
     def leave(self, hook: int) -> None:
         """Fence the body of *hook* off, if it runs: nobody waits for it any more."""
-        call = self._control.watch.ended(hook // HOOKS_PER_RESOURCE, hook_name(hook))
-        if call is not None:
-            call.attempt.is_fenced = True
-            self.late.add(call.attempt)
-            self._control.intake.abandon(call)
+        attempt = self._control.watch.ended(hook)
+        if attempt is not None:
+            attempt.is_fenced = True
+            self.late.add(attempt)
+            self._control.intake.abandon(attempt)
 
-    def _give_up(self, call: HookCall) -> None:
-        """Fence *call* off and go on as if it had failed."""
-        attempt = call.attempt
+    def _give_up(self, attempt: Attempt) -> None:
+        """Fence *attempt* off and go on as if it had failed."""
         attempt.is_fenced = True
         self.late.add(attempt)
         key = self._control.run.planned.graph.nodes[attempt.resource].key
         error = HookFailedError(key, str(attempt.hook), attempt.number, _WHY)
         error.__cause__ = TimeoutError(_WHY)
-        self._control.given_up(call, error)
+        self._control.given_up(attempt, error)

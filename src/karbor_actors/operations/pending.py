@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sized
 
+    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.conflicts import LockRequest
-    from karbor_actors.operations.context import Attempt
 
 
 class PendingAborts:

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.errors import FencedError, HookFailedError
-from karbor_actors.model import HookName
 from karbor_actors.operations.memory import Memory
-from karbor_actors.operations.results import ResourceProgress
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
@@ -25,26 +23,12 @@ if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.errors import ResourceKey
     from karbor_actors.model import OperationType
-    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.memory import ArtifactRecord, Changes
     from karbor_actors.operations.paths import PathsAhead
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.recovery import Recovered, Verdict
-
-
-_PREPARE = frozenset({HookName.ON_PREPARE_BEGIN, HookName.ON_PREPARE_FINISH})
-
-
-@dataclass(slots=True)
-class Running:
-    """A hook whose body runs now."""
-
-    hook: HookName
-    attempt: int
-    started_at: float
-    done: float = 0
-    total: float | None = None
-    unit: str = ""
+    from karbor_actors.operations.results import ResourceProgress
 
 
 @dataclass
@@ -85,9 +69,10 @@ class OperationRun:
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.planned.graph)
-        self.running: dict[int, Running] = {}
+        self.running: dict[int, Attempt] = {}
         """By resource; written by workers, read by anyone."""
-        self._prepared_at: float | None = None
+        self.prepared_at: float | None = None
+        """When the last prepare hook ended, in seconds since 1970; written by workers."""
         self._to_resume: set[int] = set()
         if self.recovered is not None:
             self._to_resume = self.recovered.begun_resources()
@@ -119,8 +104,6 @@ class OperationRun:
 
     def left_behind(self, attempt: Attempt) -> HookFailedError | None:
         """Return an error if *attempt* was of its resource's last hook and left an artifact."""
-        if not self.memory.has_artifacts:
-            return None
         hook, resource = attempt.hook_number, attempt.resource
         last = (resource + 1) * HOOKS_PER_RESOURCE
         if any(self.planned.hook_kinds[hook + 1 : last]):
@@ -133,31 +116,9 @@ class OperationRun:
         why = f"it left {names} outstanding: release() what is gone, keep() what is for delete"
         return HookFailedError(key, str(attempt.hook), attempt.number, why)
 
-    def report_progress(self, resource: int, done: float, total: float | None, unit: str) -> None:
-        """Note how far *resource*'s hook is."""
-        running = self.running.get(resource)
-        if running is not None:
-            running.done, running.total, running.unit = done, total, unit
-
-    def begin_hook(self, resource: int, hook: HookName, attempt: int) -> None:
-        """Note that a body begins."""
-        self.running[resource] = Running(hook, attempt, time.time())
-
-    def end_hook(self, resource: int) -> None:
-        """Note that a body ended."""
-        running = self.running.pop(resource, None)
-        if running is not None and running.hook in _PREPARE:
-            self._prepared_at = time.time()
-
     def progress_of_running(self) -> tuple[ResourceProgress, ...]:
         """Return how far each running hook is."""
-        nodes = self.planned.graph.nodes
-        return tuple(
-            ResourceProgress(
-                nodes[resource].key, r.hook, r.attempt, r.started_at, r.done, r.total, r.unit
-            )
-            for resource, r in list(self.running.items())
-        )
+        return tuple(attempt.progress() for attempt in list(self.running.values()))
 
     def take_up(self, resource: int) -> Recovered | None:
         """Return what *resource*'s hooks had done before the restart; once per resource."""
@@ -168,7 +129,7 @@ class OperationRun:
 
     def point_in_time(self) -> datetime | None:
         """Return the moment at which the last prepare hook ended, if one ran."""
-        moment = self._prepared_at
+        moment = self.prepared_at
         return None if moment is None else datetime.fromtimestamp(moment, UTC)
 
     def previous(self, resource: int) -> Checkpoint | None:

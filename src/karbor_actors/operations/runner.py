@@ -40,10 +40,10 @@ class Lane(StrEnum):
 class Call(Protocol):
     """Something to run once on a worker."""
 
-    def run(self) -> None:
+    def execute(self) -> None:
         """Run; must not raise."""
 
-    def run_async(self) -> Coroutine[Any, Any, None]:
+    def execute_async(self) -> Coroutine[Any, Any, None]:
         """Run on the event loop; must not raise."""
 
     def refuse(self, why: str) -> None:
@@ -174,7 +174,7 @@ class ThreadRunner:
             if queue and (self._idle or len(self._threads) < self._workers):
                 with self._lock:
                     self._wake_one()
-            call.run()
+            call.execute()
             del running[own], call
 
     def _wait(self) -> bool:
@@ -240,7 +240,7 @@ class LoopRunner:
     def _start(self, calls: tuple[Call, ...]) -> None:
         loop = asyncio.get_running_loop()
         for call in calls:
-            self._tasks[call] = task = loop.create_task(call.run_async())
+            self._tasks[call] = task = loop.create_task(call.execute_async())
             task.add_done_callback(partial(self._forget, call))
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:

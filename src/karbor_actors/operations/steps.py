@@ -48,10 +48,10 @@ class Step:
         if not left:
             return None
         step = cls(handle, UNDO_FIRST, lambda: left[1:])
-        left[0].add_done_callback(lambda _: step.run())
+        left[0].add_done_callback(lambda _: step.execute())
         return step
 
-    def run(self) -> None:
+    def execute(self) -> None:
         """Run the step and tell the supervisor how it ended."""
         try:
             self.done = StepDone(self, self._body())
@@ -59,7 +59,7 @@ class Step:
             self.done = StepDone(self, error=error)
         self._handle.tell(self.done)
 
-    async def run_async(self) -> None:
+    async def execute_async(self) -> None:
         """Steps are never asynchronous."""
         raise NotImplementedError
 
@@ -74,14 +74,14 @@ class Tidying:
     def __init__(self, verb: Verb) -> None:
         self._verb = verb
 
-    def run(self) -> None:
+    def execute(self) -> None:
         """Tidy up; a failure costs space only, and is logged."""
         try:
             self._verb.tidy()
         except KarborError as error:
             _LOG.warning("the journal of %s stays: %s", self._verb.operation_id, error)
 
-    async def run_async(self) -> None:
+    async def execute_async(self) -> None:
         """Steps are never asynchronous."""
         raise NotImplementedError
 

@@ -160,7 +160,7 @@ class SupervisorActor(PooledActor):
         elif control is None:
             self._refuse_cancelled()
         elif self._outcome is None:
-            control.request_flush = self._request_flush
+            control.ask_flush = self._request_flush
             control.failures.append(crash)
             control.abort(self._cancelled)
             control.take_reports()
@@ -289,7 +289,7 @@ class SupervisorActor(PooledActor):
         if control is None:
             return
         control.undo.release(resources)
-        if resources is None and (self._cancelled is not None or control.is_suspending):
+        if resources is None and (self._cancelled is not None or control.suspending.is_on):
             control.overtime.end_grace()
 
     def _look_around(self) -> None:
@@ -332,8 +332,8 @@ class SupervisorActor(PooledActor):
                 self._cancel(AbortReason(AbortKind.SHUTDOWN, "the service was closed"))
             elif self._is_waiting:
                 self._settle_suspended()
-        elif self._outcome is None and not control.is_suspending:
-            control.suspend()
+        elif self._outcome is None and not control.suspending.is_on:
+            control.suspending.begin()
             self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts())
 
     # -- the end

@@ -10,11 +10,10 @@ from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.errors import describe_cause
 from karbor_actors.model import HookName
 from karbor_actors.operations.abort import AbortActor
-from karbor_actors.operations.context import Attempt
 from karbor_actors.operations.hooks import ASYNC
+from karbor_actors.operations.intake import ABORT, ABORT_ON_LOOP
 from karbor_actors.operations.memory import Artifact
 from karbor_actors.operations.messages import AbortSucceeded, BodyFailed, RunAbort
-from karbor_actors.operations.runner import Lane
 from karbor_actors.schedule import (
     BEGUN,
     DONE,
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from pykka import ActorRef
 
     from karbor_actors.model import AbortReason
+    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.control import OperationControl
-    from karbor_actors.operations.messages import BodyEnded
 
 
 class Undo:
@@ -42,6 +41,8 @@ class Undo:
         self._refs: dict[int, ActorRef[AbortActor]] = {}
         self._reasons: dict[int, AbortReason] = {}
         self._again: set[int] = set()
+        self.is_active = False
+        """Whether anything has ever been to be undone."""
         self.aborted: set[int] = set()
         """Resources whose ``on_abort`` ended well."""
         self.failures: dict[int, BaseException] = {}
@@ -55,6 +56,7 @@ class Undo:
     def add(self, resources: Iterable[int], reason: AbortReason) -> None:
         """Abort *resources* because of *reason*, as soon as the order allows."""
         listed = list(resources)
+        self.is_active = True
         for resource in listed:
             self._reasons.setdefault(resource, reason)
         self._start(self._schedule.add(listed))
@@ -81,26 +83,23 @@ class Undo:
         """Let *resources*, or all, wait no longer for descendants."""
         self._start(self._schedule.release(resources))
 
-    def body_ended(self, report: BodyEnded) -> None:
-        """Tell the abort's actor how its body ended."""
-        attempt = report.attempt
+    def body_ended(self, attempt: Attempt, error: BaseException | None) -> None:
+        """Tell the abort's actor that its body ended, or was given up, with *error*."""
         ref = self._refs.get(attempt.resource)
-        if report.error is None and attempt.has_changes:
+        if error is None and attempt.has_changes:
             changes = attempt.changes
             self._control.run.memory.apply(attempt.resource, changes)  # no abort waits for the bank
             self._control.record(
                 JournalRecord.of_changes(attempt.resource, changes.state, changes.new_resources)
             )
         if ref is not None:
-            ref.tell(AbortSucceeded() if report.error is None else BodyFailed(report.error))
+            ref.tell(AbortSucceeded() if error is None else BodyFailed(error))
 
     def dispatch(self, resource: int, number: int) -> None:
         """Have attempt *number* of *resource*'s ``on_abort`` run."""
-        control = self._control
-        attempt = Attempt(control.run, resource, HookName.ON_ABORT, number)
-        is_async = control.run.planned.abort_kinds[resource] == ASYNC
-        lane = None if is_async else Lane.ABORT
-        control.run_abort(attempt, self.arguments(resource), lane)
+        is_async = self._control.run.planned.abort_kinds[resource] == ASYNC
+        way = ABORT_ON_LOOP if is_async else ABORT
+        self._control.run_abort(resource, number, self.arguments(resource), way)
 
     def finish(self, resource: int, error: BaseException | None) -> None:
         """Deal with the end of *resource*'s abort, well or not."""
@@ -113,7 +112,7 @@ class Undo:
         control.record(JournalRecord.of_abort(resource, ok=error is None and is_last))
         detail = {} if error is None else {"error": describe_cause(error)}
         kind = "abort_failed" if error else "aborted"
-        control.emit(kind, resource, HookName.ON_ABORT, **detail)
+        control.events.emit(kind, resource, HookName.ON_ABORT, **detail)
 
     def end_stall(self, error: BaseException) -> None:
         """Leave pending what no abort actor works at any more: a message was lost."""

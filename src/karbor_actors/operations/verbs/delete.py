@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.writer import Change
     from karbor_actors.graph import ResourceGraph
-    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.transactions import Transaction
     from karbor_actors.bank.writer import Change
     from karbor_actors.graph import ResourceGraph
-    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.recovery import Recovered
     from karbor_actors.provider import Provider

@@ -21,7 +21,7 @@ from karbor_actors.operations.verbs.report import ResourceReport
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.graph import ResourceGraph
-    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
@@ -113,7 +113,7 @@ class Verify(CheckpointVerb):
                 with section.open_stream(info.key) as stream:
                     while chunk := stream.read(_CHUNK):
                         size += len(chunk)
-                        run.report_progress(number, size, None, "bytes")
+                        attempt.report_progress(size, None, "bytes")
                         if run.is_cancelled:
                             return
                 streams, blocks = streams + 1, blocks + info.blocks

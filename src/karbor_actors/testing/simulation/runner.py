@@ -11,7 +11,7 @@ import inspect
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.operations.call import HookCall
+from karbor_actors.operations.attempt import Attempt
 from karbor_actors.operations.runner import Lane, Runners
 from karbor_actors.testing.fault_rules import Action
 
@@ -135,19 +135,19 @@ class SimulatedRunners(Runners):
             self._start(lane, queue.popleft())
 
     def _start(self, lane: Lane | None, call: Call) -> None:
-        phases = self._hook(call) if isinstance(call, HookCall) else self._step(call)
+        phases = self._hook(call) if isinstance(call, Attempt) else self._step(call)
         job = _Job(self, lane, call, phases)
         self._jobs.append(job)
         self.dispatcher.schedule(job)
 
     def _step(self, call: Call) -> Iterator[float]:
         yield self._a_while()
-        call.run()
+        call.execute()
 
-    def _hook(self, call: HookCall) -> Iterator[float]:
-        """Run a hook as ``HookCall.run`` does, with pauses."""
-        attempt, world = call.attempt, self._world
-        if not call.begin():
+    def _hook(self, attempt: Attempt) -> Iterator[float]:
+        """Run a hook as ``Attempt.execute`` does, with pauses."""
+        world = self._world
+        if not attempt.begin():
             return
         world.log(attempt, "begin")
         error: BaseException | None = None
@@ -156,7 +156,7 @@ class SimulatedRunners(Runners):
             yield self._a_while()
             world.log(attempt, "start")
             world.is_late = attempt.is_fenced
-            _drive(call.body())
+            _drive(attempt.body())
             world.log(attempt, "end")
             yield from self._suffer(self._faults.hook_fault(attempt, "after"))
             yield self._a_while()
@@ -168,7 +168,7 @@ class SimulatedRunners(Runners):
             world.log(attempt, "late")
         else:
             world.log(attempt, "done" if error is None else "failed")
-        call.end(error)
+        attempt.end(error)
 
     def _suffer(self, rule: Rule | None) -> Iterator[float]:
         if rule is None:

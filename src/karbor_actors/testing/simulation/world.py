@@ -11,7 +11,7 @@ from karbor_actors.actors.simulated import SimulatedCrash
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from karbor_actors.operations.context import Attempt
+    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.planning import PlannedOperation
 
 

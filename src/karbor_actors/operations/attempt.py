@@ -1,0 +1,289 @@
+"""One run of one hook's body: the only place that calls a plugin's hooks."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors import faultpoints
+from karbor_actors.errors import FencedError, HookFailedError, describe_cause
+from karbor_actors.model import HookName
+from karbor_actors.operations.context import HookContext
+from karbor_actors.operations.memory import Changes
+from karbor_actors.operations.results import ResourceProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from karbor_actors.operations.run import OperationRun
+    from karbor_actors.operations.runner import Lane
+
+
+class Attempt:
+    """One attempt of one hook of one resource: it runs once, and is its own report.
+
+    The control thread makes it and hands it to a worker, which runs the body and hands it
+    back, ended. Meanwhile it says what the hook may write, and whether it still may.
+
+    Args:
+        run: The operation.
+        hook_number: The hook's number in the schedule, or :func:`abort_number` of a resource.
+        resource: The resource's number.
+        hook: Which hook.
+        number: Which attempt, from 1.
+        lane: The workers it is meant for.
+        report: Takes it back; called once, on the worker's thread.
+        extra: Keyword arguments beside the verb's own (for ``on_abort``: reason and so on).
+    """
+
+    __slots__ = (
+        "_changes",
+        "_extra",
+        "_report",
+        "alive_at",
+        "began_at",
+        "done",
+        "error",
+        "has_ended",
+        "hook",
+        "hook_number",
+        "is_fenced",
+        "lane",
+        "number",
+        "resource",
+        "run",
+    )
+
+    def __init__(
+        self,
+        run: OperationRun,
+        hook_number: int,
+        resource: int,
+        hook: HookName,
+        number: int,
+        lane: Lane,
+        report: Callable[[Attempt], None],
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        self.run, self.hook_number, self.resource, self.hook = run, hook_number, resource, hook
+        self.number, self.lane = number, lane
+        self._report, self._extra = report, extra
+        self._changes: Changes | None = None
+        self.began_at: float | None = None
+        """When the body began, by the engine's clock; None if it has not, or will not."""
+        self.alive_at: float | None = None
+        """When it began, or last said how far it is, by the engine's clock."""
+        self.done: tuple[float, float | None, str] = _NOTHING_DONE
+        """How far it said it is: done, total, unit."""
+        self.has_ended = False
+        """Whether the body has returned."""
+        self.error: BaseException | None = None
+        """What it raised, as a HookFailedError."""
+        self.is_fenced = False
+        """Whether the engine gave it up."""
+
+    # -- what the hook wrote, and may write
+
+    @property
+    def changes(self) -> Changes:
+        """What the hook wrote and has not made durable yet; made when first asked for."""
+        if self._changes is None:
+            self._changes = Changes()
+        return self._changes
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether there is something to make durable."""
+        return self._changes is not None and bool(self._changes)
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether the hook should not begin, or stop early."""
+        if self.hook is HookName.ON_ABORT:
+            return False
+        needed = self.run.needed
+        return self.run.is_cancelled or (needed is not None and self.hook_number not in needed)
+
+    def check(self) -> None:
+        """Refuse what a given-up hook still writes.
+
+        Raises:
+            FencedError: The engine gave it up, or its operation has ended.
+        """
+        if self.is_fenced:
+            raise FencedError
+        self.run.check_open()
+
+    def flush(self) -> None:
+        """Make the changes so far durable, and visible to all. Blocks."""
+        changes = self.changes
+        now = Changes(dict(changes.state), dict(changes.new_resources))
+        if now:
+            self.run.flush(self.resource, now)
+            _forget(changes.state, now.state)
+            _forget(changes.new_resources, now.new_resources)
+
+    def report_progress(self, done: float, total: float | None, unit: str) -> None:
+        """Note how far the body is, and that it is alive; the thread that runs it."""
+        self.alive_at = self.run.clock()
+        self.done = (done, total, unit)
+
+    def progress(self) -> ResourceProgress:
+        """Return how far it is; any thread, while the body runs."""
+        began_at = self.began_at
+        since = 0.0 if began_at is None else self.run.clock() - began_at
+        key = self.run.planned.graph.nodes[self.resource].key
+        return ResourceProgress(key, self.hook, self.number, time.time() - since, *self.done)
+
+    # -- the body
+
+    def execute(self) -> None:
+        """Run a plain hook: begin, body, end."""
+        if not self.begin():
+            return
+        error: BaseException | None = None
+        try:
+            if faultpoints.injector is not None:
+                faultpoints.injector.on_hook(self, "before")
+            result = self.body()
+            if result is not None:
+                asyncio.run(_await(result))
+            if faultpoints.injector is not None:
+                faultpoints.injector.on_hook(self, "after")
+        except BaseException as raised:
+            error = raised
+        self.end(error)
+
+    async def execute_async(self) -> None:
+        """Run an ``async def`` hook."""
+        if not self.begin():
+            return
+        error: BaseException | None = None
+        try:
+            if faultpoints.injector is not None:
+                await asyncio.to_thread(faultpoints.injector.on_hook, self, "before")
+            if self.run.recovered is not None:
+                await asyncio.to_thread(self._resume)
+            if self.run.engine_main is not None:
+                await asyncio.to_thread(self._engine_part)
+            hook = self._hook()
+            if hook is not None:
+                await hook(*self._arguments(), **self._keywords())
+            if faultpoints.injector is not None:
+                await asyncio.to_thread(faultpoints.injector.on_hook, self, "after")
+        except BaseException as raised:
+            error = raised
+        self.end(error)
+
+    def body(self) -> Any:
+        """Run the hook, and what the engine does with it; return what is to be awaited, or None.
+
+        What the hook raises is raised.
+        """
+        if self.run.recovered is not None:
+            self._resume()
+        if self.run.engine_main is not None:
+            self._engine_part()
+        hook = self._hook()
+        if hook is None:
+            return None
+        result = hook(*self._arguments(), **self._keywords())
+        return result if result is not None and inspect.isawaitable(result) else None
+
+    def begin(self) -> bool:
+        """Note that the body begins; False, reported, if nothing begins any more."""
+        run = self.run
+        if (run.is_cancelled or run.needed is not None) and self.is_unwanted:
+            self._report(self)
+            return False
+        self.began_at = self.alive_at = run.clock()
+        run.running[self.resource] = self
+        return True
+
+    def refuse(self, why: str) -> None:
+        """Report that there is nobody to run the body."""
+        self.began_at = self.run.clock()  # it may not run again as if nothing had been tried
+        self.end(TimeoutError(why))
+
+    def end(self, error: BaseException | None) -> None:
+        """Report how the body ended; after :meth:`begin`, once."""
+        run = self.run
+        self.has_ended = True
+        if run.running.get(self.resource) is self:
+            del run.running[self.resource]
+            if self.hook in _PREPARE:
+                run.prepared_at = time.time()
+        if error is not None:
+            self.error = hook_failure(self, error)
+        self._report(self)
+
+    def _resume(self) -> None:
+        """After a restart, let the Operation take up again what its process held."""
+        if self.hook is HookName.ON_ABORT:
+            return
+        found = self.run.take_up(self.resource)
+        on_resume = getattr(self.run.planned.operations[self.resource], "on_resume", None)
+        if found is None or on_resume is None:
+            return
+        result = on_resume(
+            *self._arguments(),
+            began=found.began(self.resource),
+            completed=found.completed(self.resource),
+            **self._keywords(),
+        )
+        if inspect.isawaitable(result):
+            asyncio.run(_await(result))
+
+    def _hook(self) -> Callable[..., Any] | None:
+        return getattr(self.run.planned.operations[self.resource], self.hook, None)
+
+    def _engine_part(self) -> None:
+        if self.hook is HookName.ON_MAIN and self.run.engine_main is not None:
+            self.run.engine_main(self)
+
+    def _arguments(self) -> tuple[Any, ...]:
+        run, resource = self.run, self.resource
+        return (
+            run.checkpoint.view(is_writable=run.is_writable, guard=self.check),
+            run.planned.graph.nodes[resource],
+            HookContext(self),
+            run.planned.parameters.resolved(resource),
+        )
+
+    def _keywords(self) -> dict[str, Any]:
+        keywords = self.run.hook_arguments(self)
+        if self._extra:
+            keywords.update(self._extra)
+        return keywords
+
+
+_NOTHING_DONE = (0.0, None, "")
+_PREPARE = frozenset({HookName.ON_PREPARE_BEGIN, HookName.ON_PREPARE_FINISH})
+
+
+def abort_number(resource: int) -> int:
+    """Return the number that *resource*'s ``on_abort`` goes by: no hook of a schedule has it."""
+    return ~resource
+
+
+def _forget(changed: dict[Any, Any], durable: dict[Any, Any]) -> None:
+    """Take *durable* out of *changed*; another thread may have set something since."""
+    for key, value in durable.items():
+        if changed.get(key, durable) is value:
+            changed.pop(key, None)
+
+
+async def _await(result: Any) -> Any:
+    return await result
+
+
+def hook_failure(attempt: Attempt, error: BaseException) -> HookFailedError:
+    """Return *error*, raised by *attempt*'s body, as the engine's own error with its traceback."""
+    key = attempt.run.planned.graph.nodes[attempt.resource].key
+    failure = HookFailedError(key, str(attempt.hook), attempt.number, describe_cause(error))
+    failure.__cause__ = error
+    failure.trace = "".join(traceback.format_exception(error))
+    return failure
