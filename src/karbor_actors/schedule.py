@@ -189,11 +189,10 @@ class HookSchedule:
         """
         if self._state[hook] not in (READY, BEGUN):
             return []
-        self.active -= 1
         self._finish(hook)
         ready: list[int] = []
         self._propagate(hook, ready)
-        self.active += len(ready)
+        self.active += len(ready) - 1
         return ready
 
     def fail(self, hook: int) -> list[int]:

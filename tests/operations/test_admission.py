@@ -45,7 +45,7 @@ def test_no_cap_is_exceeded_and_every_hook_gets_in(caps, lines, order):
     made = [Line(tuple(sorted(keys)), nobody, is_urgent=urgent) for keys, _, urgent in lines]
     for line, (_, count, _) in zip(made, lines, strict=True):
         for hook in range(count):
-            admission.add(line, hook)
+            admission.add(line, [hook])
     left = sum(count for _, count, _ in lines)
     running: list[Line] = []
     while left:
@@ -68,7 +68,7 @@ def test_lines_take_turns():
     lines = [Line(("key",), nobody) for _ in range(3)]
     for line in lines:
         for hook in range(4):
-            admission.add(line, hook)
+            admission.add(line, [hook])
     order = []
     for _ in range(12):
         admission.pump(0.0)
@@ -90,14 +90,14 @@ def test_a_line_that_needs_two_keys_is_not_starved_by_those_that_need_one():
 
     def pump() -> None:
         for line in singles:  # those who want one never stop
-            admission.add(line, 0)
+            admission.add(line, [0])
         admission.pump(0.0)
         for line in (both, *singles):
             running.extend([line] * len(line.granted))
             line.granted = []
 
     pump()
-    admission.add(both, 0)
+    admission.add(both, [0])
     for _ in range(200):
         # Never are both free at once, as long as others are let in.
         admission.leave(running.pop(0))
@@ -114,10 +114,10 @@ def test_what_was_in_of_an_ended_operation_makes_room_for_others():
     first = Line(("key",), lambda: woken.append("first"))
     other = Line(("key",), lambda: woken.append("other"))
     for hook in range(3):
-        admission.add(first, hook)
+        admission.add(first, [hook])
     admission.pump(0.0)
     first.granted = [1]  # one was taken
-    admission.add(other, 7)
+    admission.add(other, [7])
     admission.pump(0.0)
     assert woken == ["first"]
 
@@ -132,7 +132,7 @@ def test_a_window_fits_itself_to_how_fast_hooks_leave():
     admission.set_window("lane", 4, 64)
     line = Line(("lane",), nobody)
     for hook in range(10_000):
-        admission.add(line, hook)
+        admission.add(line, [hook])
 
     def inside_after(seconds: float, left: int) -> int:
         nonlocal now

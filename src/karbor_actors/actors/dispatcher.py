@@ -64,6 +64,8 @@ class Dispatcher(abc.ABC):
         self._lock = threading.RLock()
         self._held: dict[Resident, None] = {}
         self._stop_order: list[Resident] | None = None
+        self.is_closing = False
+        """Whether `close()` was called: no actor can be started any more."""
         self._asked: Resident | None = None
         self._all_stopped = threading.Event()
         self._dead_letters = 0
@@ -123,18 +125,9 @@ class Dispatcher(abc.ABC):
             DispatcherClosedError: once `close()` was called.
         """
         with self._lock:
-            if self._stop_order is not None:
+            if self.is_closing:
                 raise DispatcherClosedError
             self._held[resident] = None
-
-    def check_open(self) -> None:
-        """Refuse to start anything once `close()` was called.
-
-        Raises:
-            DispatcherClosedError: it was.
-        """
-        if self._stop_order is not None:
-            raise DispatcherClosedError
 
     def forget(self, resident: Resident) -> None:
         """Let go of *resident*, which has ended; when closing, stop the next one."""
@@ -152,6 +145,7 @@ class Dispatcher(abc.ABC):
     def _begin_closing(self) -> None:
         """Refuse new actors and ask the youngest to stop; `forget` goes on from there."""
         with self._lock:
+            self.is_closing = True
             if self._stop_order is None:
                 self._stop_order = list(self._held)
         self._stop_next()

@@ -29,6 +29,8 @@ from karbor_actors import faultpoints
 from karbor_actors.actors.dispatcher import current_dispatcher, logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from karbor_actors.actors.dispatcher import Dispatcher
     from karbor_actors.actors.pooled import PooledActor
 
@@ -293,14 +295,23 @@ class Mailbox:
 class PooledRef(ActorRef[A]):
     """A `pykka.ActorRef` that holds little and tells fast."""
 
-    __slots__ = ("_actor_weakref", "actor_class", "actor_inbox")
+    __slots__ = ("actor_inbox",)
 
     actor_inbox: Mailbox
 
-    def __init__(self, actor: A, mailbox: Mailbox) -> None:
-        self._actor_weakref = weakref.ref(actor)
-        self.actor_class = actor.__class__
+    def __init__(self, mailbox: Mailbox) -> None:
         self.actor_inbox = mailbox
+
+    @property
+    def _actor_weakref(self) -> Callable[[], Any]:  # type: ignore[override]
+        """What Pykka's proxies find the actor by; made when it is asked for."""
+        actor = self.actor_inbox.actor
+        return (lambda: None) if actor is None else weakref.ref(actor)
+
+    @property
+    def actor_class(self) -> type[A]:  # type: ignore[override]
+        """See `pykka.ActorRef.actor_class`."""
+        return self.actor_inbox.actor_class  # type: ignore[return-value]
 
     @property
     def actor_urn(self) -> str:  # type: ignore[override]

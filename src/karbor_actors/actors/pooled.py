@@ -13,6 +13,7 @@ from pykka import ActorRegistry
 
 from karbor_actors.actors.mailbox import Mailbox, PooledFuture, PooledRef
 from karbor_actors.actors.threads import ThreadDispatcher
+from karbor_actors.errors import DispatcherClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,6 +110,8 @@ class PooledActor(pykka.Actor):
             RuntimeError: when the system refuses the dispatcher its first thread.
             TypeError: when the class's ``__init__`` does not call its superclass's.
         """
+        if dispatcher.is_closing:
+            raise DispatcherClosedError
         actor = cls(*args, **kwargs)
         try:
             mailbox = actor.actor_inbox
@@ -120,8 +123,6 @@ class PooledActor(pykka.Actor):
         try:
             if cls.resident:
                 dispatcher.adopt(mailbox)
-            else:
-                dispatcher.check_open()
             if cls.registered:
                 ActorRegistry.register(actor._actor_ref)
                 logger.debug("Starting %s", actor)
@@ -152,7 +153,7 @@ class PooledActor(pykka.Actor):
         # Not Pykka's own: a URN, an event and a queue for each of a million actors.
         mailbox = self.actor_inbox = Mailbox()
         mailbox.actor_class = self.__class__
-        self._actor_ref: PooledRef[Any] = PooledRef(self, mailbox)
+        self._actor_ref: PooledRef[Any] = PooledRef(mailbox)
 
     @property
     def actor_urn(self) -> str:  # type: ignore[override]

@@ -267,7 +267,7 @@ class ThreadDispatcher(Dispatcher):
         self._ready.clear()
         self._closed = True
         self._may_grow = False
-        self._stop_order = []
+        self._stop_order, self.is_closing = [], True
         self._all_stopped.set()
         self._abandon_all()
 

@@ -109,9 +109,13 @@ class Admission:
         window.floor, window.ceiling = floor, max(floor, ceiling)
         self._windows.append(window)
 
-    def add(self, line: Line, entry: int) -> None:
-        """Have the hook in *entry* wait in *line*."""
-        heappush(line.waiting, entry)
+    def add(self, line: Line, entries: list[int]) -> None:
+        """Have the hooks in *entries* wait in *line*."""
+        if line.waiting:
+            for entry in entries:
+                heappush(line.waiting, entry)
+        else:
+            line.waiting = sorted(entries)  # which is a heap
         if not line.is_queued:
             self._queue(line)
 

@@ -40,7 +40,6 @@ class Attempt:
     """
 
     __slots__ = (
-        "_changes",
         "_extra",
         "_report",
         "alive_at",
@@ -55,6 +54,7 @@ class Attempt:
         "number",
         "resource",
         "run",
+        "written",
     )
 
     def __init__(
@@ -71,7 +71,8 @@ class Attempt:
         self.run, self.hook_number, self.resource, self.hook = run, hook_number, resource, hook
         self.number, self.lane = number, lane
         self._report, self._extra = report, extra
-        self._changes: Changes | None = None
+        self.written: Changes | None = None
+        """What the hook wrote and has not made durable yet; None if it never wrote."""
         self.began_at: float | None = None
         """When the body began, by the engine's clock; None if it has not, or will not."""
         self.alive_at: float | None = None
@@ -89,15 +90,10 @@ class Attempt:
 
     @property
     def changes(self) -> Changes:
-        """What the hook wrote and has not made durable yet; made when first asked for."""
-        if self._changes is None:
-            self._changes = Changes()
-        return self._changes
-
-    @property
-    def has_changes(self) -> bool:
-        """Whether there is something to make durable."""
-        return self._changes is not None and bool(self._changes)
+        """Where the hook writes; made when first asked for."""
+        if self.written is None:
+            self.written = Changes()
+        return self.written
 
     @property
     def is_unwanted(self) -> bool:
@@ -169,7 +165,7 @@ class Attempt:
                 await asyncio.to_thread(self._resume)
             if self.run.engine_main is not None:
                 await asyncio.to_thread(self._engine_part)
-            hook = self._hook()
+            hook = getattr(self.run.planned.operations[self.resource], self.hook, None)
             if hook is not None:
                 await hook(*self._arguments(), **self._keywords())
             if faultpoints.injector is not None:
@@ -187,7 +183,7 @@ class Attempt:
             self._resume()
         if self.run.engine_main is not None:
             self._engine_part()
-        hook = self._hook()
+        hook = getattr(self.run.planned.operations[self.resource], self.hook, None)
         if hook is None:
             return None
         result = hook(*self._arguments(), **self._keywords())
@@ -236,9 +232,6 @@ class Attempt:
         )
         if inspect.isawaitable(result):
             asyncio.run(_await(result))
-
-    def _hook(self) -> Callable[..., Any] | None:
-        return getattr(self.run.planned.operations[self.resource], self.hook, None)
 
     def _engine_part(self) -> None:
         if self.hook is HookName.ON_MAIN and self.run.engine_main is not None:

@@ -94,7 +94,7 @@ class OperationControl:
         """Why everything is undone, if it is."""
         self.doomed: list[int] = []
         """Resources undone by themselves, for the supervisor to take: their grace begins."""
-        self._outbox = outbox
+        self._outbox, self._report = outbox, outbox.put
         self.ask_flush, self.events = ask_flush, events
         self._is_flush_asked = False
         self._ledger = Ledger(run, outbox)
@@ -240,10 +240,10 @@ class OperationControl:
             number += self._attempts.get(hook, 1) - 1
         resource, name, way = hook >> 2, HOOKS[hook & 3], self.intake.way(hook)
         lane = way.lane or Lane.MAIN
-        attempt = Attempt(self.run, hook, resource, name, number, lane, self._outbox.put)
+        attempt = Attempt(self.run, hook, resource, name, number, lane, self._report)
         self.watch.begin(attempt, self.dispatcher.now())
         self.intake.add_call(attempt, way)
-        if self.events.has_listeners:
+        if self.events.handle.has_listeners:
             self.events.emit("hook_started", resource, name, attempt=number)
         if not self._is_flush_asked:
             self.request_flush()
@@ -255,11 +255,11 @@ class OperationControl:
         ready = self.schedule.complete(hook)
         if ready:
             self.admit(ready)
-        if self.watch.holds_any:
+        if self.watch.held:
             self.watch.completed(hook)
         if self.undo.is_active:
             self.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])
-        if self.events.has_listeners:
+        if self.events.handle.has_listeners:
             self.events.emit("hook_completed", hook // HOOKS_PER_RESOURCE, hook_name(hook))
         if self.run.needed is not None:
             self.suspending.end_spans()
@@ -313,7 +313,7 @@ class OperationControl:
     def run_abort(self, resource: int, number: int, arguments: dict[str, Any], way: Way) -> None:
         """Have attempt *number* of *resource*'s ``on_abort`` run."""
         name, number_of = HookName.ON_ABORT, abort_number(resource)
-        report = self._outbox.put
+        report = self._report
         attempt = Attempt(
             self.run, number_of, resource, name, number, Lane.ABORT, report, arguments
         )
@@ -343,7 +343,7 @@ class OperationControl:
 
     def _body_ended(self, attempt: Attempt) -> None:
         hook, error = attempt.hook_number, attempt.error
-        if error is None and self.run.memory.has_artifacts:
+        if error is None and self.run.memory.artifacts:
             error = self.run.left_behind(attempt)
         if attempt.began_at is None:
             self._tell(hook, NotBegun())
@@ -358,8 +358,8 @@ class OperationControl:
         else:
             refs = self._refs
             for attempt in report.completions:
-                if attempt.has_changes:
-                    self.run.memory.apply(attempt.resource, attempt.changes)
+                if attempt.written:
+                    self.run.memory.apply(attempt.resource, attempt.written)
                 ref = refs.get(attempt.hook_number)
                 if ref is not None:
                     ref.tell(COMPLETION_DURABLE)

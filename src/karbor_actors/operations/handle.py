@@ -264,18 +264,13 @@ class HookEvents:
         graph: Its resources.
     """
 
-    __slots__ = ("_graph", "_handle")
+    __slots__ = ("_graph", "handle")
 
     def __init__(self, handle: OperationHandle, graph: ResourceGraph) -> None:
-        self._handle, self._graph = handle, graph
-
-    @property
-    def has_listeners(self) -> bool:
-        """Whether anybody listens; else :meth:`emit` need not be called."""
-        return self._handle.has_listeners
+        self.handle, self._graph = handle, graph
 
     def emit(self, kind: str, resource: int, hook: HookName, **detail: Any) -> None:
         """Give a hook's event to every listener."""
-        if self._handle.has_listeners:
+        if self.handle.has_listeners:
             key = self._graph.nodes[resource].key
-            self._handle.emit(Event(kind, time.time(), key, hook, detail))
+            self.handle.emit(Event(kind, time.time(), key, hook, detail))

@@ -9,6 +9,7 @@ from karbor_actors.operations.admission import HOOK_BITS, Admission, Line
 from karbor_actors.operations.hooks import ASYNC
 from karbor_actors.operations.runner import Lane
 from karbor_actors.schedule import (
+    COMPLETE,
     HOOKS_PER_RESOURCE,
     MAIN,
     PREPARE_BEGIN,
@@ -70,6 +71,14 @@ ABORT, ABORT_ON_LOOP = Way(Lane.ABORT, Lane.ABORT), Way(None, Lane.ABORT)
 """For ``on_abort``, which waits for nothing."""
 
 
+class _HookLine(Line):
+    """A line whose hooks all go the same way."""
+
+    __slots__ = ("way",)
+
+    way: Way
+
+
 class Intake:
     """One operation's lines of ready hooks. The control thread only.
 
@@ -93,37 +102,21 @@ class Intake:
     ) -> None:
         self._planned, self._kinds, self._runners = planned, planned.hook_kinds, runners
         self._admission, self._caps, self._paths, self._wake = admission, caps, paths, wake
-        self._has_caps = bool(caps)
-        self._lines: dict[Hashable, Line] = {}
+        self._lines: dict[Hashable, _HookLine] = {}
+        self._arrived: list[int] = []
+        self._inside: dict[int, _HookLine] = {}
         self._is_admitting = False
         self._calls: dict[Way, list[Attempt]] = {}
 
     @property
     def is_empty(self) -> bool:
         """Whether no hook waits to get in."""
-        return not any(line.waiting or line.granted for line in self._lines.values())
-
-    def way(self, hook: int) -> Way:
-        """Return how *hook* gets to where it runs."""
-        kind = hook & 3
-        if self._kinds[hook] == ASYNC:
-            return _LOOP_PREPARE if kind < MAIN else _LOOP_MAIN
-        if kind >= MAIN:
-            return _MAIN
-        return _HELD if kind == PREPARE_FINISH and self._kinds[hook - 1] else _PREPARE
+        lines = self._lines.values()
+        return not self._arrived and not any(line.waiting or line.granted for line in lines)
 
     def add(self, hooks: Iterable[int]) -> None:
         """Queue hooks that may run."""
-        paths = self._paths
-        for hook in hooks:
-            kind = hook & 3
-            # The later of two hooks first: what is nearly done is done, and gives up what it has.
-            entry = (HOOKS_PER_RESOURCE - 1 - kind) << HOOK_BITS | hook
-            if paths is not None:
-                ahead = paths.from_begin if kind == PREPARE_BEGIN else paths.from_finish
-                longest = ahead[hook >> 2]
-                entry |= (_LONGEST - longest) << (HOOK_BITS + _KIND_BITS)
-            self._admission.add(self._line(hook), entry)
+        self._arrived.extend(hooks)
 
     def admit(self, now: float) -> list[int]:
         """Return the hooks that get in, at *now* in seconds."""
@@ -131,6 +124,7 @@ class Intake:
             if line.leaving:
                 self._admission.leave(line, line.leaving)
                 line.leaving = 0
+        self._line_up()
         self._is_admitting = True
         self._admission.pump(now)
         self._is_admitting = False
@@ -138,22 +132,30 @@ class Intake:
         for line in self._lines.values():
             if line.granted:
                 admitted += line.granted
+                self._inside.update(dict.fromkeys(line.granted, line))
                 line.granted = []
         return admitted
 
+    def way(self, hook: int) -> Way:
+        """Return how *hook*, which is in, gets to where it runs."""
+        return self._inside[hook].way
+
     def leave(self, hook: int) -> None:
         """Make room for another hook, by the next :meth:`admit`: *hook*, which was in, has ended."""
-        self._line(hook).leaving += 1
+        line = self._inside.pop(hook, None)
+        if line is not None:
+            line.leaving += 1
 
     def clear(self) -> list[int]:
         """Turn all that waits away; return it."""
+        self._line_up()
         return [hook for line in self._lines.values() for hook in self._admission.clear(line)]
 
     def close(self, now: float) -> None:
         """Give all places back, at *now* in seconds: the operation has ended, however."""
         for line in self._lines.values():
             self._admission.remove(line)
-        self._lines = {}
+        self._lines, self._inside = {}, {}
         self._admission.pump(now)
 
     def add_call(self, attempt: Attempt, way: Way) -> None:
@@ -176,10 +178,41 @@ class Intake:
         """Give up *attempt*, wherever it runs."""
         self._runners.abandon(attempt.lane, attempt)
 
-    def _line(self, hook: int) -> Line:
-        way = self.way(hook)
-        if not self._has_caps:
-            return self._lines.get(way) or self._new_line(way, way, ())
+    def _line_up(self) -> None:
+        """Have the hooks that arrived wait in their lines, those with the longest way ahead first."""
+        arrived, self._arrived = self._arrived, []
+        entries: dict[_HookLine, list[int]] = {}
+        line_of = self._capped_line if self._caps else self._line
+        paths = self._paths
+        for hook in arrived:
+            kind = hook & 3
+            # The later of two hooks first: what is nearly done is done, and gives up what it has.
+            entry = (COMPLETE - kind) << HOOK_BITS | hook
+            if paths is not None:
+                ahead = paths.from_begin if kind == PREPARE_BEGIN else paths.from_finish
+                entry |= (_LONGEST - ahead[hook >> 2]) << (HOOK_BITS + _KIND_BITS)
+            line = line_of(hook)
+            if line in entries:
+                entries[line].append(entry)
+            else:
+                entries[line] = [entry]
+        for line, those in entries.items():
+            self._admission.add(line, those)
+
+    def _way(self, hook: int) -> Way:
+        kind = hook & 3
+        if self._kinds[hook] == ASYNC:
+            return _LOOP_PREPARE if kind < MAIN else _LOOP_MAIN
+        if kind >= MAIN:
+            return _MAIN
+        return _HELD if kind == PREPARE_FINISH and self._kinds[hook - 1] else _PREPARE
+
+    def _line(self, hook: int) -> _HookLine:
+        way = self._way(hook)
+        return self._lines.get(way) or self._new_line(way, way, ())
+
+    def _capped_line(self, hook: int) -> _HookLine:
+        way = self._way(hook)
         resource = hook // HOOKS_PER_RESOURCE
         resource_type, name = self._planned.graph.nodes[resource].type, str(hook_name(hook))
         groups = _groups(self._planned.operations[resource])
@@ -198,10 +231,11 @@ class Intake:
             ),
         )
 
-    def _new_line(self, known: Hashable, way: Way, caps: tuple[Hashable, ...]) -> Line:
+    def _new_line(self, known: Hashable, way: Way, caps: tuple[Hashable, ...]) -> _HookLine:
         has_window = way.lane is not None and not way.is_held
         keys = (way.lane, *caps) if has_window else caps
-        line = self._lines[known] = Line(keys, self._granted, is_urgent=way.is_held)
+        line = self._lines[known] = _HookLine(keys, self._granted, is_urgent=way.is_held)
+        line.way = way
         return line
 
     def _granted(self) -> None:

@@ -58,12 +58,11 @@ class Ledger:
         records = [
             JournalRecord.of_hooks(intents, [attempt.hook_number for attempt in completions])
         ]
-        for attempt in completions:
-            if attempt.has_changes:
-                changes = attempt.changes
-                records.append(
-                    JournalRecord.of_changes(attempt.resource, changes.state, changes.new_resources)
-                )
+        records += [
+            JournalRecord.of_changes(attempt.resource, changes.state, changes.new_resources)
+            for attempt in completions
+            if (changes := attempt.written)
+        ]
         record = JournalRecord.joined(records + self._records)
         then = tuple(self._then)
         self._intents, self._completions, self._records, self._then = [], [], [], []

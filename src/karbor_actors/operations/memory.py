@@ -72,7 +72,7 @@ class Memory:
         self._lock = threading.Lock()
         self._states: dict[int, dict[str, bytes]] = {}
         self._new_resources: dict[ResourceKey, bytes] = {}
-        self._artifacts: dict[int, list[ArtifactRecord]] = {}
+        self.artifacts: dict[int, list[ArtifactRecord]] = {}
         """By resource."""
         self._last_artifact = 0
 
@@ -84,7 +84,7 @@ class Memory:
             for entry in journal.artifacts.values():
                 record = ArtifactRecord(entry.id, entry.resource, entry.kind, entry.name)
                 record.status, record.data = entry.status, entry.data
-                self._artifacts.setdefault(entry.resource, []).append(record)
+                self.artifacts.setdefault(entry.resource, []).append(record)
                 self._last_artifact = max(self._last_artifact, entry.id)
 
     def apply(self, resource: int, changes: Changes) -> None:
@@ -136,7 +136,7 @@ class Memory:
         A hook that runs again names the same thing again: it is one thing all the same.
         """
         with self._lock:
-            known = self._artifacts.setdefault(resource, [])
+            known = self.artifacts.setdefault(resource, [])
             for record in known:
                 if (record.kind, record.name, record.status) == (kind, name, "outstanding"):
                     return record
@@ -145,15 +145,10 @@ class Memory:
             known.append(record)
             return record
 
-    @property
-    def has_artifacts(self) -> bool:
-        """Whether a hook has recorded one."""
-        return bool(self._artifacts)
-
     def outstanding(self, resource: int) -> list[ArtifactRecord]:
         """Return *resource*'s artifacts that are neither released nor kept."""
         with self._lock:
-            known = self._artifacts.get(resource, ())
+            known = self.artifacts.get(resource, ())
             return [record for record in known if record.status == "outstanding"]
 
     def kept(self) -> dict[int, list[KeptArtifact]]:
@@ -165,7 +160,7 @@ class Memory:
                     for record in known
                     if record.status == "kept"
                 ]
-                for resource, known in self._artifacts.items()
+                for resource, known in self.artifacts.items()
             }
         return {resource: artifacts for resource, artifacts in kept.items() if artifacts}
 

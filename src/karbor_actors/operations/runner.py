@@ -69,8 +69,9 @@ class HookRunner(Protocol):
 class ThreadRunner:
     """Runs calls on up to *workers* threads, started when there is work.
 
-    A thread that has had nothing to do for a while ends. A worker that takes a call while others wait wakes
-    the next worker, so that a burst of short calls does not wake all of them.
+    A thread that has had nothing to do for a while ends. A worker that was woken, or has just
+    started, and finds more than one call wakes the next: so all get to work on long calls,
+    and the first few deal with a burst of short ones.
 
     A call that was given up keeps its thread until it returns, and another thread takes its
     place; once there are too many of those, new calls are refused until some return.
@@ -159,6 +160,7 @@ class ThreadRunner:
 
     def _work(self) -> None:
         own, queue, running = threading.current_thread(), self._queue, self._running
+        is_fresh = True
         while True:
             if own in self._abandoned:
                 with self._lock:
@@ -169,11 +171,14 @@ class ThreadRunner:
             except IndexError:
                 if not self._wait():
                     return
+                is_fresh = True
                 continue
             running[own] = call
-            if queue and (self._idle or len(self._threads) < self._workers):
-                with self._lock:
-                    self._wake_one()
+            if is_fresh:
+                is_fresh = False
+                if queue:
+                    with self._lock:
+                        self._wake_one()
             call.execute()
             del running[own], call
 

@@ -86,8 +86,7 @@ class Undo:
     def body_ended(self, attempt: Attempt, error: BaseException | None) -> None:
         """Tell the abort's actor that its body ended, or was given up, with *error*."""
         ref = self._refs.get(attempt.resource)
-        if error is None and attempt.has_changes:
-            changes = attempt.changes
+        if error is None and (changes := attempt.written):
             self._control.run.memory.apply(attempt.resource, changes)  # no abort waits for the bank
             self._control.record(
                 JournalRecord.of_changes(attempt.resource, changes.state, changes.new_resources)

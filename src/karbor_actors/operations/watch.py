@@ -35,7 +35,8 @@ class Watch:
         self._shortest = min((each.shortest for each in self._limits.values()), default=inf)
         self._attempts: dict[int, Attempt] = {}
         """By hook number."""
-        self._held: dict[int, float] = {}
+        self.held: dict[int, float] = {}
+        """Since when each resource is held that is, by the engine's clock."""
         self.soonest = inf
         """No hook is overdue before then, by the engine's clock."""
 
@@ -45,17 +46,12 @@ class Watch:
         if now + self._shortest < self.soonest:  # noqa: PLR1730 - too soon, often; but cheap
             self.soonest = now + self._shortest
         if self._planned.abort_kinds[attempt.resource] and attempt.hook in _PREPARE:
-            self._held.setdefault(attempt.resource, now)
+            self.held.setdefault(attempt.resource, now)
 
     @property
     def is_clear(self) -> bool:
         """Whether no body runs, or waits for a worker."""
         return not self._attempts
-
-    @property
-    def holds_any(self) -> bool:
-        """Whether a resource is held."""
-        return bool(self._held)
 
     def running(self) -> list[Attempt]:
         """Return the attempts that run, or wait for a worker."""
@@ -68,12 +64,12 @@ class Watch:
     def completed(self, hook: int) -> None:
         """Note that *hook* completed: its resource is held no more, if that was the span's end."""
         resource, kind = divmod(hook, HOOKS_PER_RESOURCE)
-        if resource in self._held and kind >= self._last_of_span(resource):
-            del self._held[resource]
+        if resource in self.held and kind >= self._last_of_span(resource):
+            del self.held[resource]
 
     def released(self, resource: int) -> None:
         """Note that *resource* was undone."""
-        self._held.pop(resource, None)
+        self.held.pop(resource, None)
 
     def overdue(self, now: float) -> list[Attempt]:
         """Return the attempts that have taken too long; they are watched no more."""
@@ -84,15 +80,15 @@ class Watch:
 
     def held_too_long(self, now: float) -> list[int]:
         """Return the resources whose critical span has taken too long, once each."""
-        late = [r for r, since in self._held.items() if self._left_held(r, since, now) <= 0]
+        late = [r for r, since in self.held.items() if self._left_held(r, since, now) <= 0]
         for resource in late:
-            del self._held[resource]
+            del self.held[resource]
         return late
 
     def look_again(self, now: float) -> None:
         """Find out anew when something could be overdue."""
         waits = [self._left(attempt, now) for attempt in self._attempts.values()]
-        waits += [self._left_held(r, since, now) for r, since in self._held.items()]
+        waits += [self._left_held(r, since, now) for r, since in self.held.items()]
         self.soonest = now + max(min(waits, default=inf), _SOONEST)
 
     def _left(self, attempt: Attempt, now: float) -> float:
