@@ -12,6 +12,7 @@ import gc
 import sys
 import tracemalloc
 from collections import Counter
+from types import SimpleNamespace
 
 from karbor_actors import Bank, OperationStatus, ProtectionService
 from karbor_actors.actors.simulated import SimulatedDispatcher
@@ -67,7 +68,7 @@ class InlineRunners(Runners):
 
     def submit(self, lane, calls, **_):
         for call in calls:
-            self._dispatcher.schedule(call)
+            self._dispatcher.schedule(SimpleNamespace(run=call.execute))
 
     def abandon(self, lane, call):
         raise AssertionError("nothing takes too long here")
