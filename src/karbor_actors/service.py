@@ -54,7 +54,8 @@ class ProtectionService:
         self._verbs = VerbMaker(self._engine, self._registry)
         self._recovery = Recovery(self._engine, self._registry.all)
         self._recovered: list[OperationHandle] = []
-        self._lock = threading.Lock()
+        # Re-entrant: a recovery_context is called by add_provider, and may use the service.
+        self._lock = threading.RLock()
         self._closed = False
         self._pid = os.getpid()
 

@@ -10,6 +10,7 @@ from helpers import DEADLINE, Gate
 from karbor_actors import (
     Bank,
     CheckpointStatus,
+    Operation,
     OperationError,
     OperationStatus,
     ProtectionService,
@@ -703,3 +704,19 @@ def test_every_verb_has_a_dry_run_that_runs_nothing(service, tmp_path, journal, 
     assert planned.hook_count == 16
     assert journal.hooks(verb) == []
     assert service.provider("offsite").bank.checkpoints() == []
+
+
+@pytest.mark.parametrize("wrong", ["on_lunch", "on_abort", 3, None])
+def test_a_critical_span_that_never_ends_is_refused_before_anything_runs(
+    service, tmp_path, journal, wrong
+):
+    class Holding(RecordingProtection):
+        def operation(self, verb: str, resource: Resource) -> Operation | None:
+            made = super().operation(verb, resource)
+            type(made).held_until = wrong  # type: ignore[union-attr]
+            return made
+
+    service.add_provider(provider(tmp_path / "bank", Holding(journal)))
+    with pytest.raises(PluginError, match="held_until"):
+        service.protect(plan("one")).result(DEADLINE)
+    assert journal.hooks() == []

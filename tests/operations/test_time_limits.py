@@ -15,6 +15,7 @@ from karbor_actors import (
     OperationStatus,
     ProtectionService,
     ResourceStatus,
+    RetryPolicy,
     TimeLimits,
 )
 from karbor_actors.errors import FencedError
@@ -217,3 +218,20 @@ def test_a_resource_is_held_until_the_hook_that_its_operation_names(tmp_path, jo
 def test_a_limit_is_positive(limit):
     with pytest.raises(ValueError, match="main must be more than 0"):
         TimeLimits(main=limit)
+
+
+def test_a_time_out_that_a_plugin_raises_is_tried_again_like_any_failure(tmp_path, journal):
+    tries = []
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_main":
+            tries.append(call["context"].attempt)
+            if len(tries) < 3:
+                raise TimeoutError("the array took its time")
+
+    retry = {"*": RetryPolicy(attempts=3, backoff=0.01)}
+    with ProtectionService(workers=2) as service:
+        plugin = RecordingProtection(journal, behave)
+        service.add_provider(provider(tmp_path / "bank", plugin, retry=retry))
+        service.protect(plan("one")).result(DEADLINE)
+    assert tries == [1, 2, 3]

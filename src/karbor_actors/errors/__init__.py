@@ -41,6 +41,7 @@ The tree (a leaf also inherits the builtin that a caller would catch)::
     |   +-- OperationCancelledError
     |   +-- OperationSuspendedError
     +-- HookFailedError                                a hook raised, or broke its contract
+    +-- HookGivenUpError                TimeoutError   why a hook that took too long counts as failed
     +-- HookCancelledError                             raised inside a hook by check_cancelled()
     +-- FencedError                                    a write from a hook that the engine gave up on
     +-- CannotResumeError                              raised by a plugin's on_resume
@@ -104,6 +105,7 @@ from karbor_actors.errors.operations import (
     FencedError,
     HookCancelledError,
     HookFailedError,
+    HookGivenUpError,
     InjectedFaultError,
     OperationCancelledError,
     OperationError,
@@ -143,6 +145,7 @@ __all__ = [
     "GraphError",
     "HookCancelledError",
     "HookFailedError",
+    "HookGivenUpError",
     "InjectedFaultError",
     "KarborError",
     "ListingError",

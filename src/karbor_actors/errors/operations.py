@@ -107,6 +107,10 @@ class HookCancelledError(KarborError):
         return super().__str__() or "the operation was cancelled"
 
 
+class HookGivenUpError(KarborError, TimeoutError):
+    """A hook took longer than it may, or there was no worker for it; it is not tried again."""
+
+
 class FencedError(KarborError):
     """The engine gave this hook up; what it still writes is refused."""
 

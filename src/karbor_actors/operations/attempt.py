@@ -9,7 +9,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors import faultpoints
-from karbor_actors.errors import FencedError, HookFailedError, describe_cause
+from karbor_actors.errors import FencedError, HookFailedError, HookGivenUpError, describe_cause
 from karbor_actors.model import HookName
 from karbor_actors.operations.context import HookContext
 from karbor_actors.operations.memory import Changes
@@ -202,7 +202,7 @@ class Attempt:
     def refuse(self, why: str) -> None:
         """Report that there is nobody to run the body."""
         self.began_at = self.run.clock()  # it may not run again as if nothing had been tried
-        self.end(TimeoutError(why))
+        self.end(HookGivenUpError(why))
 
     def end(self, error: BaseException | None) -> None:
         """Report how the body ended; after :meth:`begin`, once."""

@@ -193,7 +193,7 @@ class OperationControl:
 
     def abort(self, reason: AbortReason) -> None:
         """Start nothing new, and undo what began. A second reason changes nothing."""
-        if self.reason is not None:
+        if self.reason is not None or self.run.is_settled(reason):
             return
         self.reason = reason
         self.schedule.close()

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors import LightActor
-from karbor_actors.errors import ActorCrashedError, CannotResumeError, describe_cause
+from karbor_actors.errors import (
+    ActorCrashedError,
+    CannotResumeError,
+    HookGivenUpError,
+    describe_cause,
+)
 from karbor_actors.operations.messages import (
     BodyFailed,
     CompletionDurable,
@@ -97,7 +102,7 @@ class HookActor(LightActor):
     def _failed(self, error: BaseException) -> None:
         policy = self.control.retry(self.hook)
         is_last = self._attempt >= policy.attempts or isinstance(
-            error.__cause__, (CannotResumeError, TimeoutError)
+            error.__cause__, (CannotResumeError, HookGivenUpError)
         )
         if is_last or self.control.schedule.is_closed:
             self.control.hook_failed(self.hook, error)

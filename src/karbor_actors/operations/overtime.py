@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from karbor_actors.errors import HookFailedError, describe_key
+from karbor_actors.errors import HookFailedError, HookGivenUpError, describe_key
 from karbor_actors.model import AbortKind, AbortReason, HookName
 
 if TYPE_CHECKING:
@@ -71,5 +71,5 @@ class Overtime:
         self.late.add(attempt)
         key = self._control.run.planned.graph.nodes[attempt.resource].key
         error = HookFailedError(key, str(attempt.hook), attempt.number, _WHY)
-        error.__cause__ = TimeoutError(_WHY)
+        error.__cause__ = HookGivenUpError(_WHY)
         self._control.given_up(attempt, error)

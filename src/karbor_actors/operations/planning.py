@@ -141,6 +141,10 @@ def hook_kinds_of(
         except PluginError as error:
             msg = f"{graph.nodes[number]}: {error}"
             raise PluginError(msg) from error
+        until = getattr(operation, "held_until", HOOKS[0])
+        if until not in HOOKS:
+            what = f"the held_until of {graph.nodes[number]}'s operation is {until!r}"
+            raise PluginError(f"{what}; it is one of {', '.join(HOOKS)}")
         if operation is not None and not any(own) and not _could_be_operation(operation):
             msg = f"the plugin of {graph.nodes[number]} returned {operation!r}, not an Operation"
             raise PluginError(msg)

@@ -11,12 +11,14 @@ from karbor_actors.errors import (
     CheckpointNotFoundError,
     KarborError,
     OperationNotFoundError,
+    PluginError,
     describe_cause,
 )
 from karbor_actors.model import OperationStatus, OperationType, Plan
+from karbor_actors.operations.outcome import error_data
 from karbor_actors.operations.recovery import Recovered, call_parameters
 from karbor_actors.operations.verbs.copy import Copy, copy_target
-from karbor_actors.operations.verbs.delete import Delete
+from karbor_actors.operations.verbs.delete import Delete, is_forced
 from karbor_actors.operations.verbs.options import CallOptions
 from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.operations.verbs.restore import Restore
@@ -132,10 +134,9 @@ class Recovery:
 
     def _verb_of(self, provider: Provider, record: OperationRecord) -> Verb | None:
         """Return the verb as it was called; None if its target is not there yet."""
-        context: Any = provider.recovery_context
         options = CallOptions(
             parameters=call_parameters(record),
-            context=context(record.id) if callable(context) else context,
+            context=_context_of(provider, record),
             on_failure=record.on_failure,
             timeout=_seconds(record.extra.get(TIMEOUT)),
             deadline=_seconds(record.extra.get(DEADLINE)),
@@ -149,24 +150,55 @@ class Recovery:
             if target is None:
                 return None
             return Copy(record.id, provider, options, checkpoint_id, target, again=True)
-        verbs: dict[OperationType, type[Restore | Verify | Delete]] = {
-            OperationType.RESTORE: Restore,
-            OperationType.VERIFY: Verify,
-            OperationType.DELETE: Delete,
-        }
-        return verbs[record.type](record.id, provider, options, checkpoint_id)
+        if record.type is OperationType.DELETE:
+            return Delete(record.id, provider, options, checkpoint_id, force=is_forced(record))
+        verb = Restore if record.type is OperationType.RESTORE else Verify
+        return verb(record.id, provider, options, checkpoint_id)
 
     @staticmethod
     def _end_without_checkpoint(provider: Provider, record: OperationRecord) -> None:
-        """End an operation whose checkpoint is gone: a delete had all but finished."""
+        """End an operation whose checkpoint is gone: a delete had all but finished, or was forced."""
         is_deleted = record.type is OperationType.DELETE
-        status = OperationStatus.SUCCEEDED if is_deleted else OperationStatus.FAILED
+        end: dict[str, Any] = {"abort_pending": 0}
+        if not record.status.is_terminal:
+            end["status"] = OperationStatus.SUCCEEDED if is_deleted else OperationStatus.FAILED
+            end["ended_at"] = record.created_at
+        if record.abort_pending:
+            gone = CheckpointNotFoundError(record.checkpoint_id)
+            end["error_info"] = [*record.error_info, error_data(gone)]
+            _LOG.warning(
+                "%s %s: %d resources can be undone no more: their checkpoint was deleted by force",
+                record.type,
+                record.id,
+                record.abort_pending,
+            )
         journal = provider.bank.journal
         provider.bank.writer.write(
-            lambda transaction: journal.update(
-                transaction, record.number, status=status, ended_at=record.created_at
-            )
+            lambda transaction: journal.update(transaction, record.number, **end)
         )
+
+
+class _FailedContext:
+    """Stands for the context that the host could not give: only hooks that want it fail."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def __getattr__(self, name: str) -> Any:
+        raise PluginError(f"no {name!r}: {self._why}")
+
+
+def _context_of(provider: Provider, record: OperationRecord) -> Any:
+    """Return the caller's own values for *record*'s operation, as the host supplies them now."""
+    context: Any = provider.recovery_context
+    if not callable(context):
+        return context
+    try:
+        return context(record.id)
+    except Exception as error:  # the host's code: told to each hook that asks for a value
+        why = f"the recovery_context of {provider.name!r} failed: {describe_cause(error)}"
+        _LOG.error("%s %s: %s", record.type, record.id, why)
+        return _FailedContext(why)
 
 
 def _seconds(value: object) -> float | None:

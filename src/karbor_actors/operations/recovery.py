@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 MAX_RECOVERIES = 5
 """How often an operation is taken up again before it is aborted."""
-RECOVERIES, VERSIONS, GRAPH = "recoveries", "state versions", "graph"
-"""Where an operation's record counts them; keeps each type's state_version; the graph's digest."""
+RECOVERIES, STARTS = "recoveries", "starts"
+"""Where an operation's record counts how often a process died of it; and began or took it up."""
+VERSIONS, GRAPH = "state versions", "graph"
+"""Where it keeps each type's state_version; and the graph's digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,12 @@ class Recovered:
         """How often it has been taken up before, and its process died."""
         count = self.record.extra.get(RECOVERIES, 0)
         return count if isinstance(count, int) else 0
+
+    @property
+    def starts(self) -> int:
+        """How many processes have had it."""
+        starts = self.record.extra.get(STARTS)
+        return starts if isinstance(starts, int) else self.count + 1
 
     def begun_resources(self) -> set[int]:
         """Return the resources of which a hook has begun and no abort succeeded."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.bank import Bank
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.errors import ResourceKey
-    from karbor_actors.model import OperationType
+    from karbor_actors.model import AbortReason, OperationType
     from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.memory import ArtifactRecord, Changes
     from karbor_actors.operations.paths import PathsAhead
@@ -83,6 +83,18 @@ class OperationRun:
         if self.is_over:
             msg = "the operation has ended; what is written to its sections now is refused"
             raise FencedError(msg)
+
+    def is_settled(self, reason: AbortReason | None = None) -> bool:
+        """Return whether it had ended before, and only undoes what was pending, for that *reason*.
+
+        Then nothing that is asked of it now may undo what is good.
+        """
+        verdict = self.verdict
+        return (
+            verdict is not None
+            and verdict.is_over
+            and (reason is None or reason is not verdict.reason)
+        )
 
     def flush(self, resource: int, changes: Changes) -> None:
         """Make *changes* durable and visible. Blocks; any worker."""

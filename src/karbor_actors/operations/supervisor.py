@@ -11,15 +11,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.actors import PooledActor
 from karbor_actors.errors import (
     ActorCrashedError,
-    KarborError,
-    OperationCancelledError,
     describe_cause,
 )
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
-from karbor_actors.operations.alarms import Alarms
+from karbor_actors.operations.ending import EndingActor
 from karbor_actors.operations.messages import (
     Begin,
     Cancel,
@@ -34,67 +31,33 @@ from karbor_actors.operations.messages import (
     Suspend,
 )
 from karbor_actors.operations.outcome import Outcome, progress_of
-from karbor_actors.operations.runner import Lane
-from karbor_actors.operations.steps import UNDO_FIRST, Step, failure
+from karbor_actors.operations.steps import UNDO_FIRST, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from karbor_actors.errors import OperationError
     from karbor_actors.operations.conflicts import LockRequest
     from karbor_actors.operations.control import OperationControl
-    from karbor_actors.operations.engine import Engine
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
-    from karbor_actors.operations.verbs.verb import Verb
 
 _LOG = logging.getLogger("karbor_actors.operations")
 _MOVES = frozenset({LookAtOutbox, StepDone, LocksGranted, Cancel})
 
 
-class SupervisorActor(PooledActor):
+class SupervisorActor(EndingActor):
     """Runs one operation. Lives on the engine's control thread."""
 
-    registered = False
     watcher = staticmethod(lambda actor, error: actor.died(error))
-
-    def __init__(
-        self,
-        engine: Engine,
-        verb: Verb,
-        handle: OperationHandle,
-        dead: SupervisorActor | None = None,
-        crash: ActorCrashedError | None = None,
-    ) -> None:
-        super().__init__()
-        self._engine, self._verb, self._handle = engine, verb, handle
-        self._planned: PlannedOperation | None = None
-        self._run: OperationRun | None = None
-        self._control: OperationControl | None = None
-        self._outcome: Outcome | None = None
-        self._cancelled: AbortReason | None = None
-        self._step: Step | None = None
-        self._moves = 0
-        """Messages that moved the operation; where they stand still, nothing happens."""
-        self._idle_at: int | None = None
-        """How many there were when nothing was under way."""
-        self._flush_requested = False
-        self._alarms = Alarms(engine.dispatcher, handle)
-        self._dead, self._crash = dead, crash
-        """The supervisor before this one, and what it died of."""
-        self._has_waited = False
-        self._has_undone = False
-        self._is_waiting = False
-        """Whether it waits for locks, or for what must be undone first."""
-        self._started_at = 0.0
 
     def on_start(self) -> None:
         """Begin to look around from time to time, until the end; take over from a dead one."""
-        if self._dead is None or self._crash is None:
-            self._alarms.look_around()
-        else:
+        if isinstance(self._dead, SupervisorActor) and self._crash is not None:
             self._take_over(self._dead, self._crash)
+        else:
+            self._alarms.look_around()
 
     def on_receive(self, message: Any) -> Any:
         """Take the operation one step further."""
@@ -171,10 +134,6 @@ class SupervisorActor(PooledActor):
         if self._step is None and self._planned is None:
             self._begin_step("plan", self._verb.plan)
 
-    def _begin_step(self, name: str, body: Callable[[], Any]) -> None:
-        self._step = Step(self._handle, name, body)
-        self._engine.runners.submit(Lane.PLAN, [self._step])
-
     def _step_done(self, done: StepDone) -> None:
         if done.step is not self._step:
             return  # it came twice
@@ -185,7 +144,7 @@ class SupervisorActor(PooledActor):
             self._refuse(done.error)
         elif done.step.name == "open":
             self._opened(done.result)
-        elif self._cancelled is not None:
+        elif self._is_refused:
             self._refuse_cancelled()
         elif done.step.name == "plan":
             self._plan_made(done.result)
@@ -196,7 +155,9 @@ class SupervisorActor(PooledActor):
         self._planned = planned
         found, verdict = self._verb.recovered, self._verb.verdict(planned)
         can_go_on = verdict is not None and verdict.reason is None and not verdict.is_over
-        if found is not None and can_go_on and (found.must_ask or self._handle.is_suspended):
+        self._may_stand_still = can_go_on and self._cancelled is None
+        stands_still = found is not None and (found.must_ask or self._handle.is_suspended)
+        if self._may_stand_still and stands_still:
             self._settle_suspended()
         else:
             self._go_on()
@@ -235,7 +196,7 @@ class SupervisorActor(PooledActor):
         if self._step is not None or self._control is not None or self._outcome is not None:
             return  # it came twice
         self._is_waiting = False
-        if self._cancelled is not None:
+        if self._is_refused:
             self._refuse_cancelled()
         elif waited and self._verb.replans and self._verb.recovered is None:
             self._has_waited = True  # the locks are kept: nobody comes in between
@@ -321,8 +282,14 @@ class SupervisorActor(PooledActor):
         self._verb.is_cancelled = True
         if self._control is not None:
             self._control.abort(reason)
-        elif self._is_waiting and (self._step is None or self._step.name == UNDO_FIRST):
+        elif self._is_waiting and self._is_refused:
             self._refuse_cancelled()
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether it ends before it begins: it was cancelled, and there is nothing to undo."""
+        found = self._verb.recovered
+        return self._cancelled is not None and (found is None or not found.begun_resources())
 
     def _suspend(self) -> None:
         """Stop where the operation stands: what is recorded of it goes on at the next start."""
@@ -330,7 +297,7 @@ class SupervisorActor(PooledActor):
         if control is None:
             if self._verb.recovered is None and self._run is None:
                 self._cancel(AbortReason(AbortKind.SHUTDOWN, "the service was closed"))
-            elif self._is_waiting:
+            elif self._is_waiting and self._may_stand_still:
                 self._settle_suspended()
         elif self._outcome is None and not control.suspending.is_on:
             control.suspending.begin()
@@ -347,51 +314,3 @@ class SupervisorActor(PooledActor):
             self._begin_step("suspend", lambda: self._verb.suspend(ran))
         else:
             self._begin_step("close", lambda: self._verb.close(run, outcome))
-
-    def _refuse(self, error: BaseException) -> None:
-        """End an operation of which no hook ran."""
-        self._is_waiting = False
-        outcome = self._outcome = Outcome(OperationStatus.FAILED, [error])
-        if isinstance(error, OperationCancelledError):
-            outcome.status = OperationStatus.CANCELLED
-        self._begin_step("refuse", lambda: self._verb.refuse(outcome))
-
-    def _refuse_cancelled(self) -> None:
-        cancelled = OperationCancelledError(f"the {self._verb.type} was cancelled")
-        self._refuse(self._crash or cancelled)
-
-    def _settle_suspended(self) -> None:
-        """Leave a recovered operation as it was found."""
-        self._is_waiting = False
-        self._settle(OperationStatus.SUSPENDED, error=self._failure([], OperationStatus.SUSPENDED))
-
-    def _closed(self, done: StepDone) -> None:
-        outcome = self._outcome
-        if outcome is None:
-            return
-        if done.error is not None:
-            outcome.failures.append(done.error)
-            outcome.status = OperationStatus.FAILED
-        error: KarborError | None = None
-        causes = [*outcome.failures, *outcome.abort_failures]
-        if done.step.name == "refuse" and len(causes) == 1 and isinstance(causes[0], KarborError):
-            error = causes[0]  # refused before anything ran: its sentence says all
-        elif outcome.status is not OperationStatus.SUCCEEDED:
-            error = self._failure(causes, outcome.status, done.result)
-        self._settle(outcome.status, done.result, error)
-
-    def _failure(
-        self, causes: list[BaseException], status: OperationStatus, result: Any = None
-    ) -> OperationError:
-        return failure(f"{self._verb.type} {self._handle.id}", status, causes, result)
-
-    def _settle(
-        self, status: OperationStatus, result: Any = None, error: BaseException | None = None
-    ) -> None:
-        self._alarms.cancel()
-        final = progress_of(status, self._control, self._run)
-        _LOG.info("%s %s: %s", self._verb.type, self._handle.id, status)
-        self._engine.end(self._handle, self._verb, self._control)
-        self._handle.settle(status, final, result, error)
-        self._engine.look_for_late(self._handle.id, self._control)
-        self.stop()

@@ -29,7 +29,7 @@ class Suspending:
         """End the critical spans that are open, then start nothing more; undo what cannot wait."""
         control = self._control
         run, schedule = control.run, control.schedule
-        if control.reason is not None or run.needed is not None:
+        if control.reason is not None or run.needed is not None or run.is_settled():
             return
         stuck = cannot_resume(run.planned, schedule)
         if stuck is not None or not run.bank.is_writable:

@@ -21,6 +21,7 @@ from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.bank.writer import Change
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.attempt import Attempt
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.verbs.options import CallOptions
     from karbor_actors.provider import Provider
 
-_COMPLETED, _TAKEN = "completed hooks", "resources with hooks"
+_COMPLETED, _TAKEN, _FORCE = "completed hooks", "resources with hooks", "force"
 DELETABLE = {
     CheckpointStatus.AVAILABLE,
     CheckpointStatus.PARTIAL,
@@ -38,6 +39,11 @@ DELETABLE = {
     CheckpointStatus.ERROR_DELETING,
     CheckpointStatus.DELETING,
 }
+
+
+def is_forced(record: OperationRecord) -> bool:
+    """Return whether the delete that *record* is of goes on whatever its hooks say."""
+    return record.extra.get(_FORCE) is True
 
 
 class Delete(CheckpointVerb):
@@ -64,6 +70,8 @@ class Delete(CheckpointVerb):
             options = replace(options, on_failure=OnFailure.ISOLATE)
         super().__init__(operation_id, provider, options, checkpoint_id)
         self._force = force
+        if force:
+            self.extra[_FORCE] = True
         self._with_artifacts: set[int] = set()
         """The resources with which artifacts were kept, by number."""
 

@@ -24,7 +24,14 @@ from karbor_actors.model import (
 from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock
 from karbor_actors.operations.paths import paths_ahead
 from karbor_actors.operations.planning import PlannedOperation, hook_kinds_of, plan_operations
-from karbor_actors.operations.recovery import GRAPH, RECOVERIES, VERSIONS, Verdict, decide
+from karbor_actors.operations.recovery import (
+    GRAPH,
+    RECOVERIES,
+    STARTS,
+    VERSIONS,
+    Verdict,
+    decide,
+)
 from karbor_actors.operations.run import OperationRun
 from karbor_actors.operations.verbs.options import CallOptions, OperationLog
 from karbor_actors.schema import validate_parameters
@@ -265,20 +272,21 @@ class Verb(abc.ABC):
         """
         journal, found = self.bank.journal, self.recovered
         if found is None:
-            self.extra |= self._conditions(planned)
+            self.extra |= self._conditions(planned) | {RECOVERIES: 0, STARTS: 1}
         else:
             _check_graph(planned, found)
-        self.extra[RECOVERIES] = 0 if found is None else found.count + 1
+            again = {RECOVERIES: found.count + 1, STARTS: found.starts + 1}
+            self.extra = found.record.extra | self.extra | again
         record = self._record()
 
         def begin(transaction: Transaction) -> tuple[int, Checkpoint | None]:
             if found is not None:
                 number = found.record.number
-                journal.update(transaction, number, extra=found.record.extra | self.extra)
+                journal.update(transaction, number, extra=self.extra)
                 return number, checkpoint
             made = checkpoint if change is None else change(transaction)
             if made is not None:
-                record.extra[GRAPH] = made.graph_digest
+                self.extra[GRAPH] = record.extra[GRAPH] = made.graph_digest
             return journal.create(transaction, record), made
 
         made = checkpoint

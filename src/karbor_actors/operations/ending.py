@@ -1,0 +1,123 @@
+"""What a supervisor holds of its operation, and how it ends it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.actors import PooledActor
+from karbor_actors.errors import KarborError, OperationCancelledError
+from karbor_actors.model import OperationStatus
+from karbor_actors.operations.alarms import Alarms
+from karbor_actors.operations.outcome import Outcome, progress_of
+from karbor_actors.operations.runner import Lane
+from karbor_actors.operations.steps import Step, failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from karbor_actors.errors import ActorCrashedError, OperationError
+    from karbor_actors.model import AbortReason
+    from karbor_actors.operations.control import OperationControl
+    from karbor_actors.operations.engine import Engine
+    from karbor_actors.operations.handle import OperationHandle
+    from karbor_actors.operations.messages import StepDone
+    from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.operations.run import OperationRun
+    from karbor_actors.operations.verbs.verb import Verb
+
+_LOG = logging.getLogger("karbor_actors.operations")
+
+
+class EndingActor(PooledActor):
+    """The part of a supervisor that ends its operation, well or not. The control thread only."""
+
+    registered = False
+
+    def __init__(
+        self,
+        engine: Engine,
+        verb: Verb,
+        handle: OperationHandle,
+        dead: EndingActor | None = None,
+        crash: ActorCrashedError | None = None,
+    ) -> None:
+        super().__init__()
+        self._engine, self._verb, self._handle = engine, verb, handle
+        self._planned: PlannedOperation | None = None
+        self._run: OperationRun | None = None
+        self._control: OperationControl | None = None
+        self._outcome: Outcome | None = None
+        self._cancelled: AbortReason | None = None
+        self._step: Step | None = None
+        self._moves = 0
+        """Messages that moved the operation; where they stand still, nothing happens."""
+        self._idle_at: int | None = None
+        """How many there were when nothing was under way."""
+        self._flush_requested = False
+        self._alarms = Alarms(engine.dispatcher, handle)
+        self._dead, self._crash = dead, crash
+        """The supervisor before this one, and what it died of."""
+        self._has_waited = False
+        self._has_undone = False
+        self._is_waiting = False
+        """Whether it waits for locks, or for what must be undone first."""
+        self._may_stand_still = False
+        """Whether it was recovered, and nothing of it must be undone."""
+        self._started_at = 0.0
+
+    # -- steps
+
+    def _begin_step(self, name: str, body: Callable[[], Any]) -> None:
+        self._step = Step(self._handle, name, body)
+        self._engine.runners.submit(Lane.PLAN, [self._step])
+
+    # -- the end
+
+    def _refuse(self, error: BaseException) -> None:
+        """End an operation of which no hook ran."""
+        self._is_waiting = False
+        outcome = self._outcome = Outcome(OperationStatus.FAILED, [error])
+        if isinstance(error, OperationCancelledError):
+            outcome.status = OperationStatus.CANCELLED
+        self._begin_step("refuse", lambda: self._verb.refuse(outcome))
+
+    def _refuse_cancelled(self) -> None:
+        cancelled = OperationCancelledError(f"the {self._verb.type} was cancelled")
+        self._refuse(self._crash or cancelled)
+
+    def _settle_suspended(self) -> None:
+        """Leave a recovered operation as it was found."""
+        self._is_waiting = False
+        self._settle(OperationStatus.SUSPENDED, error=self._failure([], OperationStatus.SUSPENDED))
+
+    def _closed(self, done: StepDone) -> None:
+        outcome = self._outcome
+        if outcome is None:
+            return
+        if done.error is not None:
+            outcome.failures.append(done.error)
+            outcome.status = OperationStatus.FAILED
+        error: KarborError | None = None
+        causes = [*outcome.failures, *outcome.abort_failures]
+        if done.step.name == "refuse" and len(causes) == 1 and isinstance(causes[0], KarborError):
+            error = causes[0]  # refused before anything ran: its sentence says all
+        elif outcome.status is not OperationStatus.SUCCEEDED:
+            error = self._failure(causes, outcome.status, done.result)
+        self._settle(outcome.status, done.result, error)
+
+    def _failure(
+        self, causes: list[BaseException], status: OperationStatus, result: Any = None
+    ) -> OperationError:
+        return failure(f"{self._verb.type} {self._handle.id}", status, causes, result)
+
+    def _settle(
+        self, status: OperationStatus, result: Any = None, error: BaseException | None = None
+    ) -> None:
+        self._alarms.cancel()
+        final = progress_of(status, self._control, self._run)
+        _LOG.info("%s %s: %s", self._verb.type, self._handle.id, status)
+        self._engine.end(self._handle, self._verb, self._control)
+        self._handle.settle(status, final, result, error)
+        self._engine.look_for_late(self._handle.id, self._control)
+        self.stop()
