@@ -80,9 +80,8 @@ class AbortSchedule:
         if resources is None:
             self._released = True
             return self._hand_out(sorted(self._pending))
-        waiting = sorted(self._pending.intersection(resources))
-        self._impatient.update(waiting)
-        return self._hand_out(waiting)
+        self._impatient.update(resources)
+        return self._hand_out(sorted(self._pending.intersection(self._impatient)))
 
     def _watch(self, resources: list[int]) -> list[int]:
         """Return *resources* and their descendants, as far as not yet watched."""

@@ -211,10 +211,16 @@ class HookSchedule:
         return self._drop_downstream(hook)
 
     def drop(self, hook: int) -> list[int]:
-        """Give up a READY hook and what depends on it; return the resources that lost a hook."""
-        if self._state[hook] != READY:
+        """Give up a hook that has not begun, and what depends on it.
+
+        Returns the resources that have lost a hook by it, this one's own first.
+        """
+        if self._state[hook] == READY:
+            self.withdraw(hook)
+        elif self._state[hook] == WAITING:
+            self._drop(hook)
+        else:
             return []
-        self.withdraw(hook)
         return self._drop_downstream(hook)
 
     def withdraw(self, hook: int) -> None:
@@ -360,6 +366,12 @@ class HookSchedule:
                         self._finish(following)
                         ended.append(following)
 
+    def _drop(self, hook: int) -> None:
+        self._state[hook] = DROPPED
+        self.unfinished -= 1
+        if not self._implemented[hook]:
+            self.passed_over += 1
+
     def _drop_downstream(self, hook: int) -> list[int]:
         """Drop every hook that depends on *hook*; return the resources that are touched."""
         touched = {hook // HOOKS_PER_RESOURCE: None}
@@ -367,10 +379,7 @@ class HookSchedule:
         while lost:
             for following in self.downstream(lost.pop()):
                 if self._state[following] == WAITING:
-                    self._state[following] = DROPPED
-                    self.unfinished -= 1
-                    if not self._implemented[following]:
-                        self.passed_over += 1
+                    self._drop(following)
                     touched[following // HOOKS_PER_RESOURCE] = None
                     lost.append(following)
         return list(touched)

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers import DEADLINE
+from helpers import DEADLINE, Gate
 from karbor_actors import (
+    Bank,
     Operation,
     OperationError,
     OperationStatus,
     ProtectionService,
+    Provider,
     ResourceStatus,
     RetryPolicy,
     TimeLimits,
+    faultpoints,
 )
 from karbor_actors.errors import FencedError
-from kit import TYPE, Journal, RecordingProtection, plan, provider, thing
+from kit import TYPE, Journal, RecordingProtection, Things, plan, provider, thing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,3 +238,153 @@ def test_a_time_out_that_a_plugin_raises_is_tried_again_like_any_failure(tmp_pat
         service.add_provider(provider(tmp_path / "bank", plugin, retry=retry))
         service.protect(plan("one")).result(DEADLINE)
     assert tries == [1, 2, 3]
+
+
+def held_for_too_long(path: Path, journal: Journal, behave: Any, children: Any = None) -> Any:
+    """Return a service in which a resource may be held for a short while, its hooks run for long."""
+    return service_with(path, journal, behave, TimeLimits(max_quiesce=4 * SHORT), children)
+
+
+@pytest.mark.parametrize("on_failure", ["abort", "isolate"])
+@pytest.mark.parametrize("hook", ["on_prepare_begin", "on_prepare_finish"])
+def test_a_hook_that_holds_its_resource_for_too_long_is_given_up_at_once(
+    tmp_path, journal, hook, on_failure
+):
+    returns, over = threading.Event(), threading.Event()
+
+    def behave(verb: str, found: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (found, resource.id) == (hook, "slow"):
+            assert returns.wait(DEADLINE)
+        if (found, resource.id) == ("on_main", "other") and on_failure == "isolate":
+            assert over.wait(DEADLINE)
+        if (found, resource.id) == ("on_abort", "slow"):
+            over.set()
+
+    service = held_for_too_long(tmp_path, journal, behave)
+    try:
+        handle = service.protect(plan("slow", "other"), on_failure=on_failure)
+        with pytest.raises(OperationError, match="max_quiesce"):
+            handle.result(DEADLINE)
+        if on_failure == "isolate":
+            assert handle.status is OperationStatus.PARTIAL
+            assert journal.aborted() == ["slow"], "the others have nothing to do with it"
+        reason = next(c["kwargs"]["reason"] for c in journal.calls if c["hook"] == "on_abort")
+        assert (reason.kind, reason.resource) == ("timeout", thing("slow").key)
+    finally:
+        returns.set()
+        service.close()
+    join_workers()
+
+
+@pytest.mark.parametrize("on_failure", ["abort", "isolate"])
+def test_a_thaw_waits_for_a_childs_hook_no_longer_than_max_quiesce(tmp_path, journal, on_failure):
+    """Nor until the grace, which is longer, is over."""
+    thawed, kept = threading.Event(), []
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (hook, resource.id) == ("on_prepare_begin", "disk"):
+            kept.append(thawed.wait(DEADLINE))
+        if (hook, resource.id) == ("on_abort", "server"):
+            thawed.set()
+
+    limits = {TYPE: TimeLimits(max_quiesce=4 * SHORT), "Disk": TimeLimits(max_quiesce=None)}
+    plugin = RecordingProtection(journal, behave)
+    plugin.get_supported_resources_types = lambda: (TYPE, "Disk")  # type: ignore[method-assign]
+    with ProtectionService(workers=2) as service:
+        found = Provider(
+            "local",
+            bank=Bank.open(tmp_path / "bank"),
+            protection_plugins=[plugin],
+            protectables=[Things({}), Things({"server": ["disk"]}, "Disk")],
+            time_limits=limits,
+        )
+        service.add_provider(found)
+        with pytest.raises(OperationError, match="max_quiesce"):
+            service.protect(plan("server"), on_failure=on_failure).result(DEADLINE)
+    assert kept == [True], "it stayed frozen until its child's hook had ended"
+
+
+def test_a_resource_that_waits_to_be_tried_again_is_held_no_longer_for_that(tmp_path, journal):
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_prepare_finish":
+            raise OSError("not yet")
+
+    plugin = RecordingProtection(journal, behave)
+    retry = {"*": RetryPolicy(attempts=5, backoff=DEADLINE, max_backoff=DEADLINE)}
+    limits = TimeLimits(max_quiesce=4 * SHORT)
+    with ProtectionService(workers=2) as service:
+        found = provider(tmp_path / "bank", plugin, time_limits=limits, retry=retry)
+        service.add_provider(found)
+        handle = service.protect(plan("one"))
+        with pytest.raises(OperationError, match="max_quiesce"):
+            handle.result(DEADLINE / 2)
+    assert journal.aborted() == ["one"]
+
+
+def test_a_span_that_does_not_end_while_the_service_closes_is_undone_not_suspended(
+    tmp_path, journal
+):
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_prepare_finish":
+            gate.pass_through()
+
+    service = service_with(tmp_path, journal, behave, TimeLimits(prepare=4 * SHORT))
+    handle = service.protect(plan("one"))
+    gate.wait_entered()
+    service.close()
+    gate.open()
+    join_workers()
+    assert handle.status is OperationStatus.FAILED
+    assert "one" in journal.aborted()
+
+
+class HangingCommits:
+    """Holds each commit up once it is told to: a disk that does not answer."""
+
+    def __init__(self) -> None:
+        self.hangs, self._answers = threading.Event(), threading.Event()
+
+    def on_commit(self, path: str, when: str) -> None:
+        if when == "before" and self.hangs.is_set():
+            assert self._answers.wait(DEADLINE)
+
+    def on_message(self, actor: object, message: object) -> object:
+        return message
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+    def answer(self) -> None:
+        self.hangs.clear()
+        self._answers.set()
+
+
+@pytest.mark.parametrize("on_failure", ["abort", "isolate"])
+@pytest.mark.parametrize("at", ["on_prepare_begin", "on_prepare_finish"])
+def test_a_bank_that_does_not_answer_keeps_nothing_frozen(tmp_path, journal, at, on_failure):
+    """Neither the decision to undo it, nor the completion of its own hook, is waited for."""
+    disk, thawed = HangingCommits(), threading.Event()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == at:
+            disk.hangs.set()
+            if at == "on_prepare_finish":
+                raise OSError("broke")
+        if hook == "on_abort":
+            thawed.set()
+
+    plugin = RecordingProtection(journal, behave)
+    limits = TimeLimits(max_quiesce=4 * SHORT)
+    with ProtectionService(workers=2, abort_grace=4 * SHORT) as service:
+        service.add_provider(provider(tmp_path / "bank", plugin, time_limits=limits))
+        faultpoints.install(disk)  # type: ignore[arg-type]
+        try:
+            handle = service.protect(plan("one"), on_failure=on_failure)
+            assert thawed.wait(DEADLINE / 2), "it stays frozen"
+        finally:
+            disk.answer()
+            assert handle.wait(DEADLINE)
+            faultpoints.remove(disk)  # type: ignore[arg-type]
+        assert handle.status is OperationStatus.FAILED

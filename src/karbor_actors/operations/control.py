@@ -19,6 +19,7 @@ from karbor_actors.errors import (
     BankError,
     HookCancelledError,
     HookFailedError,
+    HookGivenUpError,
     describe_cause,
 )
 from karbor_actors.model import HOOKS, AbortKind, AbortReason, HookName, OnFailure, RetryPolicy
@@ -157,7 +158,7 @@ class OperationControl:
         """End an operation in which nothing is under way any more: a message was lost."""
         lost = ActorCrashedError("hooks wait although nothing runs: a message was lost")
         for hook in list(self._refs):
-            self._drop(hook, self.schedule.fail)
+            self.drop(hook, self.schedule.fail)
         self.undo.end_stall(lost)
         if self.reason is None:
             self.failures.append(lost)
@@ -209,16 +210,6 @@ class OperationControl:
         for hook, ref in self._refs.items():
             if is_meant(hook):
                 ref.tell(Withdraw())
-
-    def given_up(self, attempt: Attempt, error: HookFailedError) -> None:
-        """Go on without *attempt*, whose body takes too long, as if it had failed of *error*."""
-        self.intake.abandon(attempt)
-        if attempt.hook is HookName.ON_ABORT:
-            self.undo.body_ended(attempt, error)
-        elif self.suspending.is_on:
-            self._drop(attempt.hook_number, self.schedule.withdraw)
-        else:
-            self._tell(attempt.hook_number, BodyFailed(error))
 
     # -- what hook actors ask
 
@@ -278,7 +269,7 @@ class OperationControl:
         self._retire(hook)
         resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
         is_leaving = isinstance(error.__cause__, HookCancelledError)
-        if is_leaving and self.suspending.is_on:
+        if is_leaving and self.run.needed is not None and hook not in self.run.needed:
             self.schedule.withdraw(hook)  # left early when told to: for the process that goes on
             self.suspending.end_spans()
             return
@@ -287,20 +278,38 @@ class OperationControl:
             self.failures.append(error)  # leaving early when told to is no failure
         self.events.emit("hook_failed", resource, name, error=describe_cause(error))
         key = self.run.planned.graph.nodes[resource].key
-        reason = AbortReason(AbortKind.FAILURE, describe_cause(error), key, name)
+        is_late = isinstance(error.__cause__, HookGivenUpError)
+        kind = AbortKind.TIMEOUT if is_late else AbortKind.FAILURE
+        self.lose(touched, AbortReason(kind, describe_cause(error), key, name))
+
+    def lose(self, resources: list[int], reason: AbortReason) -> None:
+        """Undo *resources*, which have lost a hook; or everything, if that is what was asked."""
         if self.run.planned.on_failure is OnFailure.ABORT:
             self.abort(reason)
-        self.undo.hooks_changed(touched)
-        if self.reason is None:
-            decision = JournalRecord.of_abort_decision(reason, touched)
-            self.record(decision, lambda: self.undo_doomed(touched, reason))
+        self.undo.hooks_changed(resources)
+        if self.reason is None and resources:
+            decision = JournalRecord.of_abort_decision(reason, resources)
+            self.doom(resources, reason, decision)
         self.suspending.end_spans()
 
-    def undo_doomed(self, resources: list[int], reason: AbortReason) -> None:
-        """Undo *resources*, which lost a hook; that it was decided is recorded."""
-        self.undo.add(resources, reason)
+    def doom(
+        self, resources: list[int], reason: AbortReason, decision: JournalRecord | None = None
+    ) -> None:
+        """Undo *resources*, once *decision* is recorded, if it is not yet; or their grace is over."""
         self.doomed += resources
+        self.undo.expect(resources, reason)
+        if decision is None:
+            self.undo.add(resources, reason)
+        else:
+            self.record(decision, lambda: self.undo.add(resources, reason))
         self.request_flush()
+
+    def lose_hook(self, hook: int, error: HookFailedError) -> bool:
+        """Fail *hook*, of which no body runs, whatever it waits for; False if it has not begun."""
+        if (ref := self._refs.get(hook)) is not None:
+            ref.stop(block=False)
+            self.hook_failed(hook, error)
+        return ref is not None
 
     def hook_actor_died(self, hook: int, error: BaseException) -> None:
         """Deal with the death of *hook*'s actor."""
@@ -335,7 +344,7 @@ class OperationControl:
         if self._refs.pop(hook, None) is not None:
             self.intake.leave(hook)
 
-    def _tell(self, hook: int, message: Any) -> None:
+    def tell(self, hook: int, message: Any) -> None:
         """Tell *hook*'s actor; one that died has failed its hook already."""
         ref = self._refs.get(hook)
         if ref is not None:
@@ -346,9 +355,9 @@ class OperationControl:
         if error is None and self.run.memory.artifacts:
             error = self.run.left_behind(attempt)
         if attempt.began_at is None:
-            self._tell(hook, NotBegun())
+            self.tell(hook, NotBegun())
         elif error is not None:
-            self._tell(hook, BodyFailed(error))
+            self.tell(hook, BodyFailed(error))
         elif hook in self._refs:
             self._ledger.add_completion(attempt)
 
@@ -364,7 +373,7 @@ class OperationControl:
                 if ref is not None:
                     ref.tell(COMPLETION_DURABLE)
             for hook in report.intents:
-                self._tell(hook, IntentDurable())
+                self.tell(hook, IntentDurable())
         self._ledger.written(report)
 
     def _journal_failed(self, report: JournalWritten, error: BaseException) -> None:
@@ -373,11 +382,11 @@ class OperationControl:
             self.failures.append(error)
         self.abort(AbortReason(AbortKind.FAILURE, describe_cause(error)))
         for hook in report.intents:
-            self._tell(hook, NotBegun())
+            self.tell(hook, NotBegun())
         for attempt in report.completions:
-            self._drop(attempt.hook_number, self.schedule.fail)
+            self.drop(attempt.hook_number, self.schedule.fail)
 
-    def _drop(self, hook: int, forget: Callable[[int], object]) -> None:
+    def drop(self, hook: int, forget: Callable[[int], object]) -> None:
         """End *hook* and its actor, without a word to downstream."""
         ref = self._refs.get(hook)
         if ref is not None:

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.errors import HookFailedError, HookGivenUpError, describe_key
 from karbor_actors.model import AbortKind, AbortReason, HookName
+from karbor_actors.operations.messages import BodyFailed
+from karbor_actors.schedule import BEGUN, HOOKS_PER_RESOURCE, READY, WAITING, hook_name
 
 if TYPE_CHECKING:
     from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.control import OperationControl
 
 _WHY = "it took longer than it may and was given up"
+_HELD = "it was held for longer than max_quiesce allows"
+_UNENDED = (WAITING, READY, BEGUN)
 
 
 class Overtime:
@@ -30,12 +34,10 @@ class Overtime:
         control = self._control
         now = control.dispatcher.now()
         for attempt in control.watch.overdue(now):
-            self._give_up(attempt)
+            self._give_up(attempt, _WHY)
         for resource in control.watch.held_too_long(now):
-            key = control.run.planned.graph.nodes[resource].key
-            why = "it was held for longer than max_quiesce allows"
-            control.failures.append(TimeoutError(f"{describe_key(key)}: {why}"))
-            control.abort(AbortReason(AbortKind.TIMEOUT, why, key))
+            self._end_span(resource)
+            control.undo.release([resource])
         control.watch.look_again(now)
         control.request_flush()
 
@@ -45,7 +47,7 @@ class Overtime:
         for attempt in control.watch.running():
             if attempt.is_unwanted:
                 control.watch.ended(attempt.hook_number)
-                self._give_up(attempt)
+                self._give_up(attempt, _WHY)
         control.request_flush()
 
     def came_back(self, attempt: Attempt) -> None:
@@ -65,11 +67,44 @@ class Overtime:
             self.late.add(attempt)
             self._control.intake.abandon(attempt)
 
-    def _give_up(self, attempt: Attempt) -> None:
+    def _end_span(self, resource: int) -> None:
+        """Give up what keeps *resource* held: its own body, or what it waits for."""
+        control = self._control
+        own = [a for a in control.watch.running() if a.resource == resource]
+        for attempt in own:
+            if attempt.hook is not HookName.ON_ABORT:
+                control.watch.ended(attempt.hook_number)
+                self._give_up(attempt, _HELD)
+        if own:
+            return
+        first = resource * HOOKS_PER_RESOURCE
+        hooks = range(first, first + HOOKS_PER_RESOURCE)
+        hook = next((h for h in hooks if control.schedule.state(h) in _UNENDED), None)
+        key = control.run.planned.graph.nodes[resource].key
+        if hook is not None:
+            error = self._failure(resource, hook_name(hook), 1, _HELD)
+            if control.lose_hook(hook, error):
+                return
+        control.failures.append(HookGivenUpError(f"{describe_key(key)}: {_HELD}"))
+        reason = AbortReason(AbortKind.TIMEOUT, _HELD, key)
+        control.lose([] if hook is None else control.schedule.drop(hook), reason)
+
+    def _failure(self, resource: int, hook: HookName, attempt: int, why: str) -> HookFailedError:
+        key = self._control.run.planned.graph.nodes[resource].key
+        error = HookFailedError(key, str(hook), attempt, why)
+        error.__cause__ = HookGivenUpError(why)
+        return error
+
+    def _give_up(self, attempt: Attempt, why: str) -> None:
         """Fence *attempt* off and go on as if it had failed."""
+        control = self._control
         attempt.is_fenced = True
         self.late.add(attempt)
-        key = self._control.run.planned.graph.nodes[attempt.resource].key
-        error = HookFailedError(key, str(attempt.hook), attempt.number, _WHY)
-        error.__cause__ = HookGivenUpError(_WHY)
-        self._control.given_up(attempt, error)
+        control.intake.abandon(attempt)
+        error = self._failure(attempt.resource, attempt.hook, attempt.number, why)
+        if attempt.hook is HookName.ON_ABORT:
+            control.undo.body_ended(attempt, error)
+        elif control.suspending.is_on and attempt.is_unwanted:
+            control.drop(attempt.hook_number, control.schedule.withdraw)
+        else:
+            control.tell(attempt.hook_number, BodyFailed(error))

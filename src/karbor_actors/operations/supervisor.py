@@ -108,7 +108,9 @@ class SupervisorActor(EndingActor):
         """End what two supervisors died of: its journal stays, for who is to undo it."""
         if self._run is not None and self._control is not None:
             self._run.is_over = True
-            self._verb.leave(self._control.undo.begun())
+            self._verb.leave_unended(self._control.undo.begun())
+        elif (found := self._verb.recovered) is not None:
+            self._verb.leave_unended(found.begun_resources())
         self._settle(OperationStatus.FAILED, error=error)
 
     def _take_over(self, dead: SupervisorActor, crash: ActorCrashedError) -> None:
@@ -249,7 +251,7 @@ class SupervisorActor(EndingActor):
         control = self._control
         if control is None:
             return
-        control.undo.release(resources)
+        control.undo.end_grace(resources)
         if resources is None and (self._cancelled is not None or control.suspending.is_on):
             control.overtime.end_grace()
 

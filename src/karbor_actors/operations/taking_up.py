@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.errors import CannotResumeError
-from karbor_actors.model import AbortKind
 from karbor_actors.schedule import HOOKS_PER_RESOURCE, READY
 
 if TYPE_CHECKING:
@@ -30,16 +28,16 @@ def take_up(control: OperationControl, found: Recovered, verdict: Verdict) -> di
         _give_up(control, ready)
         control.abort(verdict.reason)
         return {}
-    touched = {d: _drop(control, d, ready) for d in (*verdict.decided, *verdict.parts)}
+    touched = {d: _drop(control, d) for d in (*verdict.decided, *verdict.parts)}
     for decision in verdict.decided:
         control.failures.append(CannotResumeError(decision.reason.describe()))
         lost = {*touched[decision], *(decision.resources or ())}
-        control.undo_doomed(sorted(lost), decision.reason)
+        control.doom(sorted(lost), decision.reason)
     for decision in verdict.parts:
         control.failures.append(CannotResumeError(decision.reason.describe()))
         resources = list(decision.resources or ())
         record = JournalRecord.of_abort_decision(decision.reason, resources)
-        control.record(record, partial(control.undo_doomed, resources, decision.reason))
+        control.doom(resources, decision.reason, record)
     if verdict.is_over:
         _give_up(control, [h for h in ready if schedule.state(h) == READY])
         schedule.close()
@@ -55,17 +53,15 @@ def _give_up(control: OperationControl, ready: list[int]) -> None:
         control.schedule.withdraw(hook)
 
 
-def _drop(control: OperationControl, decision: AbortDecision, ready: list[int]) -> list[int]:
-    """Drop the hooks that *decision* says will not run; return the resources that lose one.
+def _drop(control: OperationControl, decision: AbortDecision) -> list[int]:
+    """Drop what the resources of *decision* have left to run; return the resources that lose a hook.
 
-    A failure took its own resource's hook and what waited for it; a crash took all that a
-    part of the graph had.
+    They are undone, some of them before the crash: no hook of theirs may run after that.
     """
-    resources = decision.resources or ()
-    lost = set(resources if decision.reason.kind is AbortKind.CRASH else resources[:1])
     touched: list[int] = []
-    for hook in ready:
-        if hook // HOOKS_PER_RESOURCE in lost:
+    for resource in decision.resources or ():
+        first = resource * HOOKS_PER_RESOURCE
+        for hook in range(first, first + HOOKS_PER_RESOURCE):
             touched += control.schedule.drop(hook)
     return touched
 

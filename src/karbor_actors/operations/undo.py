@@ -43,6 +43,9 @@ class Undo:
         self._again: set[int] = set()
         self.is_active = False
         """Whether anything has ever been to be undone."""
+        self._expected: dict[int, AbortReason] = {}
+        """Resources whose abort was decided, and waits for that to be recorded."""
+        self._is_for_all = False
         self.aborted: set[int] = set()
         """Resources whose ``on_abort`` ended well."""
         self.failures: dict[int, BaseException] = {}
@@ -58,8 +61,13 @@ class Undo:
         listed = list(resources)
         self.is_active = True
         for resource in listed:
+            self._expected.pop(resource, None)
             self._reasons.setdefault(resource, reason)
         self._start(self._schedule.add(listed))
+
+    def expect(self, resources: Iterable[int], reason: AbortReason) -> None:
+        """Note that :meth:`add` will come, once what was decided is recorded."""
+        self._expected.update(dict.fromkeys(resources, reason))
 
     def forget(self, resources: Iterable[int]) -> None:
         """Leave out *resources*, whose aborts an earlier process has had."""
@@ -71,8 +79,10 @@ class Undo:
         return [r for r in range(len(kinds)) if kinds[r] and self._needs(r)]
 
     def add_begun(self, reason: AbortReason) -> None:
-        """Abort every resource whose hooks began, now that nothing more starts."""
-        self.add(self.begun(), reason)
+        """Abort every resource whose hooks began, now that nothing more starts; once."""
+        if not self._is_for_all:
+            self._is_for_all = True
+            self.add(self.begun(), reason)
 
     def hooks_changed(self, resources: Iterable[int]) -> None:
         """Look again at resources whose hooks ended or were dropped."""
@@ -82,6 +92,15 @@ class Undo:
     def release(self, resources: Iterable[int] | None = None) -> None:
         """Let *resources*, or all, wait no longer for descendants."""
         self._start(self._schedule.release(resources))
+
+    def end_grace(self, resources: Iterable[int] | None = None) -> None:
+        """Let *resources*, or all, wait no longer: for descendants, or for a bank that hangs."""
+        if resources is None and self._control.reason is not None:
+            self.add_begun(self._control.reason)
+        for resource in tuple(self._expected if resources is None else resources):
+            if (reason := self._expected.get(resource)) is not None:
+                self.add([resource], reason)
+        self.release(resources)
 
     def body_ended(self, attempt: Attempt, error: BaseException | None) -> None:
         """Tell the abort's actor that its body ended, or was given up, with *error*."""

@@ -232,6 +232,21 @@ class Verb(abc.ABC):
         keys = (("resource", graph.nodes[resource].key) for resource in left)
         self.pending_keys = frozenset({checkpoint_lock(self.bank, self.checkpoint_id), *keys})
 
+    def leave_unended(self, resources: Iterable[int]) -> None:
+        """Do :meth:`leave` for an operation that cannot record its end; never blocks.
+
+        Its record says what is pending, if the bank can say so, and stays for a recovery.
+        """
+        left = list(resources)
+        self.leave(left)
+        number = self._number if self.recovered is None else self.recovered.record.number
+        if left and number:
+            journal = self.bank.journal
+            self.bank.writer.submit(
+                lambda transaction: journal.update(transaction, number, abort_pending=len(left)),
+                lambda _, __: None,
+            )
+
     # -- for the verbs
 
     def _planned(
