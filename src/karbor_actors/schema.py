@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import msgpack
@@ -103,6 +104,11 @@ class ResourceParameters:
             return {}
         fields, schema = self.for_resource(number), self._schemas.get(resource.type)
         return fields if schema is None else resolve_secrets(schema, fields, str(resource))
+
+    def with_secrets(self, schemas: Mapping[str, Schema | None]) -> Self:
+        """Return the same parameters, with the fields secret that *schemas* say are."""
+        own, by_type = dict(self._own), dict(self._by_type)
+        return type(self)(self._graph, schemas, self._values, by_type, own, self._given)
 
     def is_default(self, number: int) -> bool:
         """Return whether nothing was given for a resource, so that it has its schema's defaults."""
@@ -204,6 +210,25 @@ def validate_parameters(
     _raise_first_at_each_place(faults)
     given = (resource_type for resource_type, fields in by_type.items() if fields)
     return ResourceParameters(graph, schemas, values, type_places, own_places, given)
+
+
+def unchecked_parameters(
+    graph: ResourceGraph, parameters: GivenParameters | None, schema_for: SchemaFor
+) -> ResourceParameters:
+    """Return the parameters as they were given, for undoing what was begun with them.
+
+    They fit the schemas of the release that began; secrets that *schema_for* still tells are
+    resolved. See :func:`validate_parameters`.
+
+    Raises:
+        ParametersError: They are no parameters at all.
+    """
+    made = validate_parameters(graph, parameters, lambda _: None)
+    known: dict[str, Schema | None] = {}
+    for resource_type in graph.types:
+        with suppress(LookupError, PluginError):
+            known[resource_type] = _prepared(schema_for, resource_type)
+    return made.with_secrets(known)
 
 
 def _raise_first_at_each_place(faults: list[Fault]) -> None:

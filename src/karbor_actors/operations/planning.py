@@ -5,7 +5,7 @@ Runs on a worker; everything that can be refused is refused here, before any hoo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.errors import MissingPluginError, PluginError, describe_cause
@@ -45,6 +45,10 @@ class PlannedOperation:
     """The same for each resource's ``on_abort``."""
     parameters: ResourceParameters
     on_failure: OnFailure
+    lost: dict[int, str] = field(default_factory=dict)
+    """Why resources of a recovered operation have no Operation any more."""
+    why_stale: str = ""
+    """Why a recovered operation as a whole cannot go on; empty if it can."""
 
     def schedule(self) -> HookSchedule:
         """Return a fresh schedule of the hooks."""
@@ -87,6 +91,7 @@ def plan_operations(
     plugins: Mapping[str, Any],
     operation_type: OperationType,
     provider: str,
+    lost: dict[int, str] | None = None,
 ) -> list[Any]:
     """Ask each resource's protection plugin for its Operation, once.
 
@@ -95,19 +100,33 @@ def plan_operations(
         plugins: The protection plugin by resource type.
         operation_type: The verb.
         provider: The provider's name, for errors.
+        lost: Takes what would be raised, by resource, if it is given.
 
     Raises:
         MissingPluginError: Types that no plugin handles, all of them at once.
         PluginError: A plugin failed, or returned what cannot be an Operation.
     """
     missing = {r.type: None for r in graph.nodes if r.type not in plugins}
-    if missing:
+    if missing and lost is None:
         raise MissingPluginError(list(missing), provider)
     getters = {
         resource_type: getattr(plugin, f"get_{operation_type}_operation", None)
         for resource_type, plugin in plugins.items()
     }
-    return [_operation_of(getters[resource.type], resource) for resource in graph.nodes]
+    if lost is None:
+        return [_operation_of(getters[resource.type], resource) for resource in graph.nodes]
+    operations = []
+    for number, resource in enumerate(graph.nodes):
+        operation = None
+        if resource.type in missing:
+            lost[number] = str(MissingPluginError([resource.type], provider))
+        else:
+            try:
+                operation = _operation_of(getters[resource.type], resource)
+            except PluginError as error:
+                lost[number] = str(error)
+        operations.append(operation)
+    return operations
 
 
 def _operation_of(getter: Callable[[Resource], Any] | None, resource: Resource) -> Any:
@@ -123,7 +142,11 @@ def _operation_of(getter: Callable[[Resource], Any] | None, resource: Resource) 
 
 
 def hook_kinds_of(
-    operations: list[Any], graph: ResourceGraph, *, always_main: bool
+    operations: list[Any],
+    graph: ResourceGraph,
+    *,
+    always_main: bool,
+    lost: dict[int, str] | None = None,
 ) -> tuple[bytearray, bytearray]:
     """Return the kinds of all hooks, and of all ``on_abort`` hooks.
 
@@ -131,23 +154,22 @@ def hook_kinds_of(
         operations: The Operation of each resource, or None; one without a hook becomes None.
         graph: The resources, for errors.
         always_main: Whether the engine itself has something to do in each resource's main hook.
+        lost: Takes what would be raised, by resource, if it is given.
+
+    Raises:
+        PluginError: What a plugin gave is no Operation.
     """
     table = HookTable()
     kinds = bytearray(len(operations) * HOOKS_PER_RESOURCE)
     aborts = bytearray(len(operations))
     for number, operation in enumerate(operations):
         try:
-            own = table.kinds(operation)
+            own = _kinds_of(table, operation, graph.nodes[number])
         except PluginError as error:
-            msg = f"{graph.nodes[number]}: {error}"
-            raise PluginError(msg) from error
-        until = getattr(operation, "held_until", HOOKS[0])
-        if until not in HOOKS:
-            what = f"the held_until of {graph.nodes[number]}'s operation is {until!r}"
-            raise PluginError(f"{what}; it is one of {', '.join(HOOKS)}")
-        if operation is not None and not any(own) and not _could_be_operation(operation):
-            msg = f"the plugin of {graph.nodes[number]} returned {operation!r}, not an Operation"
-            raise PluginError(msg)
+            if lost is None:
+                raise
+            lost[number] = str(error)
+            continue
         if not any(own[: len(HOOKS)]):
             operations[number] = None
         first = number * HOOKS_PER_RESOURCE
@@ -156,6 +178,22 @@ def hook_kinds_of(
             kinds[first + MAIN] = 1
         aborts[number] = own[ABORT]
     return kinds, aborts
+
+
+def _kinds_of(table: HookTable, operation: Any, resource: Resource) -> bytes:
+    try:
+        own = table.kinds(operation)
+    except PluginError as error:
+        msg = f"{resource}: {error}"
+        raise PluginError(msg) from error
+    until = getattr(operation, "held_until", HOOKS[0])
+    if until not in HOOKS:
+        what = f"the held_until of {resource}'s operation is {until!r}"
+        raise PluginError(f"{what}; it is one of {', '.join(HOOKS)}")
+    if operation is not None and not any(own) and not _could_be_operation(operation):
+        msg = f"the plugin of {resource} returned {operation!r}, not an Operation"
+        raise PluginError(msg)
+    return own
 
 
 def _could_be_operation(operation: object) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import AbortDecision
+from karbor_actors.errors import CannotResumeError
 from karbor_actors.model import (
     HOOKS,
     AbortKind,
@@ -100,6 +101,7 @@ def decide(planned: PlannedOperation, found: Recovered, plugins: Mapping[str, An
     - A protect with an open critical span has lost its point in time.
     - A protect whose Operation keeps state in its own attributes cannot go on; nor can an
       operation whose state its plugin cannot read any more.
+    - What no plugin handles any more, or with parameters that do not fit any more, cannot either.
     - With ``on_failure="isolate"`` that concerns only the connected part of the graph.
 
     Args:
@@ -116,6 +118,8 @@ def decide(planned: PlannedOperation, found: Recovered, plugins: Mapping[str, An
         return Verdict(whole, decided, is_over=True)
     if whole is None and found.must_abort:
         whole = AbortReason(AbortKind.CRASH, "its process ended before it was undone")
+    if whole is None and planned.why_stale:
+        whole = AbortReason(AbortKind.CRASH, planned.why_stale)
     if whole is None and found.count >= MAX_RECOVERIES:
         whole = AbortReason(AbortKind.CRASH, f"it was taken up {found.count} times in vain")
     if whole is not None:
@@ -123,7 +127,7 @@ def decide(planned: PlannedOperation, found: Recovered, plugins: Mapping[str, An
     lost = {resource for decision in decided for resource in decision.resources or ()}
     stuck = {
         resource: reason
-        for resource in sorted(_touched(found) - lost)
+        for resource in sorted((_touched(found) | planned.lost.keys()) - lost)
         if (reason := _why_stuck(planned, found, plugins, resource)) is not None
     }
     if not stuck:
@@ -143,6 +147,8 @@ def _why_stuck(
 ) -> AbortReason | None:
     """Return why a begun *resource* cannot go on, or None if it can."""
     key = planned.graph.nodes[resource].key
+    if resource in planned.lost:
+        return AbortReason(AbortKind.CRASH, planned.lost[resource], key)
     if not _can_read_state(found, plugins.get(key[0]), key[0]):
         why = "its plugin cannot go on with the state that an older release of it kept"
         return AbortReason(AbortKind.CRASH, why, key)
@@ -203,3 +209,11 @@ def _own_hooks(resource: int) -> Iterator[tuple[HookName, int]]:
 def call_parameters(record: OperationRecord) -> dict[str, dict[str, Any]]:
     """Return the parameters that the call gave; what is no table is left out."""
     return {k: v for k, v in record.parameters.items() if isinstance(v, dict)}
+
+
+def check_graph(planned: PlannedOperation, found: Recovered) -> None:
+    """Refuse to go on over another graph than the one that the journal's numbers are of."""
+    began_with = found.record.extra.get(GRAPH)
+    if began_with is not None and began_with != planned.graph.digest():
+        msg = f"the graph of {found.record.type} {found.record.id} is not the one it began with"
+        raise CannotResumeError(msg)

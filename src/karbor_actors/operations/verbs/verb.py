@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from karbor_actors.bank.journal import OperationRecord
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.errors import (
-    CannotResumeError,
     CheckpointNotFoundError,
 )
 from karbor_actors.model import (
@@ -22,6 +21,7 @@ from karbor_actors.model import (
     ResourceStatus,
 )
 from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock
+from karbor_actors.operations.lost import check_parameters, stand_in
 from karbor_actors.operations.paths import paths_ahead
 from karbor_actors.operations.planning import PlannedOperation, hook_kinds_of, plan_operations
 from karbor_actors.operations.recovery import (
@@ -30,11 +30,11 @@ from karbor_actors.operations.recovery import (
     STARTS,
     VERSIONS,
     Verdict,
+    check_graph,
     decide,
 )
 from karbor_actors.operations.run import OperationRun
 from karbor_actors.operations.verbs.options import CallOptions, OperationLog
-from karbor_actors.schema import validate_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
@@ -253,14 +253,15 @@ class Verb(abc.ABC):
         self, graph: ResourceGraph, parameters: Mapping[str, Mapping[str, Any]]
     ) -> PlannedOperation:
         provider = self.provider
-        operations = plan_operations(graph, provider.protection_plugins, self.type, provider.name)
+        found, plugins = self.recovered, provider.protection_plugins
+        lost: dict[int, str] | None = None if found is None else {}
+        operations = plan_operations(graph, plugins, self.type, provider.name, lost)
         self._adjust(graph, operations)
-        kinds, aborts = hook_kinds_of(
-            operations, graph, always_main=self.type in (OperationType.VERIFY, OperationType.COPY)
-        )
-        checked = validate_parameters(
-            graph, parameters, lambda kind: provider.schema(self.type, kind), what=str(self.type)
-        )
+        always_main = self.type in (OperationType.VERIFY, OperationType.COPY)
+        kinds, aborts = hook_kinds_of(operations, graph, always_main=always_main, lost=lost)
+        if found is not None and lost:
+            stand_in(lost, found.journal, operations, kinds, aborts)
+        checked, why_stale = check_parameters(provider, self.type, graph, parameters, found)
         return PlannedOperation(
             self.type,
             provider.name,
@@ -270,6 +271,8 @@ class Verb(abc.ABC):
             aborts,
             checked,
             self.options.on_failure,
+            lost or {},
+            why_stale,
         )
 
     def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
@@ -289,7 +292,7 @@ class Verb(abc.ABC):
         if found is None:
             self.extra |= self._conditions(planned) | {RECOVERIES: 0, STARTS: 1}
         else:
-            _check_graph(planned, found)
+            check_graph(planned, found)
             again = {RECOVERIES: found.count + 1, STARTS: found.starts + 1}
             self.extra = found.record.extra | self.extra | again
         record = self._record()
@@ -384,11 +387,3 @@ class Verb(abc.ABC):
 
         is_dropped = self.bank.writer.write(end)
         self._is_done_with = pending == 0 and not is_dropped
-
-
-def _check_graph(planned: PlannedOperation, found: Recovered) -> None:
-    """Refuse to go on over another graph than the one that the journal's numbers are of."""
-    began_with = found.record.extra.get(GRAPH)
-    if began_with is not None and began_with != planned.graph.digest():
-        msg = f"the graph of {found.record.type} {found.record.id} is not the one it began with"
-        raise CannotResumeError(msg)
