@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Path = tuple[bytes, ...]
 """A path relative to the protected directory, name by name; () is that directory."""
 
+KEPT_BESIDE = (b"-wal", b"-shm", b"-journal")
+"""What SQLite appends to a database's name for the files that it keeps beside it."""
+
 
 class Pattern:
     """One pattern.
@@ -106,8 +109,29 @@ class Selection:
         """Whether anything may be excluded."""
 
     def excludes(self, path: Path, *, is_directory: bool) -> bool:
-        """Return whether *path*, whose directory was not excluded, is left out."""
-        return bool(self._exclude) and _any_matches(self._exclude, path, is_directory)
+        """Return whether *path*, whose directory was not excluded, is left out.
+
+        What SQLite keeps beside an excluded file is left out with it: restored by itself, an old
+        log would be laid over a newer database.
+        """
+        if not self._exclude:
+            return False
+        if _any_matches(self._exclude, path, is_directory):
+            return True
+        *names, last = path
+        main = next((last[: -len(end)] for end in KEPT_BESIDE if last.endswith(end)), b"")
+        return bool(main) and not is_directory and self.excludes((*names, main), is_directory=False)
+
+    def takes(self, path: Path) -> bool:
+        """Return whether the file at *path* is taken, by itself or with a directory above it."""
+        above = [path[:depth] for depth in range(1, len(path))]
+        if self.excludes(path, is_directory=False) or any(
+            self.excludes(one, is_directory=True) for one in above
+        ):
+            return False
+        return self.includes(path, is_directory=False) or any(
+            self.includes(one, is_directory=True) for one in above
+        )
 
     def includes(self, path: Path, *, is_directory: bool) -> bool:
         """Return whether *path*, whose directory was not included, is asked for."""

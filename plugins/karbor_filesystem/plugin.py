@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from karbor_actors.errors import ObjectNotFoundError
 from karbor_actors.model import Resource
 from karbor_actors.plugins import ProtectablePlugin, ProtectionPlugin
+from karbor_filesystem.errors import PatternError
 from karbor_filesystem.manifest import INFO_KEY
-from karbor_filesystem.protect import DIRECTORY_TYPE, ProtectDirectory
+from karbor_filesystem.patterns import Pattern
+from karbor_filesystem.protect import DIRECTORY_TYPE, ProtectDirectory, path_below, selection_of
 from karbor_filesystem.restore import RestoreDirectory
 from karbor_filesystem.verify import VerifyDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from karbor_actors.plugins import Operation, Schema
 
@@ -42,8 +44,20 @@ def _described(description: str, **rules: Any) -> dict[str, Any]:
     return {**rules, "meta": {"description": description}}
 
 
+def _check_pattern(field: str, value: str, error: Callable[[str, str], None]) -> None:
+    try:
+        Pattern(value)
+    except PatternError as found:
+        error(field, str(found))
+
+
+def _check_absolute(field: str, value: str | None, error: Callable[[str, str], None]) -> None:
+    if value is not None and (not posixpath.isabs(value) or "\0" in value):
+        error(field, f"must be an absolute path, not {value!r}")
+
+
 def _patterns(description: str) -> dict[str, Any]:
-    inner = {"type": "string", "minlength": 1}
+    inner = {"type": "string", "check_with": _check_pattern}
     return _described(description, type="list", schema=inner, default=[])
 
 
@@ -74,7 +88,7 @@ _RESTORE = {
     "target": _described(
         "absolute path to restore into; none: where it was",
         type="string",
-        minlength=1,
+        check_with=_check_absolute,
         nullable=True,
         default=None,
     ),
@@ -138,6 +152,18 @@ class DirectoryProtection(ProtectionPlugin):
     def get_verify_operation(self, resource: Resource) -> Operation:
         """Return the operation that checks that every file has its data."""
         return VerifyDirectory()
+
+    def choose_children(
+        self, resource: Resource, children: Sequence[Resource], parameters: Mapping[str, Any]
+    ) -> Sequence[Resource]:
+        """Return the children but for databases that the patterns leave out."""
+        selection = selection_of(parameters)
+        paths = [path_below(resource, child) for child in children]
+        return [
+            child
+            for child, path in zip(children, paths, strict=True)
+            if path is None or selection.takes(path)
+        ]
 
     @classmethod
     def get_supported_resources_types(cls) -> Sequence[str]:

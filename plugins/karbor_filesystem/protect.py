@@ -15,19 +15,20 @@ from karbor_filesystem.descent import Descent
 from karbor_filesystem.errors import ManifestError, RootError, show
 from karbor_filesystem.manifest import FORMAT, INFO_KEY, Manifest, ManifestWriter
 from karbor_filesystem.own_bank import bank_places, place_around
-from karbor_filesystem.patterns import Selection
+from karbor_filesystem.patterns import KEPT_BESIDE, Selection
 from karbor_filesystem.previous import PreviousEntries
 from karbor_filesystem.reader import TreeReader
 from karbor_filesystem.report import Report, Ticker, reason_of
 from karbor_filesystem.scan import Scanner
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from karbor_actors.model import Resource
     from karbor_filesystem.patterns import Path
 
 DIRECTORY_TYPE = "FileSystem::Directory"
 DATABASE_TYPE = "SQLite::Database"
-_DATABASE_SUFFIXES = (b"", b"-wal", b"-shm", b"-journal")
 
 
 def open_root(path: str) -> Descent:
@@ -50,7 +51,7 @@ def open_root(path: str) -> Descent:
         raise RootError(path, f"cannot be opened: {reason_of(error)}") from error
 
 
-def selection_of(parameters: dict[str, Any]) -> Selection:
+def selection_of(parameters: Mapping[str, Any]) -> Selection:
     """Return what the parameters of protect select."""
     return Selection(parameters.get("include") or (), parameters.get("exclude") or ())
 
@@ -61,14 +62,22 @@ def databases_below(checkpoint: Any, resource: Resource) -> frozenset[Path]:
     With each database go the files that SQLite keeps beside it.
     """
     graph = checkpoint.resource_graph
-    root = os.fsencode(posixpath.normpath(resource.id)).rstrip(b"/") + b"/"
     found: set[Path] = set()
     for child in graph.node(graph.number(resource.key)).child_nodes:
-        path = os.fsencode(child.value.id)
-        if child.value.type == DATABASE_TYPE and path.startswith(root):
-            *names, last = path.removeprefix(root).split(b"/")
-            found.update((*names, last + suffix) for suffix in _DATABASE_SUFFIXES)
+        path = path_below(resource, child.value)
+        if path is not None:
+            *names, last = path
+            found.update((*names, last + suffix) for suffix in (b"", *KEPT_BESIDE))
     return frozenset(found)
+
+
+def path_below(resource: Resource, child: Resource) -> Path | None:
+    """Return the path of *child* below the directory *resource*; None if it is no file there."""
+    root = os.fsencode(posixpath.normpath(resource.id)).rstrip(b"/") + b"/"
+    path = os.fsencode(child.id)
+    if child.type != DATABASE_TYPE or not path.startswith(root):
+        return None
+    return tuple(path.removeprefix(root).split(b"/"))
 
 
 class ProtectDirectory(Operation):

@@ -74,8 +74,11 @@ class DatabaseProtectable(ProtectablePlugin):
     ) -> Sequence[Resource]:
         """Return every database below the directory *parent_resource*, in order of path.
 
+        What may not be read is passed over: the directory's own protect meets it too, and fails,
+        reports it or excludes it, as its parameters say.
+
         Raises:
-            DatabaseUnreadableError: A directory or a file below it cannot be read.
+            DatabaseUnreadableError: It, or something below it, cannot be read for other reasons.
         """
         # One id for one file, however its directory is written.
         root = os.path.normpath(parent_resource.id)
@@ -84,7 +87,7 @@ class DatabaseProtectable(ProtectablePlugin):
             os.path.join(*parts, name)
             for parts, fd, files in _walk(root)
             for name in files
-            if _is_database(fd, name, os.path.join(root, *parts, name), in_use)
+            if _is_readable_database(fd, name, os.path.join(root, *parts, name), in_use)
         ]
         found.sort(key=os.fsencode)
         return [_resource(root, path, parent_resource.id) for path in found]
@@ -108,7 +111,7 @@ def _walk(root: str) -> Iterator[tuple[tuple[str, ...], int, list[str]]]:
                 files, directories = _list(fd)
                 yield parts, fd, files
         except OSError as error:
-            if error.errno in _GONE and parts:
+            if parts and (error.errno in _GONE or isinstance(error, PermissionError)):
                 continue
             raise DatabaseUnreadableError(path, reason_of(error)) from error
         waiting.extend((*parts, name) for name in directories)
@@ -125,6 +128,15 @@ def _list(fd: int) -> tuple[list[str], list[str]]:
     return files, directories
 
 
+def _is_readable_database(fd: int, name: str, path: str, in_use: set[tuple[int, int]]) -> bool:
+    try:
+        return _is_database(fd, name, path, in_use)
+    except PermissionError:
+        return False
+    except OSError as error:
+        raise DatabaseUnreadableError(path, reason_of(error)) from error
+
+
 def _is_database(fd: int, name: str, path: str, in_use: set[tuple[int, int]]) -> bool:
     """Return whether *name* in the directory *fd* is a database.
 
@@ -133,7 +145,7 @@ def _is_database(fd: int, name: str, path: str, in_use: set[tuple[int, int]]) ->
         in_use: The inodes that this process has open.
 
     Raises:
-        DatabaseUnreadableError: The file cannot be read.
+        OSError: The file cannot be read.
     """
     status = stat_at(fd, name)
     if status is None or not stat.S_ISREG(status.st_mode) or status.st_size < _MIN_SIZE:
@@ -149,7 +161,7 @@ def _is_database(fd: int, name: str, path: str, in_use: set[tuple[int, int]]) ->
     except OSError as error:
         if error.errno in _GONE:
             return False
-        raise DatabaseUnreadableError(path, reason_of(error)) from error
+        raise
 
 
 def _header(directory_fd: int, name: str) -> bytes:

@@ -21,18 +21,32 @@ from karbor_sqlite.scratch import remove_scratch, scratch_file
 from karbor_sqlite.streams import STREAM, WatchedReader, copy_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from karbor_actors import Resource
 
 _CHECKS = {"quick": "quick_check", "full": "integrity_check"}
 
+
+def _check_absolute(field: str, value: str | None, error: Callable[[str, str], None]) -> None:
+    if value is not None and (not os.path.isabs(value) or "\0" in value):
+        error(field, f"must be an absolute path, not {value!r}")
+
+
+def _check_file(field: str, value: str | None, error: Callable[[str, str], None]) -> None:
+    _check_absolute(field, value, error)
+    if value is not None and value.endswith("/"):
+        error(field, f"must be the path of a file, not {value!r}")
+
+
 _SCRATCH = {
     "type": "string",
     "nullable": True,
     "default": None,
-    "regex": "/.*",
-    "meta": {"description": "directory for the temporary copy; default: the system's"},
+    "check_with": _check_absolute,
+    "meta": {
+        "description": "absolute path of a directory for the temporary copy; default: the system's"
+    },
 }
 _OPTIONS = {
     "check": {
@@ -54,7 +68,7 @@ _RESTORE = {
         "type": "string",
         "nullable": True,
         "default": None,
-        "regex": "/.*[^/]",
+        "check_with": _check_file,
         "meta": {
             "description": "absolute path of the file to make; default: its place below the "
             "restored directory, or where it was"

@@ -113,6 +113,18 @@ class ProtectionPlugin:
         """Return whether state that was kept under state_version *version* can be used."""
         return version == self.state_version
 
+    def choose_children(
+        self, resource: Resource, children: Sequence[Resource], parameters: Mapping[str, Any]
+    ) -> Sequence[Resource]:
+        """Return those of *children* that a protect of *resource* takes along; called before it.
+
+        Args:
+            resource: A resource that this plugin handles.
+            children: What protectable plugins found to depend on it.
+            parameters: The resource's parameters of protect, validated; secrets are references.
+        """
+        return children
+
     @classmethod
     def get_supported_resources_types(cls) -> Sequence[str]:
         """Return the resource types that this plugin handles."""

@@ -219,6 +219,15 @@ def _default(rules: Mapping[str, Any]) -> str:
     return "required" if rules.get("required") else ""
 
 
+def _without_functions(value: Any) -> Any:
+    """Return a schema without the rules that are the plugin's own code, which no JSON can hold."""
+    if isinstance(value, Mapping):
+        return {
+            key: _without_functions(inner) for key, inner in value.items() if not callable(inner)
+        }
+    return [_without_functions(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _describe(found: _Found, *, with_schemas: bool = False) -> dict[str, Any]:
     document: dict[str, Any] = {
         "name": found.name,
@@ -231,6 +240,8 @@ def _describe(found: _Found, *, with_schemas: bool = False) -> dict[str, Any]:
     if with_schemas:
         document["found_below"] = _parent_types(found)
         document["operations"] = _operations(found.protection)
-        document["schemas"] = {one: _schemas(found.protection, one) for one in found.types}
+        document["schemas"] = {
+            one: _without_functions(_schemas(found.protection, one)) for one in found.types
+        }
         document["description"] = inspect.getdoc(type(found.protection)) or ""
     return document

@@ -71,3 +71,36 @@ def test_exclude_is_stronger_than_include():
     assert selection.includes((b"test_x.py",), is_directory=False)
     assert selection.excludes((b"test_x.py",), is_directory=False)
     assert not selection.excludes((b"x.py",), is_directory=False)
+
+
+NAMES = st.sampled_from(["a", "b", "a-wal", "b-journal"])
+PATTERNS = st.lists(
+    st.builds(
+        lambda start, names, end: start + "/".join(names) + end,
+        st.sampled_from(["", "/"]),
+        st.lists(st.one_of(NAMES, st.sampled_from(["*", "**", "a*"])), min_size=1, max_size=3),
+        st.sampled_from(["", "/"]),
+    ),
+    max_size=3,
+)
+
+
+@given(PATTERNS, PATTERNS, st.lists(NAMES.map(str.encode), min_size=1, max_size=4).map(tuple))
+def test_a_path_by_itself_is_taken_just_as_by_a_walk_that_comes_to_it(include, exclude, path):
+    selection = Selection(include, exclude)
+    taken, is_included = True, selection.takes_all
+    for depth in range(1, len(path) + 1):
+        is_directory = depth < len(path)
+        taken &= not selection.excludes(path[:depth], is_directory=is_directory)
+        is_included |= selection.includes(path[:depth], is_directory=is_directory)
+
+    assert selection.takes(path) == (taken and is_included)
+
+
+@pytest.mark.parametrize("name", [b"app.db-wal", b"app.db-shm", b"app.db-journal"])
+def test_what_sqlite_keeps_beside_an_excluded_file_is_excluded_with_it(name):
+    selection = Selection(exclude=["*.db"])
+
+    assert selection.excludes((b"x", name), is_directory=False)
+    assert not selection.excludes((b"x", name), is_directory=True)
+    assert not selection.excludes((b"x", b"other" + name[6:]), is_directory=False)

@@ -12,7 +12,7 @@ import pytest
 from karbor_actors import Resource
 from karbor_actors.errors import HookCancelledError, StoreError
 from karbor_filesystem import data, reader
-from karbor_filesystem.errors import ChangedError, PatternError, RootError, UnreadableError
+from karbor_filesystem.errors import ChangedError, RootError, UnreadableError
 from plugins.hooks import Context
 
 
@@ -410,11 +410,6 @@ def test_the_root_must_be_a_directory(case, tmp_path):
     ):
         with pytest.raises(RootError, match=reason):
             case.driver.protect(Resource("FileSystem::Directory", path))
-
-
-def test_a_pattern_that_can_match_nothing_fails_before_anything_is_read(case):
-    with pytest.raises(PatternError, match=r"'\.\./x'"):
-        case.driver.protect(case.resource, exclude=["../x"])
 
 
 def test_a_cancelled_protect_stops_within_a_megabyte_or_so(case):

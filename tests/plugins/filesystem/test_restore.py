@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from karbor_actors.errors import HookCancelledError
-from karbor_actors.model import HOOKS, HookName
+from karbor_actors.model import HOOKS, HookName, Resource
 from karbor_filesystem.entries import Entry, Kind
 from karbor_filesystem.errors import (
     ManifestError,
@@ -18,6 +18,7 @@ from karbor_filesystem.errors import (
     VerifyError,
 )
 from karbor_filesystem.manifest import ManifestWriter, data_key
+from karbor_filesystem.restore import target_of
 from plugins.hooks import Context
 from plugins.trees import describe
 
@@ -197,10 +198,10 @@ def test_a_directory_in_a_files_place_is_refused_before_anything_is_made(case, p
     assert describe(case.target) == before
 
 
-@pytest.mark.parametrize("target", ["relative", "a/../b", "/nul\0byte"])
-def test_a_target_that_is_no_absolute_path_is_refused(case, protected, target):
+@pytest.mark.parametrize("path", ["relative", "a/../b", "/nul\0byte"])
+def test_a_place_that_is_no_absolute_path_is_refused(path):
     with pytest.raises(TargetError, match="not an absolute path"):
-        restore(case, protected, target=target)
+        target_of(Resource("FileSystem::Directory", path), {"target": None})
 
 
 def test_a_target_below_a_file_is_refused(case, protected, tmp_path):

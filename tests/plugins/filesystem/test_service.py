@@ -9,7 +9,7 @@ import pytest
 
 from helpers import DEADLINE
 from karbor_actors import Bank, OperationError, Plan, ProtectionService, Provider, Resource
-from karbor_actors.errors import ResourceMissingError
+from karbor_actors.errors import ParametersError, ResourceMissingError
 from karbor_filesystem import DirectoryProtectable, DirectoryProtection
 from karbor_sqlite import DatabaseProtectable, DatabaseProtection
 from plugins.trees import describe
@@ -88,8 +88,8 @@ def test_a_second_protect_finds_the_first_by_itself(service, tree):
     assert sum(stream.new_blocks for stream in section.list_streams()) == 0
 
 
-def test_an_unreadable_pattern_ends_the_protect_with_its_sentence(service, tree):
-    with pytest.raises(OperationError, match=r"the pattern '\.\.' cannot match"):
+def test_a_pattern_that_can_match_nothing_is_refused_before_anything_runs(service, tree):
+    with pytest.raises(ParametersError, match=r"the pattern '\.\.' cannot match"):
         service.protect(plan(tree, exclude=[".."])).result(DEADLINE)
 
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sqlite3
-import stat
 import subprocess
 import sys
 import tempfile
@@ -16,7 +16,7 @@ import pytest
 from databases import make_database, open_writer
 from helpers import DEADLINE
 from karbor_actors import Resource
-from karbor_sqlite import DatabaseProtectable, DatabaseUnreadableError
+from karbor_sqlite import DatabaseProtectable, DatabaseUnreadableError, protectable
 
 
 def find(directory):
@@ -163,16 +163,50 @@ def as_nobody(call):
     return caught
 
 
-@pytest.mark.parametrize("secret", ["secret.db", "folder"])
-def test_what_cannot_be_read_is_an_error_and_not_an_empty_listing(secret):
+@pytest.fixture
+def public():
+    """A directory that everybody may read, with a database in it."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        directory.chmod(stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
-        make_database(directory / "secret.db")
-        (directory / "folder").mkdir()
-        (directory / secret).chmod(0)
+        directory.chmod(0o755)
+        make_database(directory / "app.db")
+        yield directory
 
-        (error,) = as_nobody(lambda: find(directory))
 
-    assert error.path == str(directory / secret)
-    assert str(error) == f"cannot read {directory / secret}: Permission denied"
+def test_a_directory_that_may_not_be_read_is_an_error_and_not_an_empty_listing(public):
+    public.chmod(0o300)
+
+    (error,) = as_nobody(lambda: find(public))
+    assert str(error) == f"cannot read {public}: Permission denied"
+
+
+def test_a_named_database_that_may_not_be_read_is_an_error(public):
+    (public / "app.db").chmod(0)
+
+    (error,) = as_nobody(lambda: DatabaseProtectable().show_resource(None, str(public / "app.db")))
+    assert str(error) == f"cannot read {public / 'app.db'}: Permission denied"
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o400, 0o444])
+def test_what_may_not_be_read_within_is_left_to_the_directorys_own_protect(public, mode):
+    (public / "folder").mkdir()
+    make_database(public / "folder" / "inner.db")
+    (public / "folder").chmod(mode)
+    make_database(public / "secret.db")
+    (public / "secret.db").chmod(0)
+    found = []
+
+    errors = as_nobody(lambda: found.extend(find(public)))
+    assert not errors
+    assert [one.name for one in found] == ["app.db"]
+
+
+def test_what_the_disk_cannot_read_is_an_error_and_not_an_empty_listing(data, monkeypatch):
+    make_database(data / "app.db")
+
+    def pread(fd, size, offset):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(protectable.os, "pread", pread)
+    with pytest.raises(DatabaseUnreadableError, match="Input/output error"):
+        find(data)

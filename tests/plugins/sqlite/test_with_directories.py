@@ -17,6 +17,7 @@ from karbor_actors import (
     Resource,
     ResourceStatus,
 )
+from karbor_actors.errors import ParametersError
 from karbor_filesystem import DirectoryProtectable, DirectoryProtection
 from karbor_sqlite import DatabaseProtectable, DatabaseProtection
 
@@ -35,9 +36,19 @@ def service(tmp_path):
         yield opened
 
 
-def protect(service, directory):
-    plan = Plan("nightly", "local", [Resource("FileSystem::Directory", str(directory))])
-    return service.protect(plan).result(DEADLINE)
+def plan_of(directory):
+    return Plan("nightly", "local", [Resource("FileSystem::Directory", str(directory))])
+
+
+def protect(service, directory, **parameters):
+    given = {"FileSystem::Directory": parameters}
+    return service.protect(plan_of(directory), parameters=given).result(DEADLINE)
+
+
+def restored_files(service, checkpoint, target):
+    parameters = {"FileSystem::Directory": {"target": str(target)}}
+    service.restore(checkpoint.id, parameters=parameters).result(DEADLINE)
+    return sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
 
 
 def test_a_directory_is_restored_elsewhere_together_with_its_busy_database(service, data, tmp_path):
@@ -115,3 +126,71 @@ def test_a_restore_that_the_database_refuses_has_changed_no_file(service, data):
     with pytest.raises(OperationError, match="overwrite"):
         service.restore(checkpoint.id, parameters=parameters).result(DEADLINE)
     assert (data / "notes.txt").read_text() == "changed since"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kept"),
+    [
+        ({"exclude": ["cache"]}, ["app.db", "notes.txt", "src/app.db"]),
+        ({"exclude": ["*.db"]}, ["notes.txt"]),
+        ({"exclude": ["/app.db"]}, ["cache/app.db", "notes.txt", "src/app.db"]),
+        ({"include": ["src"]}, ["src/app.db"]),
+        ({"include": ["app.db"], "exclude": ["src/"]}, ["app.db", "cache/app.db"]),
+    ],
+)
+def test_patterns_are_about_databases_and_what_is_beside_them_too(
+    service, data, tmp_path, parameters, kept
+):
+    writers = []
+    for folder in (data, data / "src", data / "cache"):
+        folder.mkdir(exist_ok=True)
+        writers.append(open_writer(make_database(folder / "app.db", journal_mode="wal")))
+        move_money(writers[-1], 1)
+        assert (folder / "app.db-wal").stat().st_size
+    (data / "notes.txt").write_text("notes")
+
+    checkpoint = protect(service, data, **parameters)
+    for writer in writers:
+        writer.close()
+
+    assert restored_files(service, checkpoint, tmp_path / "restored") == kept
+
+
+def test_a_database_is_restored_to_any_path_that_there_can_be(service, data, tmp_path):
+    path = make_database(data / "a\n\udcff.db")
+    plan = Plan("nightly", "local", [Resource("SQLite::Database", path)])
+    checkpoint = service.protect(plan).result(DEADLINE)
+    target = str(tmp_path / "b\n\udcff.db")
+
+    service.restore(checkpoint.id, parameters={"SQLite::Database": {"target": target}}).result(
+        DEADLINE
+    )
+    assert content_of(target) == content_of(path)
+
+
+@pytest.mark.parametrize(
+    ("resource_type", "verb", "fields"),
+    [
+        ("FileSystem::Directory", "protect", {"exclude": ["a/../b"]}),
+        ("FileSystem::Directory", "protect", {"include": [""]}),
+        ("FileSystem::Directory", "restore", {"target": "relative"}),
+        ("FileSystem::Directory", "restore", {"target": ""}),
+        ("FileSystem::Directory", "restore", {"target": "/nul\0byte"}),
+        ("SQLite::Database", "protect", {"scratch": "relative"}),
+        ("SQLite::Database", "verify", {"scratch": ""}),
+        ("SQLite::Database", "restore", {"target": "relative"}),
+        ("SQLite::Database", "restore", {"target": "/tmp/"}),
+    ],
+)
+def test_a_parameter_that_cannot_work_is_refused_before_anything_runs(
+    service, data, resource_type, verb, fields
+):
+    make_database(data / "app.db")
+    checkpoint = protect(service, data)
+    what = plan_of(data) if verb == "protect" else checkpoint.id
+    handle = getattr(service, verb)(what, parameters={resource_type: fields})
+
+    with pytest.raises(ParametersError) as error:
+        handle.result(DEADLINE)
+    assert next(iter(fields)) in str(error.value)
+    assert len(list(service.provider("local").bank.checkpoints())) == 1

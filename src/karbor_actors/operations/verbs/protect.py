@@ -15,11 +15,12 @@ from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
 from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock, resource_locks
 from karbor_actors.operations.context import CallerContext
 from karbor_actors.operations.previous import PreviousCheckpoints
+from karbor_actors.operations.verbs.children import ChildChoice
 from karbor_actors.operations.verbs.verb import Verb
 from karbor_actors.schema import merge_call_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.writer import Change
@@ -103,11 +104,12 @@ class Protect(Verb):
         given = self.options.context
         context = CallerContext(given) if isinstance(given, Mapping) else given
         protectables = self.provider.protectables.for_context(context)
+        choice = ChildChoice(self.provider, parameters)
 
-        def find_children(resource: Resource) -> list[Resource]:
+        def find_children(resource: Resource) -> Sequence[Resource]:
             if self.is_cancelled:
                 raise OperationCancelledError("protect was cancelled")
-            return protectables.find_children(context, resource)
+            return choice.of(resource, protectables.find_children(context, resource))
 
         with ParallelMap() as map_parallel:
             protectables.look_up(context, self._plan.resources, map_parallel)
