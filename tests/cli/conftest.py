@@ -30,9 +30,11 @@ LIMIT = 2 * DEADLINE
 SLOW_PLUGIN = '''
 """A thing is a directory, and files in it say what becomes of its protect.
 
-That lasts until a cancel, or until there is a file "finish"; undoing it as long as a test wants.
+That lasts until a cancel, or until there is a file "finish"; undoing it as long as a test wants,
+and so does the end of the process if there is a pipe "late".
 """
 
+import atexit
 import os
 import threading
 
@@ -49,8 +51,15 @@ class Thing(ProtectablePlugin):
         return Resource(TYPE, resource_id, "thing") if os.path.isdir(resource_id) else None
 
 
+def wait_for(pipe):
+    with open(pipe) as file:
+        file.read()
+
+
 class Protect(Operation):
     def on_main(self, checkpoint, resource, context, parameters, **kwargs):
+        if os.path.exists(late := os.path.join(resource.id, "late")):
+            atexit.register(wait_for, late)
         for turn in range(10_000):
             if os.path.exists(os.path.join(resource.id, "finish")):
                 return
@@ -63,8 +72,7 @@ class Protect(Operation):
             raise OSError("it is stuck")
         gate = os.path.join(resource.id, "gate")
         if os.path.exists(gate):
-            with open(gate) as file:  # a pipe: waits until the test opens it, too
-                file.read()
+            wait_for(gate)
         with open(os.path.join(resource.id, "undone"), "w") as file:
             file.write(str(kwargs["reason"].kind))
 

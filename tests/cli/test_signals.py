@@ -93,6 +93,22 @@ def test_a_second_ctrl_c_goes_on_waiting_for_the_end(cli, slow_config, tmp_path)
     assert (tmp_path / "thing" / "undone").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_after_the_end_changes_nothing_about_it(cli, slow_config, tmp_path, number):
+    late = tmp_path / "thing" / "late"
+    os.mkfifo(late)
+    with cli.slow_protect() as process:
+        (tmp_path / "thing" / "finish").touch()
+        with late.open("w"):  # opens once the process is on its way out
+            process.send_signal(number)
+        out, err = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 0
+    assert json.loads(out)["result"]["status"] == "available"
+    assert "error" not in err
+    assert "Traceback" not in err
+
+
 def test_a_terminal_that_goes_away_does_not_keep_an_operation_from_being_undone(
     cli, slow_config, tmp_path
 ):

@@ -28,7 +28,7 @@ from karbor_actors.errors import BankPathError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from karbor_actors import Checkpoint, ProtectionService
+    from karbor_actors import Bank, Checkpoint, OperationHandle, ProtectionService
     from karbor_actors.cli.demo_application import Writer
     from karbor_actors.cli.invocation import Invocation
 
@@ -188,6 +188,9 @@ class _Demo:
         output.line(f"{name:<8} {human_seconds(seconds):>7}  {shown(step.detail)}")
         return result
 
+    def _run(self, start: Callable[[], OperationHandle], bank: Bank) -> Any:
+        return run(self.invocation, start, bank, is_last=False)[0]
+
     def _describe_made(self, made: application.Made) -> str:
         size = human_bytes(made.bytes)
         return f"{plural(made.files, 'file')} of many kinds, {size}, and a busy database"
@@ -201,8 +204,7 @@ class _Demo:
         least = writer.transfers()
 
         def protect() -> Checkpoint:
-            result, _, _ = run(self.invocation, lambda: service.protect(plan), provider.bank)
-            checkpoint: Checkpoint = result
+            checkpoint: Checkpoint = self._run(lambda: service.protect(plan), provider.bank)
             self.checkpoint_id = checkpoint.id
             return checkpoint
 
@@ -220,7 +222,7 @@ class _Demo:
         bank = service.provider("local").bank
 
         def verify() -> Any:
-            return run(self.invocation, lambda: service.verify(self.checkpoint_id), bank)[0]
+            return self._run(lambda: service.verify(self.checkpoint_id), bank)
 
         def describe(result: Any) -> str:
             size = sum(found.bytes for found in result.evidence.values())
@@ -234,11 +236,9 @@ class _Demo:
         parameters = {"FileSystem::Directory": {"target": str(restored)}}
 
         def restore() -> Any:
-            return run(
-                self.invocation,
-                lambda: service.restore(self.checkpoint_id, parameters=parameters),
-                bank,
-            )[0]
+            return self._run(
+                lambda: service.restore(self.checkpoint_id, parameters=parameters), bank
+            )
 
         self._step(
             "restore",

@@ -36,18 +36,26 @@ class Interrupts:
         self.count += 1  # acting on it is for the main loop: a handler may take no lock
 
     @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Count signals, instead of dying of them, for as long as this lasts."""
+    def caught(self, *, for_good: bool = False) -> Iterator[None]:
+        """Count signals, instead of dying of them, for as long as this lasts.
+
+        Args:
+            for_good: Whether that is until the process ends.
+        """
         before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in () if for_good else before.items():
                 signal.signal(number, handler)
 
 
 def run(
-    invocation: Invocation, start: Callable[[], OperationHandle], bank: Bank
+    invocation: Invocation,
+    start: Callable[[], OperationHandle],
+    bank: Bank,
+    *,
+    is_last: bool = True,
 ) -> tuple[Any, OperationHandle, float]:
     """Start an operation and wait for its end, however long it takes to undo it.
 
@@ -55,6 +63,8 @@ def run(
         invocation: Where to print.
         start: Starts the operation.
         bank: Where its checkpoint is or will be.
+        is_last: Whether the command only has to say how it ended: then a signal that comes
+            after the end changes nothing, since what it asks for is about to happen.
 
     Returns:
         The operation's result, its handle, and the seconds that it took.
@@ -63,7 +73,7 @@ def run(
         KarborError: It did not succeed.
     """
     interrupts, started = Interrupts(), time.monotonic()
-    with interrupts.caught():
+    with interrupts.caught(for_good=is_last):
         handle = start()
         view = make_view(invocation, handle, bank)
         _watch(handle, view, interrupts)
