@@ -231,10 +231,9 @@ class RestoreDirectory(Operation):
         for path in reversed(state["made"]):
             try:
                 os.rmdir(path)
-            except FileNotFoundError:
-                continue
             except OSError as error:
-                context.log.warning("%s stays: %s", show(path), reason_of(error))
+                if os.path.lexists(path):  # a read-only file system says so of what is not there
+                    context.log.warning("%s stays: %s", show(path), reason_of(error))
 
     def _setter(self, context: Any, parameters: Any) -> MetadataSetter:
         def report(path: str, what: str, reason: str) -> None:

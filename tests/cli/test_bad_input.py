@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -340,6 +341,20 @@ def test_an_id_that_fits_several_checkpoints_lists_them(cli, app):
     assert "give more of the id" in error
 
 
+def test_an_id_that_fits_several_operations_lists_them(cli, app):
+    for _ in range(17):  # two begin alike, whatever the digits are
+        cli.protect("app")
+    listed = cli("operations", "list", "--bank", "bank", "--json").document
+    ids = sorted(one["id"] for one in listed)
+    first, second = next(pair for pair in pairwise(ids) if pair[0][0] == pair[1][0])
+
+    for command in ("show", "abort", "resume"):
+        error = cli.fails(6, "operations", command, first[0], "--bank", "bank")
+        assert first in error
+        assert second in error
+        assert error.endswith("give more of the id")
+
+
 def test_an_operation_that_does_not_exist_says_where_to_look(cli, app):
     cli.protect("app")
 
@@ -444,3 +459,86 @@ def test_an_empty_path_is_not_the_current_directory(cli):
 @pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1"])
 def test_a_time_limit_is_a_positive_number_of_seconds(cli, seconds):
     assert "--timeout" in cli.fails(2, "protect", "--bank", "bank", ".", f"--timeout={seconds}")
+
+
+def _spoiled(folder: Path, what: str) -> list[str]:
+    """Make a bank that cannot be used as it is; return the options that name it."""
+    bank = str(folder)
+    if what == "file":
+        folder.write_text("no bank")
+    elif what == "below a file":
+        (folder.parent / "plain").write_text("no bank")
+        bank = str(folder.parent / "plain" / "bank")
+    elif what == "full of other things":
+        folder.mkdir()
+        (folder / "notes.txt").write_text("no bank")
+    elif what == "foreign":
+        (folder / "bank.lmdb").mkdir(parents=True)
+        (folder / "bank.lmdb" / "data.mdb").write_bytes(os.urandom(20_000))
+    elif what == "empty":
+        (folder / "bank.lmdb").mkdir(parents=True)
+        (folder / "bank.lmdb" / "data.mdb").touch()
+    elif what == "somebody's":
+        folder.mkdir()
+        lmdb.open(str(folder / "bank.lmdb")).close()
+    elif what == "objects":
+        return ["--bank", bank, "--objects", "weird://x"]
+    elif what == "objects in a file":
+        (folder.parent / "plain").write_text("no folder")
+        return ["--bank", bank, "--objects", str(folder.parent / "plain")]
+    return ["--bank", bank]
+
+
+@pytest.mark.parametrize(
+    ("what", "advice"),
+    [
+        ("file", "is not a directory"),
+        ("below a file", "is not a directory"),
+        ("full of other things", "name a new or an empty directory"),
+        ("foreign", "rebuild it"),
+        ("empty", "rebuild it"),
+        ("somebody's", "name another directory"),
+        ("objects", "write one of"),
+        ("objects in a file", "name a directory that can"),
+    ],
+)
+def test_whatever_is_wrong_with_a_bank_the_error_says_once_what_to_do(
+    cli, tmp_path, app, what, advice
+):
+    error = cli.fails(5, "protect", "app", *_spoiled(tmp_path / "bank", what))
+
+    assert advice in error
+    assert error.count("; ") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_a_bank_that_may_not_be_read_is_no_wrong_usage(cli, tmp_path, app):
+    cli.protect("app")
+    os.chmod(tmp_path / "bank", 0)
+
+    program = "import ctypes, sys; from karbor_actors.cli.app import run; "
+    program += "ctypes.CDLL(None).setfsuid(65534); sys.exit(run(sys.argv[1:]))"
+    process = subprocess.run(
+        [sys.executable, "-c", program, "checkpoints", "list", "--bank", "bank"],
+        cwd=tmp_path,
+        env=cli.environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert process.returncode == 5
+    assert "Permission denied" in process.stderr
+
+
+@pytest.mark.parametrize("options", [("-p", "atime=true"), ("--parameters", "missing.toml")])
+def test_malformed_parameters_are_not_called_a_plan(cli, app, options):
+    error = cli.fails(3, "protect", "app", "--bank", "bank", *options)
+
+    assert error.startswith("error: the parameters are not valid: ")
+
+
+def test_a_plan_whose_provider_is_not_described_is_checked_with_a_warning(cli, tmp_path, app):
+    (tmp_path / "plan.toml").write_text('provider = "other"\n' + PLAN.format("./app"))
+
+    assert "provider 'other' is not described" in cli("plan", "check", "plan.toml").err

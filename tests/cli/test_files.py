@@ -15,7 +15,7 @@ from karbor_actors.cli.files import (
     read_plan,
     read_providers,
 )
-from karbor_actors.errors import ConfigurationError, PlanError
+from karbor_actors.errors import ConfigurationError, ParametersError, PlanError
 
 
 def test_a_provider_has_defaults_and_paths_beside_its_file(tmp_path):
@@ -107,7 +107,7 @@ def test_a_parameter_is_read_as_toml_or_else_as_text(assignment, parameters):
 
 @pytest.mark.parametrize("assignment", ["", "T", "T=1", "T.=1", ".a=1", "T.a"])
 def test_what_is_no_assignment_is_refused(assignment):
-    with pytest.raises(PlanError, match=r"TYPE\.FIELD=VALUE"):
+    with pytest.raises(ParametersError, match=r"TYPE\.FIELD=VALUE"):
         parse_parameters([assignment])
 
 

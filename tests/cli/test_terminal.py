@@ -21,11 +21,11 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """A pseudo-terminal of 80 columns with a command on it."""
+    """A pseudo-terminal, of 80 columns by default, with a command on it."""
 
-    def __init__(self, cli, *arguments, **environment) -> None:
+    def __init__(self, cli, *arguments, columns=80, **environment) -> None:
         self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         cli.environment = {**cli.environment, "TERM": "xterm", **environment}
         del cli.environment["COLUMNS"]
         self.process = cli.start(*arguments, stdin=slave, stdout=slave, stderr=slave)
@@ -69,6 +69,15 @@ class Terminal:
             return False
         self.raw += piece.decode(errors="replace")
         return bool(piece)
+
+
+def test_a_narrow_terminal_still_shows_which_resource_it_is(cli, slow_config):
+    with Terminal(cli, "protect", "thing", "--config", "slow.toml", columns=40) as terminal:
+        terminal.read_until("of 39.1 M")
+        terminal.process.send_signal(signal.SIGINT)
+        text = terminal.read_all()
+
+    assert re.search(r"Thing thing +on_main +[0-9.]+ ", text)
 
 
 def test_the_live_tree_shows_hook_bytes_rate_and_time_left(cli, slow_config):

@@ -311,7 +311,9 @@ class Environment:
         with self.snapshot() as snapshot:
             found = snapshot.get(Table.META, _FORMAT_KEY)
         if found is None or not found.startswith(_MAGIC):
-            raise BankFormatError(f"{self.path} is an LMDB file but no bank")
+            raise BankFormatError(
+                f"{self.path} is an LMDB file but no bank; name another directory"
+            )
         version = _number(found[len(_MAGIC) :])
         if version > FORMAT_VERSION:
             error = BankFormatError(

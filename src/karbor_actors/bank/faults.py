@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NO_DIRECTORY = frozenset({errno.EEXIST, errno.ENOTDIR})
 _DAMAGE = (
     lmdb.CorruptedError,
     lmdb.PageNotFoundError,
@@ -48,24 +49,36 @@ def record_error(error: lmdb.Error, path: str) -> BankError:
         return BankReadonlyError(f"{path} may not be written: {error}")
     if isinstance(error, lmdb.ReadersFullError):
         return BankBrokenError(f"{path} has too many readers at once; wait for some to end")
-    return BankBrokenError(f"the records in {path} could not be read or written: {error}")
+    return BankBrokenError(
+        f"the records in {path} could not be read or written: {error}; if that is so again, "
+        "restore them from a backup or rebuild them"
+    )
 
 
 def open_error(error: lmdb.Error | OSError, path: str) -> BankError:
     """Return what *error*, met while opening the environment *path*, means."""
     code = error.errno if isinstance(error, OSError) else getattr(error, "code", 0)
     if isinstance(error, _DAMAGE):
-        return BankFormatError(f"{path} holds no bank that this release can read: {error}")
+        return _foreign(error, path)
     if code in _FULL or (code == errno.EIO and _is_full(path)):
         return _full(path)
     if code in _READONLY:
         return BankReadonlyError(f"{path} may not be opened: {os.strerror(code)}")
+    if code in _NO_DIRECTORY:
+        return BankPathError(f"{path} is not a directory, or lies below what is none")
     if code:
         reason = os.strerror(code) if code > 0 else str(error)
         return BankPathError(f"{path} cannot be opened: {reason}")
     if "already open" in str(error):
         return BankPathError(f"{path} is open in this process already, by other means than a Bank")
-    return BankFormatError(f"{path} holds no bank that this release can read: {error}")
+    return _foreign(error, path)
+
+
+def _foreign(error: lmdb.Error | OSError, path: str) -> BankFormatError:
+    return BankFormatError(
+        f"{path} holds no bank that this release can read ({error}); if it held one, restore it "
+        "from a backup or rebuild it, else name another directory"
+    )
 
 
 def _full(path: str) -> BankFullError:

@@ -238,7 +238,9 @@ class MappedFile:
             self._raw.reader_check()
         except (lmdb.NotFoundError, lmdb_verify.VerifyError) as error:
             self._raw.close()
-            raise BankFormatError(f"{self.path} is an LMDB file but no bank") from error
+            raise BankFormatError(
+                f"{self.path} is an LMDB file but no bank; name another directory"
+            ) from error
         except lmdb.Error as error:
             self._raw.close()
             raise open_error(error, self.path) from error
@@ -308,7 +310,8 @@ def _identify(path: str) -> _FileId:
         raise open_error(error, path) from error
     if status.st_size == 0:
         raise BankFormatError(
-            f"{data_file(path)} is empty: its contents were lost; restore it from a backup"
+            f"{data_file(path)} is empty: its contents were lost; restore it from a backup or "
+            "rebuild it"
         )
     return status.st_dev, status.st_ino
 

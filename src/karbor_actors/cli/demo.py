@@ -44,7 +44,7 @@ def register(app: click.Group) -> None:
 @click.option(
     "--directory",
     metavar="DIR",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="An empty or new directory for all of it, which is kept; else a temporary one.",
 )
 @click.option(

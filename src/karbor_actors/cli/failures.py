@@ -49,6 +49,7 @@ _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitC
         (
             errors.CheckpointNotFoundError,
             errors.AmbiguousCheckpointError,
+            errors.AmbiguousOperationError,
             errors.OperationNotFoundError,
             errors.ProviderNotFoundError,
             errors.ObjectNotFoundError,
@@ -71,10 +72,14 @@ _LIST = "see: karbor-actors checkpoints list"
 _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     (errors.CheckpointNotFoundError, _LIST),
     (errors.AmbiguousCheckpointError, "give more of the id"),
+    (errors.AmbiguousOperationError, "give more of the id"),
     (errors.OperationNotFoundError, "see: karbor-actors operations list"),
     (errors.ProviderNotFoundError, "correct the plan, --provider or --config"),
     (errors.BankPathError, "name the bank's directory with --bank"),
-    (errors.BankReadonlyError, "name a bank that may be written"),
+    (
+        errors.BankReadonlyError,
+        "name a bank that may be written, or restore and verify with --readonly",
+    ),
 )
 """What to do about errors whose sentences, made for programs too, do not say it."""
 
@@ -127,6 +132,8 @@ def error_line(error: BaseException) -> str:
     """Return *error* in one line for a person."""
     if isinstance(error, errors.KarborError):
         line, advice = sentence(error), _advice(error)
+        if isinstance(error, errors.BankPathError) and "; " in line:  # it says what to do
+            return line
         return f"{line}; {advice}" if advice and advice not in line else line
     if exit_code(error) is ExitCode.FULL:
         return sentence(f"no space is left: {error}; free some and try again")

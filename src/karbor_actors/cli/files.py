@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors import Plan
-from karbor_actors.errors import ConfigurationError, Fault, PlanError
+from karbor_actors.errors import ConfigurationError, Fault, ParametersError, PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -167,10 +167,10 @@ def read_parameters(path: str) -> dict[str, Any]:
     """Return the parameters in the file *path*: tables by resource type or ``type#id``.
 
     Raises:
-        PlanError: It cannot be read, or is no TOML.
+        ParametersError: It cannot be read, or is no TOML.
     """
     folder = os.path.dirname(os.path.abspath(path))
-    data = _read_toml(path, PlanError)
+    data = _read_toml(path, ParametersError)
     return {absolute_key(key, folder): fields for key, fields in data.items()}
 
 
@@ -180,7 +180,7 @@ def parse_parameters(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
     A value is read as TOML has it (``true``, ``3``, ``["a", "b"]``), else as the text it is.
 
     Raises:
-        PlanError: One is no such assignment.
+        ParametersError: One is no such assignment.
     """
     parameters: dict[str, dict[str, Any]] = {}
     for assignment in assignments:
@@ -188,7 +188,7 @@ def parse_parameters(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
         key, dot, field = name.rpartition(".")
         if not (mark and dot and key and field):
             fault = Fault(assignment, "must be TYPE.FIELD=VALUE, as OS::Example.field=3")
-            raise PlanError([fault])
+            raise ParametersError([fault])
         parameters.setdefault(absolute_key(key, os.getcwd()), {})[field] = _toml_value(value)
     return parameters
 
@@ -216,7 +216,9 @@ def _path_in(folder: str, path: str) -> str:
     return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
 
 
-def _read_toml(path: str, error_class: type[ConfigurationError | PlanError]) -> dict[str, Any]:
+def _read_toml(
+    path: str, error_class: type[ConfigurationError | ParametersError | PlanError]
+) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)

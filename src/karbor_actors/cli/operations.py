@@ -13,7 +13,7 @@ from karbor_actors.cli.banks import shorter
 from karbor_actors.cli.invocation import read_bank, read_banks
 from karbor_actors.cli.options import command
 from karbor_actors.cli.text import human_seconds, iso_time, local_time, sentence, shown
-from karbor_actors.errors import OperationNotFoundError
+from karbor_actors.errors import AmbiguousOperationError, OperationNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -121,7 +121,7 @@ def find_operation(
 
     Raises:
         OperationNotFoundError: There is none.
-        click.BadParameter: There are several.
+        AmbiguousOperationError: There are several.
     """
     found: dict[str, tuple[ProviderSettings, OperationRecord]] = {}
     for settings, bank in read_banks(invocation.chosen()):
@@ -133,9 +133,7 @@ def find_operation(
     if not found:
         raise OperationNotFoundError(operation_id)
     if len(found) > 1:
-        matches = ", ".join(list(found)[:_SHOWN_MATCHES])
-        message = f"{operation_id!r} fits {len(found)} operations: {matches}"
-        raise click.BadParameter(message)
+        raise AmbiguousOperationError(operation_id, list(found)[:_SHOWN_MATCHES], len(found))
     return next(iter(found.values()))
 
 

@@ -24,7 +24,7 @@ _BANK = (
         metavar="DIRECTORY",
         envvar="KARBOR_ACTORS_BANK",
         show_envvar=True,
-        type=click.Path(),
+        type=click.Path(readable=False),
         help="The bank; its provider is named 'local' and has the plugins filesystem and sqlite.",
     ),
     click.option(
@@ -37,7 +37,7 @@ _BANK = (
         metavar="FILE",
         envvar="KARBOR_ACTORS_CONFIG",
         show_envvar=True,
-        type=click.Path(),
+        type=click.Path(readable=False),
         help="A TOML file of providers.",
     ),
     click.option("--provider", metavar="NAME", help="Which provider of --config."),

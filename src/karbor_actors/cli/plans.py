@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from karbor_actors.cli.files import merge_parameters, parse_parameters, read_parameters
+from karbor_actors.cli.files import LOCAL, merge_parameters, parse_parameters, read_parameters
 from karbor_actors.cli.invocation import local_settings
 from karbor_actors.cli.options import command
 from karbor_actors.cli.resources import checked_plan, named_plan, plan_of_paths
@@ -37,7 +37,7 @@ def register(app: click.Group) -> None:
 
 @click.argument("names", nargs=-1, required=True, metavar="PLAN.toml | PATH...")
 @click.option("--parameter", "-p", "assignments", multiple=True, metavar="TYPE.FIELD=VALUE")
-@click.option("--parameters", "parameters_file", metavar="FILE", type=click.Path())
+@click.option("--parameters", "parameters_file", metavar="FILE", type=click.Path(readable=False))
 @click.option("--all", "shows_all", is_flag=True, help="Show every resource and hook of many.")
 def _check(
     invocation: Invocation,
@@ -66,6 +66,11 @@ def _check(
 
 def _settings(invocation: Invocation, plan: Plan | None) -> ProviderSettings:
     if not invocation.settings:
+        if plan is not None and plan.provider != LOCAL:
+            what = f"provider {shown(plan.provider)!r} is not described: name its --config"
+            invocation.output.note(
+                f"warning: {what}; until then filesystem and sqlite stand for it"
+            )
         return local_settings("/nonexistent/bank", name="local" if plan is None else plan.provider)
     return invocation.only() if plan is None else invocation.named(plan.provider)
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 WHOLE_TREE = 50
 """Resources up to which each is shown; beyond, only those that have a running hook."""
 _SHOWN_RUNNING = 15
+_LEAST_LABEL = 16
+"""Columns that resources' names have even where the terminal is narrow."""
 _STYLES = {"failed": "red", "done": "green", "undone": "yellow", "waiting": "dim"}
 _STATES = {
     "hook_completed": "done",
@@ -139,7 +141,7 @@ class TreeView:
 
     def _render(self, progress: Progress) -> RenderableType:
         grid = Table.grid(padding=(0, 2, 0, 0), expand=False)
-        grid.add_column()  # the only one that may be cut, since its cells alone say so
+        grid.add_column(min_width=_LEAST_LABEL)  # the one that is cut first: its cells say so
         for _ in range(2):
             grid.add_column(no_wrap=True)
         for _ in range(2):

@@ -41,7 +41,7 @@ _PARAMETERS = (
         "--parameters",
         "parameters_file",
         metavar="FILE",
-        type=click.Path(),
+        type=click.Path(readable=False),
         help="A TOML file of parameters: a table for each type, or TYPE#ID.",
     ),
 )
@@ -135,7 +135,7 @@ def _protect(
 @click.option(
     "--target",
     metavar="PATH",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="Where to restore the checkpoint's only root resource; else where it was.",
 )
 @click.option("--readonly", is_flag=True, help="Read a bank that a running daemon owns.")
@@ -207,7 +207,10 @@ def _verify(
 @click.argument("checkpoint")
 @click.option("--to", metavar="NAME", help="The provider of --config whose bank gets the copy.")
 @click.option(
-    "--to-bank", metavar="DIRECTORY", type=click.Path(), help="The bank that gets the copy."
+    "--to-bank",
+    metavar="DIRECTORY",
+    type=click.Path(readable=False),
+    help="The bank that gets the copy.",
 )
 @click.option("--again", is_flag=True, help="Copy although there is a finished copy.")
 def _copy(

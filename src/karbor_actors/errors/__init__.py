@@ -35,6 +35,7 @@ The tree (a leaf also inherits the builtin that a caller would catch)::
     |   +-- StoreError                  OSError        the object store failed
     +-- CheckpointStateError            ValueError     a verb that the checkpoint's status forbids
     +-- OperationNotFoundError          LookupError
+    +-- AmbiguousOperationError         LookupError    a shortened id that several operations share
     +-- OperationStateError             ValueError     a verb that the operation's status forbids
     +-- OperationError                                 an operation that did not succeed
     |   +-- PartialOperationError
@@ -97,6 +98,7 @@ from karbor_actors.errors.inputs import (
 )
 from karbor_actors.errors.operations import (
     ActorCrashedError,
+    AmbiguousOperationError,
     BlockingCallError,
     CannotResumeError,
     CheckpointStateError,
@@ -119,6 +121,7 @@ from karbor_actors.errors.operations import (
 __all__ = [
     "ActorCrashedError",
     "AmbiguousCheckpointError",
+    "AmbiguousOperationError",
     "BankBrokenError",
     "BankClosedError",
     "BankError",

@@ -34,6 +34,19 @@ class OperationNotFoundError(KarborError, LookupError):
         return f"no operation {self.operation_id!r}"
 
 
+class AmbiguousOperationError(KarborError, LookupError):
+    """A shortened id fits several operations; give more of it."""
+
+    def __init__(self, prefix: str, matches: Sequence[str], count: int) -> None:
+        super().__init__(prefix, tuple(matches), count)
+        self.prefix, self.matches, self.count = prefix, tuple(matches), count
+        """What was given, the first ids that begin so, and how many there are."""
+
+    def __str__(self) -> str:
+        more = ", ..." if self.count > len(self.matches) else ""
+        return f"{self.prefix!r} fits {self.count} operations: {', '.join(self.matches)}{more}"
+
+
 class OperationStateError(KarborError, ValueError):
     """An operation's status forbids what was asked of it."""
 

@@ -64,7 +64,7 @@ class LocalStore:
             self._root = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise BankPathError(
-                f"{self.directory} cannot hold objects: {error.strerror}"
+                f"{self.directory} cannot hold objects: {error.strerror}; name a directory that can"
             ) from error
         try:
             self._tmp = self._open_tmp() if writable else -1

@@ -189,7 +189,7 @@ def _find_factory(scheme: str) -> StoreFactory:
     for point in found.select(name=scheme):
         return _load(point)
     known = ", ".join(sorted({*_BUILTIN, *found.names}))
-    raise BankPathError(f"no object store handles {scheme}:// (known: {known})")
+    raise BankPathError(f"no object store handles {scheme}://; write one of {known}")
 
 
 def _load(point: EntryPoint) -> StoreFactory:
