@@ -136,19 +136,24 @@ def test_a_window_fits_itself_to_how_fast_hooks_leave():
 
     def inside_after(seconds: float, left: int) -> int:
         nonlocal now
+        for _ in range(left):
+            admission.leave(line)
+            admission.pump(now)  # too soon to measure anything
         now += seconds
-        admission.leave(line, left)
+        admission.leave(line)
         admission.pump(now)
         return line.inside
 
     now = 0.0
     admission.pump(now)
-    assert line.inside == 4
-    assert inside_after(0.1, 4) == 10, "40 in a second are 10 in a quarter of one"
-    assert inside_after(0.1, 10) == 25
-    assert inside_after(0.1, 25) == 62
-    assert inside_after(0.1, 62) == 64, "never more than the ceiling"
-    assert inside_after(10.0, 60) == 4, "nor fewer than the floor"
+    assert line.inside == 8
+    for _ in range(5):
+        inside_after(0.1, 4)
+    assert line.inside == 4, "ten in a second for each worker: none is queued"
+    assert inside_after(0.1, 199) == 14, "500 in a second each: some are"
+    assert inside_after(0.1, 999) == 64, "never more than the ceiling"
+    inside_after(10.0, 60)
+    assert inside_after(10.0, 60) == 4, "nor fewer than there are workers"
 
 
 def graph(children: dict[str, list[str]]) -> ResourceGraph:

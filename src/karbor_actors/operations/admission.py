@@ -8,9 +8,9 @@ the longest path ahead is first. A line whose turn it is although a key is full 
 and the first one parked goes when a place is given back; one that has been turned away too often
 has the places that it needs kept free: no starvation.
 
-A lane's *window* is how many hooks are in at once, running or queued at a worker: as many as left
-in a quarter of a second, so that short hooks come in large batches, and long ones do not queue up
-before those of another operation.
+A lane's *window* is how many hooks are in at once, running or queued at a worker. Short hooks come
+in large batches; of long ones hardly more are in than there are workers, since what is queued there
+is out of reach for whoever has a longer path ahead, and for other operations' turns.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-_WINDOW_SECONDS = 0.25
-_MEASURED = 0.05
+_QUEUE_SECONDS = 1e-5
+"""A worker that ends r hooks a second has as many queued as it ends in r times this: a thousand for
+16 workers at no-op hooks, one in ten workers at hooks of ten milliseconds."""
+_MEASURED = 0.02
 """Seconds over which a window's throughput is measured at the least."""
 _PATIENCE = 16
 """How often a line is turned away before places are kept for it."""
@@ -39,8 +41,8 @@ class _Key:
 
     limit: int
     inside: int = 0
-    floor: int = 0
-    """The smallest limit of a window; 0: the limit is fixed."""
+    workers: int = 0
+    """Of a window: who takes what is in; 0: the limit is fixed."""
     ceiling: int = 0
     left: int = 0
     """Hooks that left since the window was last measured."""
@@ -102,11 +104,11 @@ class Admission:
         self._keys[key] = _Key(limit)
         self._parked[key] = deque()
 
-    def set_window(self, key: Hashable, floor: int, ceiling: int) -> None:
-        """Let as many hooks with *key* in as leave in a short while, between the two bounds."""
-        self.set_cap(key, floor)
+    def set_window(self, key: Hashable, workers: int, ceiling: int) -> None:
+        """Let as many hooks with *key* in as keep *workers* busy, at most *ceiling* if that is more."""
+        self.set_cap(key, 2 * workers)
         window = self._keys[key]
-        window.floor, window.ceiling = floor, max(floor, ceiling)
+        window.workers, window.ceiling = workers, max(workers, ceiling)
         self._windows.append(window)
 
     def add(self, line: Line, entries: list[int]) -> None:
@@ -242,7 +244,7 @@ class Admission:
 
 def _adjust(window: _Key, now: float) -> None:
     """Fit a window to how fast hooks leave it."""
-    throughput = window.left / (now - window.measured_at)
-    wanted = int(throughput * _WINDOW_SECONDS)
-    window.limit = min(max(wanted, window.floor), window.ceiling)
+    rate = window.left / (now - window.measured_at) / window.workers
+    queued = int(window.workers * rate * rate * _QUEUE_SECONDS)
+    window.limit = min(window.workers + queued, window.ceiling)
     window.left, window.measured_at = 0, now

@@ -359,6 +359,7 @@ class OperationControl:
         elif error is not None:
             self.tell(hook, BodyFailed(error))
         elif hook in self._refs:
+            self.intake.leave(hook)  # its worker is free, whatever the commit takes
             self._ledger.add_completion(attempt)
 
     def _journal_written(self, report: JournalWritten) -> None:

@@ -41,7 +41,7 @@ def new_admission(workers: int, caps: Caps) -> Admission:
     """
     admission = Admission()
     admission.set_window(Lane.PREPARE, workers, WINDOW)
-    admission.set_window(Lane.MAIN, 2 * workers, WINDOW)
+    admission.set_window(Lane.MAIN, workers, WINDOW)
     for phase in (Lane.PREPARE, Lane.MAIN):
         for resource_type, limit in caps.types.items():
             admission.set_cap(("type", resource_type, phase), limit)
