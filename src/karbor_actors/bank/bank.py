@@ -21,7 +21,7 @@ from karbor_actors.bank.environment import FORMAT_VERSION, Environment
 from karbor_actors.bank.journal import Journal
 from karbor_actors.bank.keys import unpack_u64
 from karbor_actors.bank.lease import Lease, break_lease
-from karbor_actors.bank.manifests import Manifests
+from karbor_actors.bank.manifests import MAKING, Manifests
 from karbor_actors.bank.opening import make_directory, open_objects, open_writer
 from karbor_actors.bank.parts import BankParts
 from karbor_actors.bank.rebuild import RebuildReport, rebuild_records
@@ -251,6 +251,8 @@ class Bank:
 
         def change(transaction: Transaction) -> Checkpoint:
             number = rows.insert(transaction, row, packed, packed_graph)
+            if row.status in MAKING:
+                self._parts.manifests.announce(transaction, number, row.id)
             return Checkpoint(self._parts, number, row, is_writable=True)
 
         return change

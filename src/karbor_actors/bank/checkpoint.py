@@ -153,10 +153,10 @@ class Checkpoint(StoredCheckpoint):
         )
 
         def change(transaction: Transaction) -> CheckpointRow:
-            rows.set_status(transaction, number, self.id, new, allowed)
+            row = rows.set_status(transaction, number, self.id, new, allowed, **changes)
             transaction.put_many(Table.CHECKPOINTS, kept)
             settle(transaction)
-            return rows.change_row(transaction, number, self.id, **changes)
+            return row
 
         return change
 

@@ -211,8 +211,17 @@ def set_status(
     checkpoint_id: str,
     status: CheckpointStatus,
     expected: Collection[CheckpointStatus],
+    **changes: Any,
 ) -> CheckpointRow:
     """Move a checkpoint from one of *expected* to *status*; return the new row.
+
+    Args:
+        transaction: Where to.
+        number: The checkpoint's.
+        checkpoint_id: Its id, for errors.
+        status: The new status.
+        expected: Those that it may have.
+        changes: Other fields of the row.
 
     Raises:
         CheckpointNotFoundError: The checkpoint was deleted.
@@ -227,7 +236,7 @@ def set_status(
     if status is CheckpointStatus.DELETING and row.holds:
         reasons = ", ".join(repr(reason) for reason, _ in row.holds)
         raise CheckpointStateError(checkpoint_id, row.status, f"it is held for {reasons}")
-    row = replace(row, status=status)
+    row = replace(row, status=status, **changes)
     transaction.put(Table.CHECKPOINTS, row_key(number), row.pack())
     return row
 

@@ -34,7 +34,7 @@ from karbor_actors.model import CheckpointStatus
 from karbor_actors.store.codec import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from karbor_actors.store.objects import ObjectStore
 
@@ -247,8 +247,12 @@ def put_manifest(
     status: CheckpointStatus,
     holds: tuple[tuple[str, float], ...],
     records: Iterable[Record],
+    before_chunks: Callable[[], object] = lambda: None,
 ) -> None:
-    """Store a manifest, its head last: durable on return. Holds one chunk in memory."""
+    """Store a manifest, its head last: durable on return. Holds one chunk in memory.
+
+    Calls *before_chunks* before it puts more than a head.
+    """
     chunks: list[Chunk] = []
     parts: list[bytes] = []
     size = 0
@@ -256,6 +260,8 @@ def put_manifest(
         parts.append(pack_value(record))
         size += len(parts[-1])
         if size >= CHUNK:
+            if not chunks:
+                before_chunks()
             data, digest = seal(b"".join(parts))
             store.put(chunk_name(folder, len(chunks)), data)
             chunks.append(Chunk(len(data), digest))

@@ -1,9 +1,9 @@
 """The manifests of a bank's checkpoints: when each is written, changed and removed.
 
 The records decide; a manifest follows. A checkpoint is *listed* (a GARBAGE row, which holds the
-epoch of who listed it) before its manifest is first put, and whenever what its manifest says of it
-changes, and until that is done. So whatever a dead owner left is known: the next opening settles
-every listed manifest by the checkpoint's row.
+epoch of who listed it, and whether there may be more than a head) as long as it is being made, and
+whenever what its manifest says of it changes, and until that is done. So whatever a dead owner left
+is known: the next opening settles every listed manifest by the checkpoint's row.
 
 - ``available``, ``partial``: the manifest says so, with the holds that the row has.
 - ``deleting``, ``error_deleting``: it says ``deleting``, as long as it is there.
@@ -16,11 +16,12 @@ import contextlib
 import logging
 import threading
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from karbor_actors.bank import checkpoint_rows as rows
-from karbor_actors.bank.keys import pack_u64, unpack_u64
+from karbor_actors.bank.keys import unpack_u64
 from karbor_actors.bank.manifest import (
     bank_folder,
     folder_part,
@@ -29,6 +30,13 @@ from karbor_actors.bank.manifest import (
     read_head,
     read_values,
     remove_manifest,
+)
+from karbor_actors.bank.manifest_listing import (
+    Listed,
+    all_listed,
+    find_listed,
+    put_listed,
+    unlist,
 )
 from karbor_actors.bank.manifest_records import manifest_records
 from karbor_actors.bank.transactions import Table
@@ -41,22 +49,21 @@ from karbor_actors.errors import (
 from karbor_actors.model import CheckpointStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from karbor_actors.bank.blocks import BlockStore
     from karbor_actors.bank.checkpoint_rows import CheckpointRow
     from karbor_actors.bank.environment import Environment
-    from karbor_actors.bank.transactions import Reader, Transaction
+    from karbor_actors.bank.transactions import Transaction
     from karbor_actors.bank.writer import Change, Writer
 
 _LOG = logging.getLogger("karbor_actors.bank")
-_TAG = b"m"
-_EPOCH_SIZE = 8
 
 GOOD = frozenset({CheckpointStatus.AVAILABLE, CheckpointStatus.PARTIAL})
 """What a checkpoint is that must have a manifest."""
 _LEAVING = frozenset({CheckpointStatus.DELETING, CheckpointStatus.ERROR_DELETING})
-_MAKING = frozenset({CheckpointStatus.PROTECTING, CheckpointStatus.COPYING})
+MAKING = frozenset({CheckpointStatus.PROTECTING, CheckpointStatus.COPYING})
+"""What a checkpoint is whose manifest is to come."""
 
 
 class Manifests:
@@ -102,19 +109,22 @@ class Manifests:
             BankError: The bank cannot write, or is damaged.
         """
         if row.status not in GOOD:
-            self.discard(number)
-            return _do_nothing
+            return self._given_up(number)
         if not is_allowed:
             return _do_nothing
         with self._alone(number):
-            if self._writer.write(lambda transaction: self._list(transaction, number, row.id)):
+            listed = self._find(number)
+            has_chunks = listed is not None and listed.has_chunks
+            if listed is None or listed.epoch != self._epoch:
+                self._list_now(number, row.id, has_chunks=has_chunks)
+            if has_chunks:  # of an earlier try; of a head alone, the new one takes the place
                 remove_manifest(self._store, self.folder(row.id))
-            self._put(number, row, ending)
+            self._put(number, row, ending, lambda: self._list_now(number, row.id, has_chunks=True))
 
         def settled(transaction: Transaction) -> None:
             now = rows.read_row(transaction, number)
             if now is not None and now.holds == row.holds:  # else: at the next opening
-                transaction.delete(Table.GARBAGE, _key(number))
+                unlist(transaction, number)
 
         return settled
 
@@ -129,19 +139,19 @@ class Manifests:
             row = change(transaction)
             must = row.status in GOOD | _LEAVING
             if must:
-                self._list(transaction, number, row.id)
+                self._list(transaction, number, row.id, has_chunks=True)
             return row, must
 
         with self._alone(number):
             row, must = self._writer.write(listed)
             if must:
                 self._settle(number, row)
+                self._unlist(number)
         return row
 
-    def discard(self, number: int) -> None:
-        """Remove what :meth:`prepare` put, unless the checkpoint became good. Logs what fails."""
-        with self._alone(number):
-            self._try_to_settle(number, is_given_up=True)
+    def announce(self, transaction: Transaction, number: int, checkpoint_id: str) -> None:
+        """List a checkpoint that is to be made: :meth:`prepare` need not, which saves a commit."""
+        self._list(transaction, number, checkpoint_id, has_chunks=False)
 
     def remove(self, number: int, checkpoint_id: str) -> None:
         """Remove the manifest of a checkpoint that is being deleted. Repeatable."""
@@ -152,10 +162,11 @@ class Manifests:
     def settle_all(self) -> None:
         """Settle what is listed, but what is being made. What fails is logged and stays listed."""
         with self._environment.snapshot() as snapshot:
-            numbers = [number for number, _, _ in _listed(snapshot)]
+            numbers = [listed.number for listed in all_listed(snapshot)]
         for number in numbers:
             with self._alone(number):
-                self._try_to_settle(number, is_given_up=False)
+                if self._try_to_settle(number, is_given_up=False):
+                    self._unlist(number)
 
     def complete(self) -> None:
         """Settle what is listed, and write anew what is missing or does not fit its checkpoint."""
@@ -169,7 +180,7 @@ class Manifests:
         """Yield what is wrong, a line each; with *deep*, read all and compare it."""
         kept = {folder_part(row.id): (number, row) for number, row in self._rows()}
         with self._environment.snapshot() as snapshot:
-            listed = {folder_part(checkpoint_id) for _, _, checkpoint_id in _listed(snapshot)}
+            listed = {folder_part(listed.checkpoint_id) for listed in all_listed(snapshot)}
         names = {name for name, _ in self._store.list(bank_folder(self._blocks.bank_id))}
         for name in sorted(names):
             part = name.split("/")[2]
@@ -189,39 +200,46 @@ class Manifests:
 
     # One checkpoint, alone
 
-    def _put(self, number: int, row: CheckpointRow, ending: Mapping[bytes, bytes]) -> None:
+    def _put(
+        self,
+        number: int,
+        row: CheckpointRow,
+        ending: Mapping[bytes, bytes],
+        before_chunks: Callable[[], object] = lambda: None,
+    ) -> None:
         records = manifest_records(self._environment, number, row, ending)
         folder = self.folder(row.id)
-        put_manifest(self._store, folder, row.id, row.status, row.holds, records)
+        put_manifest(self._store, folder, row.id, row.status, row.holds, records, before_chunks)
 
     def _write_anew(self, number: int) -> None:
         with self._environment.snapshot() as snapshot:
             row = rows.read_row(snapshot, number)
         if row is not None and row.status in GOOD:
-            checkpoint_id = row.id
-            self._writer.write(lambda transaction: self._list(transaction, number, checkpoint_id))
-            remove_manifest(self._store, self.folder(checkpoint_id))
+            self._list_now(number, row.id, has_chunks=True)
+            remove_manifest(self._store, self.folder(row.id))
             self._put(number, row, {})
             self._unlist(number)
 
-    def _settle(
-        self,
-        number: int,
-        row: CheckpointRow | None,
-        checkpoint_id: str = "",
-        *,
-        whole: bool = False,
-    ) -> None:
-        """Have a manifest say what the row does; with *whole*, what all the records do."""
+    def _settle(self, number: int, row: CheckpointRow | None, listed: Listed | None = None) -> None:
+        """Have a manifest say what the row does; if it was *listed*, what all the records do."""
         if row is not None and row.status in GOOD:
-            if not self._say(row, row.status) or (whole and self._compare(number, row)):
+            if not self._say(row, row.status) or (listed and self._compare(number, row)):
                 remove_manifest(self._store, self.folder(row.id))
                 self._put(number, row, {})
         elif row is not None and row.status in _LEAVING:
             self._say(row, CheckpointStatus.DELETING)
-        else:
-            remove_manifest(self._store, self.folder(checkpoint_id))
-        self._unlist(number)
+        elif listed is not None:
+            folder = self.folder(listed.checkpoint_id)
+            if listed.has_chunks:
+                remove_manifest(self._store, folder)
+            else:
+                self._store.delete(head_name(folder))
+
+    def _given_up(self, number: int) -> Change[None]:
+        """Remove what :meth:`prepare` put; return what unlists it, if nothing is left to do."""
+        with self._alone(number):
+            is_done = self._try_to_settle(number, is_given_up=True)
+        return partial(unlist, number=number) if is_done else _do_nothing
 
     def _say(self, row: CheckpointRow, status: CheckpointStatus) -> bool:
         """Change the head; return whether there is one."""
@@ -235,38 +253,50 @@ class Manifests:
             self._store.put(head_name(folder), new.pack())
         return True
 
-    def _try_to_settle(self, number: int, *, is_given_up: bool) -> None:
+    def _try_to_settle(self, number: int, *, is_given_up: bool) -> bool:
+        """Settle what is listed; return whether it need not be listed any more. Logs failures.
+
+        One that is being made stays listed, so that it costs no commit, unless *is_given_up*.
+        """
         try:
             with self._environment.snapshot() as snapshot:
-                value = snapshot.get(Table.GARBAGE, _key(number))
+                listed = find_listed(snapshot, number)
                 row = rows.read_row(snapshot, number)
-            if value is None:
-                return
-            epoch, checkpoint_id = _unpack(value)
-            is_mine = epoch == (self._environment.epoch or 0)
-            if row is not None and row.status in _MAKING and is_mine and not is_given_up:
-                return
-            self._settle(number, row, checkpoint_id, whole=True)
+            if listed is None:
+                return False
+            is_making = row is not None and row.status in MAKING and not is_given_up
+            if not (is_making and listed.epoch == self._epoch):
+                self._settle(number, row, listed)
         except BankError as error:
             _LOG.warning(
                 "the manifest of checkpoint number %d could not be changed yet: %s", number, error
             )
+            return False
+        return not is_making
 
-    def _list(self, transaction: Transaction, number: int, checkpoint_id: str) -> bool:
-        """List a checkpoint; return whether it was listed."""
-        key = _key(number)
-        was_listed = transaction.get(Table.GARBAGE, key) is not None
-        value = pack_u64(self._environment.epoch or 0)
-        value += checkpoint_id.encode("utf-8", "surrogateescape")
-        transaction.put(Table.GARBAGE, key, value)
-        return was_listed
+    @property
+    def _epoch(self) -> int:
+        return self._environment.epoch or 0
+
+    def _find(self, number: int) -> Listed | None:
+        with self._environment.snapshot() as snapshot:
+            return find_listed(snapshot, number)
+
+    def _list(
+        self, transaction: Transaction, number: int, checkpoint_id: str, *, has_chunks: bool
+    ) -> None:
+        put_listed(transaction, Listed(number, self._epoch, has_chunks, checkpoint_id))
+
+    def _list_now(self, number: int, checkpoint_id: str, *, has_chunks: bool) -> None:
+        self._writer.write(
+            lambda transaction: self._list(
+                transaction, number, checkpoint_id, has_chunks=has_chunks
+            )
+        )
 
     def _unlist(self, number: int) -> None:
-        key = _key(number)
-        with self._environment.snapshot() as snapshot:
-            is_listed = snapshot.get(Table.GARBAGE, key) is not None
-        if is_listed:
-            self._writer.write(lambda transaction: transaction.delete(Table.GARBAGE, key))
+        if self._find(number) is not None:
+            self._writer.write(partial(unlist, number=number))
 
     @contextlib.contextmanager
     def _alone(self, number: int) -> Iterator[None]:
@@ -298,7 +328,7 @@ class Manifests:
         """Return whether a checkpoint came meanwhile, or one that is going was seen late."""
         with self._environment.snapshot() as snapshot:
             return rows.find_number(snapshot, part) is not None or any(
-                folder_part(checkpoint_id) == part for _, _, checkpoint_id in _listed(snapshot)
+                folder_part(listed.checkpoint_id) == part for listed in all_listed(snapshot)
             )
 
     def _is_still(self, number: int, row: CheckpointRow) -> bool:
@@ -337,17 +367,3 @@ class Manifests:
 
 def _do_nothing(_: Transaction) -> None:
     pass
-
-
-def _key(number: int) -> bytes:
-    return _TAG + pack_u64(number)
-
-
-def _unpack(value: bytes) -> tuple[int, str]:
-    return unpack_u64(value), value[_EPOCH_SIZE:].decode("utf-8", "surrogateescape")
-
-
-def _listed(reader: Reader) -> Iterator[tuple[int, int, str]]:
-    """Yield (number, epoch, id) of every checkpoint that is listed."""
-    for key, value in reader.scan(Table.GARBAGE, _TAG):
-        yield unpack_u64(key, len(_TAG)), *_unpack(value)
