@@ -20,6 +20,7 @@ import msgpack
 
 from karbor_actors import Bank, Plan, Resource
 from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.writer import Put
 from karbor_actors.graph import build_graph
 
 if TYPE_CHECKING:
@@ -90,12 +91,10 @@ def write_to_bank(
             section.update_object(key, VALUE)
 
         def ask(key: str) -> None:
-            raw = key.encode()
-            bank.writer.write(lambda transaction: transaction.put(Table.META, raw, row))
+            bank.writer.write(Put(Table.META, key.encode(), row))
 
         def tell(key: str) -> None:
-            raw = key.encode()
-            bank.writer.submit(lambda transaction: transaction.put(Table.META, raw, row), heard)
+            bank.writer.submit(Put(Table.META, key.encode(), row), heard)
 
         def flush() -> None:
             if system == TELLS:

@@ -248,11 +248,9 @@ def faults(monkeypatch):
     faults = Faults()
     begin, begin_within, snapshot = MappedFile.begin, MappedFile.begin_within, MappedFile.snapshot
 
-    @contextlib.contextmanager
     def failing_begin(self):
-        with begin(self) as raw:
-            faults.call()
-            yield FailingTransaction(raw, faults)
+        faults.call()
+        return FailingTransaction(begin(self), faults)
 
     def failing_begin_within(self, parent):
         faults.call()

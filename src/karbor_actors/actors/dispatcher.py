@@ -12,7 +12,6 @@ from karbor_actors.errors import DispatcherClosedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from karbor_actors.actors.mailbox import PooledFuture
     from karbor_actors.actors.timers import Timer
 
 logger = logging.getLogger("karbor_actors.actors")
@@ -36,6 +35,16 @@ class Resident(Runnable, Protocol):
 
     def abandon(self) -> None:
         """Refuse all that is queued or comes later; it will not run again."""
+
+
+class Reply(Protocol):
+    """Something that a thread waits for."""
+
+    def is_set(self) -> bool:
+        """Return whether it is there."""
+
+    def wait_result(self, timeout: float | None) -> Any:
+        """Block until it is there, *timeout* seconds at most; return it, or raise what it is."""
 
 
 def current_dispatcher() -> Dispatcher | None:
@@ -104,7 +113,7 @@ class Dispatcher(abc.ABC):
             RuntimeError: when called by an actor or a timer of this dispatcher.
         """
 
-    def await_reply(self, future: PooledFuture[Any], timeout: float | None) -> Any:
+    def await_reply(self, future: Reply, timeout: float | None) -> Any:
         """Wait for *future* on a thread that belongs to this dispatcher, or asks its actors."""
         return future.wait_result(timeout)
 

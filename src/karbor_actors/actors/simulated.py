@@ -19,8 +19,7 @@ from karbor_actors.errors import DispatcherClosedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from karbor_actors.actors.dispatcher import Runnable
-    from karbor_actors.actors.mailbox import PooledFuture
+    from karbor_actors.actors.dispatcher import Reply, Runnable
     from karbor_actors.actors.timers import Timer
 
 
@@ -147,7 +146,7 @@ class SimulatedDispatcher(Dispatcher):
             msg = f"{self} gave up {len(left)} actors that cannot stop: {', '.join(map(str, left))}"
             raise TimeoutError(msg)
 
-    def await_reply(self, future: PooledFuture[Any], timeout: float | None) -> Any:
+    def await_reply(self, future: Reply, timeout: float | None) -> Any:
         """Run others until *future* is set.
 
         Raises:

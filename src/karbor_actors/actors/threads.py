@@ -21,8 +21,7 @@ from karbor_actors.errors import DispatcherClosedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from karbor_actors.actors.dispatcher import Runnable
-    from karbor_actors.actors.mailbox import PooledFuture
+    from karbor_actors.actors.dispatcher import Reply, Runnable
     from karbor_actors.actors.timers import Timer
 
     Waiter = threading.Lock  # held while its worker sleeps; a release wakes it
@@ -127,7 +126,7 @@ class ThreadDispatcher(Dispatcher):
             msg = f"dispatcher {self.name!r} gave up {len(left)} actors at its deadline: {shown}"
             raise TimeoutError(msg)
 
-    def await_reply(self, future: PooledFuture[Any], timeout: float | None) -> Any:
+    def await_reply(self, future: Reply, timeout: float | None) -> Any:
         """Wait for *future*; a spare thread takes over from a worker that waits."""
         if not self._spare or current_dispatcher() is not self:
             return future.wait_result(timeout)

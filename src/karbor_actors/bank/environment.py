@@ -21,6 +21,7 @@ from karbor_actors import faultpoints
 from karbor_actors.bank.faults import open_error, record_error
 from karbor_actors.bank.mapping import MappedFile, data_file
 from karbor_actors.bank.transactions import Snapshot, Table, Transaction
+from karbor_actors.bank.writer import in_runs
 from karbor_actors.errors import (
     BankClosedError,
     BankError,
@@ -255,19 +256,25 @@ class Environment:
         file = self._opened()
         if self.readonly:
             raise BankReadonlyError(f"the bank {self.path} was opened for reading only")
-        with file.begin() as raw:
+        raw = file.begin()
+        try:
             whole = Transaction(raw, file.tables, self.path)
             try:
                 self._check_epoch(whole)
                 if careful:
                     outcomes = [self._run_alone(file, raw, change) for change in changes]
                 else:
-                    outcomes = [self._run(whole, change) for change in changes]
+                    outcomes = []
+                    for change, count in in_runs(changes):
+                        outcomes += [self._run(whole, change)] * count
             finally:
                 whole.end()
             if faultpoints.injector is not None:
                 faultpoints.injector.on_commit(self.path, "before")
             raw.commit()
+        except BaseException:
+            raw.abort()  # does nothing after a commit
+            raise
         file.extend()
         if faultpoints.injector is not None:
             faultpoints.injector.on_commit(self.path, "after")

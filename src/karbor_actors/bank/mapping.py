@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lmdb
 from lmdb import verify as lmdb_verify
@@ -28,9 +28,6 @@ from karbor_actors.errors import (
     BankPathError,
     BankReadonlyError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _MAX_READERS = 1024
 
@@ -126,15 +123,10 @@ class MappedFile:
                 raise
         raise BankBrokenError(f"the size of {self.path} changes too fast to read it; try again")
 
-    @contextlib.contextmanager
-    def begin(self) -> Iterator[Any]:
-        """Begin a write transaction, to be committed within; aborted where it is not."""
+    def begin(self) -> Any:
+        """Begin a write transaction, which the caller commits or aborts."""
         self._check()
-        raw = self._still_open().begin(write=True)
-        try:
-            yield raw
-        finally:
-            raw.abort()  # does nothing after a commit
+        return self._still_open().begin(write=True)
 
     def begin_within(self, parent: Any) -> Any:
         """Begin a transaction within *parent*, which can be aborted alone."""
@@ -233,6 +225,7 @@ class MappedFile:
             raise open_error(error, self.path) from error
         try:
             self._page_size = self._raw.stat()["psize"]
+            self._least_bytes = 0
             self._check_length()
             self.tables = {table: self._raw.open_db(table.value, create=False) for table in Table}
             self._raw.reader_check()
@@ -258,11 +251,13 @@ class MappedFile:
         if missing > 0:
             path = data_file(self.path)
             with contextlib.suppress(OSError):  # then the next open looks more closely
-                os.truncate(path, os.path.getsize(path) + missing)
+                os.truncate(path, self._least_bytes + missing)
 
     def _missing_bytes(self) -> int:
-        needed = (self._raw.info()["last_pgno"] + 1) * self._page_size
-        return int(needed) - os.path.getsize(data_file(self.path))
+        needed = int((self._raw.info()["last_pgno"] + 1) * self._page_size)
+        if needed > self._least_bytes:
+            self._least_bytes = os.path.getsize(data_file(self.path))
+        return needed - self._least_bytes
 
     def _check_length(self) -> None:
         """Refuse a data file that ends before a page that is in use."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
-from karbor_actors.bank.transactions import Transaction
+from karbor_actors.bank.transactions import Table, Transaction
 
 T = TypeVar("T")
 Change = Callable[[Transaction], T]
@@ -16,6 +18,43 @@ but the transaction, and what it returns is made anew by each run.
 """
 OnDone = Callable[[T | None, BaseException | None], None]
 """Hears of a change's result, or of the error that kept all of it from being recorded."""
+
+
+class Put(NamedTuple):
+    """The change that sets one row, and no more: a run of them goes to LMDB in one call."""
+
+    table: Table
+    key: bytes
+    value: bytes
+
+    def __call__(self, transaction: Transaction) -> None:
+        """Set the row."""
+        transaction.put(*self)
+
+
+class _PutMany:
+    """The change that does what many do which set one row each."""
+
+    def __init__(self, puts: list[Put]) -> None:
+        self._rows: dict[Table, list[tuple[bytes, bytes]]] = {}
+        for table, key, value in puts:
+            self._rows.setdefault(table, []).append((key, value))
+
+    def __call__(self, transaction: Transaction) -> None:
+        """Set the rows, in the order of their keys; of equal keys the last one counts."""
+        for table, rows in self._rows.items():
+            rows.sort(key=itemgetter(0))
+            transaction.put_many(table, rows)
+
+
+def in_runs(changes: Iterable[Change[Any]]) -> Iterator[tuple[Change[Any], int]]:
+    """Yield *changes* in order, one instead of each run of :class:`Put`; and how many it is."""
+    for is_put, run in groupby(changes, lambda change: type(change) is Put):
+        if is_put:
+            puts = cast("list[Put]", list(run))
+            yield _PutMany(puts), len(puts)
+        else:
+            yield from ((change, 1) for change in run)
 
 
 class Writer(Protocol):
