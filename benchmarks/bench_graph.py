@@ -2,7 +2,7 @@
 
 The time of `build_graph` without that of the listings: the same look-ups, called alone in a loop,
 are measured beside it and taken off. "with a protect's threads" is what a protect does, which looks
-up many resources at once, since real look-ups wait for a network.
+up many resources at once where look-ups wait for something, and times each of them to know.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from array import array
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
-from itertools import accumulate, chain, count, repeat
-from typing import TYPE_CHECKING, Any, Self
+from itertools import accumulate, chain, compress, count, repeat
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from karbor_actors.errors import (
     CycleError,
@@ -83,13 +83,18 @@ class ResourceGraph:
         nodes: The resources in the order of their numbers, no key twice.
         child_offsets: ``array('I')``: where each resource's children begin, and the end.
         child_targets: ``array('I')``: the children's numbers, none twice for one parent.
+        numbers: Each resource's number by its key, if at hand.
 
     Raises:
         CycleError: Resources depend on each other in a circle.
     """
 
     def __init__(
-        self, nodes: Sequence[Resource], child_offsets: array[int], child_targets: array[int]
+        self,
+        nodes: Sequence[Resource],
+        child_offsets: array[int],
+        child_targets: array[int],
+        numbers: dict[ResourceKey, int] | None = None,
     ) -> None:
         self.nodes = tuple(nodes)
         """Every resource, in the order of its number."""
@@ -103,14 +108,14 @@ class ResourceGraph:
         sources = list(chain.from_iterable(map(repeat, range(len(self.nodes)), degrees)))
         self.parent_offsets, self.parent_targets = _parents(sources, child_targets, len(self.nodes))
         starts = self.parent_offsets
-        self.roots = tuple(n for n in range(len(self.nodes)) if starts[n] == starts[n + 1])
+        self.roots = tuple(compress(count(), map(operator.eq, starts, starts[1:])))
         """The numbers of the resources that are nobody's child, in the plan's order."""
         ascending = all(map(operator.lt, sources, child_targets))  # so is every tree
         self.order = array("I", range(len(self.nodes))) if ascending else self._topological_order()
         """``array('I')`` of every number, parents before children; read only."""
-        self._numbers: dict[ResourceKey, int] = dict(
-            zip(map(operator.attrgetter("key"), self.nodes), count())
-        )
+        if numbers is None:
+            numbers = dict(zip(map(operator.attrgetter("key"), self.nodes), count()))
+        self._numbers = numbers
         self._walked: dict[int, GraphNode] = {}
 
     @property
@@ -261,22 +266,24 @@ def build_graph(
     """
     nodes: list[Resource] = []
     numbers: dict[ResourceKey, int] = {}
-
-    def number_of(resource: Resource) -> int:
-        number = numbers.setdefault(resource.key, len(nodes))
-        if number == len(nodes):
-            nodes.append(resource)
-        return number
-
-    for resource in resources:
-        number_of(resource)
     offsets, targets = array("I", [0]), array("I")
+    for resource in resources:
+        if numbers.setdefault(resource.key, len(nodes)) == len(nodes):
+            nodes.append(resource)
     look_up = partial(_look_up, find_children)
     for children in _listings(nodes, look_up, map_parallel, parallel_from):
-        if children:
-            targets.extend(dict.fromkeys(map(number_of, children)))
+        known = len(nodes)
+        # No function of its own: a call would cost as much as all the rest that a child takes.
+        for child in children:
+            number = numbers.setdefault(child.key, len(nodes))
+            if number == len(nodes):
+                nodes.append(child)
+            targets.append(number)
+        if len(nodes) - known < len(children) > 1:  # one was met again, perhaps in this listing
+            first = offsets[-1]
+            targets[first:] = array("I", dict.fromkeys(targets[first:]))
         offsets.append(len(targets))
-    return ResourceGraph(nodes, offsets, targets)
+    return ResourceGraph(nodes, offsets, targets, numbers)
 
 
 def _listings(
@@ -288,11 +295,12 @@ def _listings(
     """Yield the children of each of *nodes*, which grows meanwhile."""
     done = 0
     while done < len(nodes):
-        due = nodes[done : done + _LOOKUPS_AT_ONCE]
-        done += len(due)
-        if map_parallel is None or len(due) < parallel_from:
-            yield from map(look_up, due)
+        if map_parallel is None or len(nodes) - done < parallel_from:
+            yield look_up(nodes[done])
+            done += 1
         else:
+            due = nodes[done : done + _LOOKUPS_AT_ONCE]
+            done += len(due)
             for _, children in zip(due, map_parallel(look_up, due), strict=True):
                 yield children
 
@@ -303,8 +311,9 @@ def _look_up(
     """Return a resource's children; runs on *map_parallel*'s threads."""
     try:
         children = as_listing(find_children(resource))
-        if children:
-            _check_resources(children)
+        for child in children:
+            if not isinstance(child, Resource):
+                _refuse(child)
     except (ListingError, OperationCancelledError):
         raise
     except Exception as error:  # plugin code: ends the operation, naming the resource
@@ -313,10 +322,8 @@ def _look_up(
     return children
 
 
-def _check_resources(children: Sequence[object]) -> None:
-    for child in children:
-        if not isinstance(child, Resource):
-            raise TypeError(f"returned {describe_value(child)} in a list, not a Resource")
+def _refuse(child: object) -> NoReturn:
+    raise TypeError(f"returned {describe_value(child)} in a list, not a Resource")
 
 
 def as_listing(listed: Any) -> Sequence[Any]:
@@ -325,7 +332,7 @@ def as_listing(listed: Any) -> Sequence[Any]:
     Raises:
         TypeError: It is no list: None, a string, a mapping, or a set (which has no order).
     """
-    if isinstance(listed, (list, tuple)):
+    if type(listed) is list or isinstance(listed, (list, tuple)):  # nearly all are lists
         return listed
     if not isinstance(listed, Iterable) or isinstance(listed, (str, bytes, Mapping, AbstractSet)):
         raise TypeError(f"returned {describe_value(listed)}, not a list of Resource")

@@ -88,8 +88,11 @@ class Protectables:
         found: list[Resource] = []
         for plugin in self._by_parent.get(resource.type, ()):
             try:
-                listed = as_listing(plugin.get_dependent_resources(context, resource))
-                found.extend(map(as_resource, listed))
+                for one in as_listing(plugin.get_dependent_resources(context, resource)):
+                    # Not extend(): what it reads from would cost a call for each list.
+                    found.append(  # noqa: PERF401
+                        one if isinstance(one, Resource) else as_resource(one)
+                    )
             except Exception as error:  # plugin code: ends the operation, naming the plugin
                 _raise_listing_error(error, resource.key, plugin)
         return found

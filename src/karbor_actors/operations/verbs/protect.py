@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,14 +34,23 @@ if TYPE_CHECKING:
     from karbor_actors.provider import Provider
 
 _LOOKUPS_AT_ONCE = 16
+_SLOW = 50e-6
+"""Seconds from which a look-up is worth a thread: it waits for something."""
+_PATIENCE = 0.02
+"""Seconds that slow look-ups may take in all before the rest goes to threads."""
 _PIECES_EACH = 8
 _MAX_PIECE = 256
 
 
 class ParallelMap:
-    """An executor's ``map``, with the executor made when it is first needed."""
+    """An executor's ``map``, with the executor made when it is first needed.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self._executor: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -51,16 +61,29 @@ class ParallelMap:
             self._executor.shutdown(cancel_futures=True)
 
     def __call__(self, function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
-        """Return the results of *function* for *items*, in their order.
+        """Yield the results of *function* for *items*, in their order.
 
-        Many items go to the threads in pieces, since handing one over costs more than most
-        look-ups; still, each thread gets several pieces, in case some take long.
+        The calls are made here until slow ones have taken some time: threads that do not wait
+        for anything only wait for each other. All that is left then goes to the threads, in
+        pieces, since handing one over costs more than most look-ups; still, each thread gets
+        several pieces, in case some take long.
         """
+        listed = list(items)
+        clock, waited = self._clock, 0.0
+        for done, item in enumerate(listed, 1):
+            began = clock()
+            found = function(item)
+            took = clock() - began
+            yield found
+            if took > _SLOW and (waited := waited + took) > _PATIENCE:
+                yield from self._map_in_threads(function, listed[done:])
+                return
+
+    def _map_in_threads(self, function: Callable[..., Any], items: list[Any]) -> Iterator[Any]:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, "karbor-look-up")
-        listed = list(items)
-        size = min(max(len(listed) // (_LOOKUPS_AT_ONCE * _PIECES_EACH), 1), _MAX_PIECE)
-        pieces = [listed[start : start + size] for start in range(0, len(listed), size)]
+        size = min(max(len(items) // (_LOOKUPS_AT_ONCE * _PIECES_EACH), 1), _MAX_PIECE)
+        pieces = [items[start : start + size] for start in range(0, len(items), size)]
         found = self._executor.map(lambda piece: [function(item) for item in piece], pieces)
         return chain.from_iterable(found)
 
