@@ -17,6 +17,7 @@ PACKAGE = "karbor_actors"
 LAYERS = (
     "errors",
     "faultpoints",
+    "liveness",
     "plain",
     "model",
     "limits",

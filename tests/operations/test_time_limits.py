@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from karbor_actors import (
     faultpoints,
 )
 from karbor_actors.errors import FencedError
+from karbor_actors.store import MemoryStore
 from kit import TYPE, Journal, RecordingProtection, Things, plan, provider, thing
 
 if TYPE_CHECKING:
@@ -124,6 +126,60 @@ def test_progress_keeps_a_long_main_hook_alive(tmp_path, journal):
         assert service.protect(plan("one")).result(DEADLINE).status == "available"
     finally:
         service.close()
+
+
+class Slowly:
+    """Gives a few blocks, one at a time, with a pause before each."""
+
+    def __init__(self, blocks: int, pause: float) -> None:
+        self._left, self._pause = blocks, pause
+
+    def read(self, size: int, /) -> bytes:
+        if self._left == 0:
+            return b""
+        self._left -= 1
+        threading.Event().wait(self._pause)
+        return os.urandom(size)
+
+
+class SlowToRead(MemoryStore):
+    """Keeps who reads waiting, once it is told to."""
+
+    pause = 0.0
+
+    def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        threading.Event().wait(self.pause)
+        return super().get(name, start, length)
+
+
+@pytest.mark.parametrize("verb", ["protect", "restore", "copy"])
+def test_data_that_moves_keeps_a_long_main_hook_alive(tmp_path, journal, verb):
+    """A hook that only reads or writes a stream, and the engine's own copying, need say nothing."""
+    limits = TimeLimits(main=8 * SHORT)
+
+    def behave(found: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        section = call["checkpoint"].get_resource_bank_section(resource)
+        if (found, hook) == ("protect", "on_main"):
+            slowly = Slowly(12, 2 * SHORT if verb == "protect" else 0.0)
+            section.write_stream("data", slowly)
+        if (found, hook) == ("restore", "on_main"):
+            with section.open_stream("data") as stream:
+                while stream.read(1 << 20):
+                    threading.Event().wait(2 * SHORT)
+
+    plugin = RecordingProtection(journal, behave, verbs=("protect", "restore"))
+    objects = SlowToRead()
+    with ProtectionService(workers=2) as service:
+        for name, store in (("local", objects), ("other", None)):
+            bank = Bank.open(tmp_path / name, objects=store)
+            found = Provider(name, bank=bank, protection_plugins=[plugin], time_limits=limits)
+            service.add_provider(found)
+        checkpoint = service.protect(plan("one")).result(DEADLINE)
+        if verb == "restore":
+            service.restore(checkpoint.id).result(DEADLINE)
+        if verb == "copy":
+            objects.pause = 2 * SHORT
+            service.copy(checkpoint.id, to="other").result(DEADLINE)
 
 
 def test_an_async_hook_that_hangs_is_cancelled(tmp_path, journal):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from karbor_actors.bank.block_rows import HOLE, segment_key, segment_rows
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import ObjectNotFoundError
+from karbor_actors.liveness import data_moved
 from karbor_actors.store.codec import BLOCK_SIZE, DIGEST_SIZE
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class StreamReader(io.RawIOBase):
 
     def block(self, block: int, following: Sequence[int] = ()) -> bytes:
         """Return the bytes of block number *block*; have the *following* read meanwhile."""
+        data_moved()
         future = self._ahead.pop(block, None)
         if following or self._ahead:
             self._fetch_ahead(following)

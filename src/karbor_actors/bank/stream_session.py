@@ -13,6 +13,7 @@ from karbor_actors.bank.stream_pipeline import Flow, Pipeline
 from karbor_actors.bank.stream_reader import AHEAD, StreamReader
 from karbor_actors.bank.stream_rows import StreamInfo, block_count, pack_row, show
 from karbor_actors.errors import BankError, BlockMissingError
+from karbor_actors.liveness import data_moved
 from karbor_actors.store.codec import BLOCK_SIZE, DIGEST_SIZE
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class StreamSession:
                 if raw:
                     pipeline.feed(flow, raw)
                     size += len(raw)
+                data_moved()
                 if len(raw) < BLOCK_SIZE:
                     return self._end(flow, size)
 
@@ -210,6 +212,7 @@ class StreamSession:
                     self._check_known(flow.key, piece.digests)
             if piece is None:
                 return
+            data_moved()
             if piece.raw is None:
                 pipeline.refer(flow, piece.digests)
             else:

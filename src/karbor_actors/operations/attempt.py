@@ -8,7 +8,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors import faultpoints
+from karbor_actors import faultpoints, liveness
 from karbor_actors.errors import FencedError, HookFailedError, HookGivenUpError, describe_cause
 from karbor_actors.model import HookName
 from karbor_actors.operations.context import HookContext
@@ -122,6 +122,10 @@ class Attempt:
             _forget(changes.state, now.state)
             _forget(changes.new_resources, now.new_resources)
 
+    def note_alive(self) -> None:
+        """Note that the body gets on; the thread that runs it."""
+        self.alive_at = self.run.clock()
+
     def report_progress(self, done: float, total: float | None, unit: str) -> None:
         """Note how far the body is, and that it is alive; the thread that runs it."""
         self.alive_at = self.run.clock()
@@ -141,6 +145,7 @@ class Attempt:
         if not self.begin():
             return
         error: BaseException | None = None
+        liveness.listener.set(self.note_alive)
         try:
             if faultpoints.injector is not None:
                 faultpoints.injector.on_hook(self, "before")
@@ -151,6 +156,7 @@ class Attempt:
                 faultpoints.injector.on_hook(self, "after")
         except BaseException as raised:
             error = raised
+        liveness.listener.set(None)
         self.end(error)
 
     async def execute_async(self) -> None:
@@ -158,6 +164,7 @@ class Attempt:
         if not self.begin():
             return
         error: BaseException | None = None
+        liveness.listener.set(self.note_alive)  # the task's own
         try:
             if faultpoints.injector is not None:
                 await asyncio.to_thread(faultpoints.injector.on_hook, self, "before")
