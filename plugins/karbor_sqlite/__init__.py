@@ -5,6 +5,7 @@ online backup, verified with ``PRAGMA integrity_check`` and restored atomically.
 """
 
 from karbor_sqlite.errors import (
+    CopyWrongError,
     DatabaseBusyError,
     DatabaseError,
     DatabaseMissingError,
@@ -21,6 +22,7 @@ from karbor_sqlite.protectable import DatabaseProtectable
 from karbor_sqlite.protection import DatabaseProtection
 
 __all__ = [
+    "CopyWrongError",
     "DatabaseBusyError",
     "DatabaseError",
     "DatabaseMissingError",

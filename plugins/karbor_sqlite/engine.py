@@ -220,7 +220,10 @@ def _explain(error: sqlite3.Error, source: str, target: str) -> Exception:
         return DatabaseWrongError(source, [str(error)])
     if primary_code(error) == sqlite3.SQLITE_FULL:
         return ScratchError(os.path.dirname(target), str(error))
-    return DatabaseUnreadableError(source, f"SQLite says: {error}")
+    reason = f"SQLite says: {error}"
+    if primary_code(error) == sqlite3.SQLITE_CANTOPEN:
+        reason += "; to read a database with a write-ahead log, it must write in the directory"
+    return DatabaseUnreadableError(source, reason)
 
 
 def check_integrity(path: str, pragma: str, label: str, look: Look) -> None:

@@ -7,6 +7,7 @@ The tree::
         +-- DatabaseMissingError     FileNotFoundError
         +-- DatabaseUnreadableError  OSError      it, or a directory on the way, cannot be read
         +-- DatabaseWrongError       ValueError   no SQLite database, encrypted, or damaged
+        |   +-- CopyWrongError                    the same of a checkpoint's copy
         +-- DatabaseUnsupportedError              it needs an extension that is not here
         +-- DatabaseBusyError        TimeoutError somebody keeps it locked
         +-- DatabaseReplacedError                 another file took its place during the copy
@@ -75,10 +76,21 @@ class DatabaseWrongError(DatabaseError, ValueError):
         """What SQLite says is wrong, a line each."""
 
     def __str__(self) -> str:
-        shown = "; ".join(show(finding) for finding in self.findings[:_SHOWN_FINDINGS])
+        what = f"{show(self.path)} is damaged, encrypted or no SQLite database"
+        return f"{what}: {self._found()}; repair it, or leave it out"
+
+    def _found(self) -> str:
+        shown = ", ".join(show(finding) for finding in self.findings[:_SHOWN_FINDINGS])
         more = len(self.findings) - _SHOWN_FINDINGS
-        rest = f"; and {more} more" if more > 0 else ""
-        return f"{show(self.path)} is damaged, encrypted or no SQLite database: {shown}{rest}"
+        return f"{shown}, and {more} more" if more > 0 else shown
+
+
+class CopyWrongError(DatabaseWrongError):
+    """A checkpoint's copy of a database is damaged, or not what was saved."""
+
+    def __str__(self) -> str:
+        what = f"the checkpoint's copy of {show(self.path)} is damaged"
+        return f"{what}: {self._found()}; use another checkpoint"
 
 
 class DatabaseUnsupportedError(DatabaseError):

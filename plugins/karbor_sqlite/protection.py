@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from karbor_actors import KarborError, Operation, ProtectionPlugin
 from karbor_sqlite.engine import check_integrity, copy_database, describe
 from karbor_sqlite.errors import (
+    CopyWrongError,
     DatabaseMissingError,
     DatabaseUnreadableError,
     DatabaseUnsupportedError,
@@ -229,16 +230,19 @@ class VerifyDatabase(Operation):
             pragmas = ["integrity_check"]
             if parameters["foreign_keys"]:
                 pragmas.append("foreign_key_check")
-            for pragma in pragmas:
-                check_integrity(copy, pragma, resource.id, context.check_cancelled)
-            facts = describe(copy, resource.id)
+            try:
+                for pragma in pragmas:
+                    check_integrity(copy, pragma, resource.id, context.check_cancelled)
+                facts = describe(copy, resource.id)
+            except DatabaseWrongError as error:
+                raise CopyWrongError(resource.id, error.findings) from error
         differ = [
             f"{key} is {facts[key]}, not {saved.get(key)}"
             for key in facts
             if facts[key] != saved.get(key)
         ]
         if differ:
-            raise DatabaseWrongError(resource.id, differ)
+            raise CopyWrongError(resource.id, differ)
 
     def on_abort(
         self, checkpoint: Any, resource: Resource, context: Any, parameters: Any, **kwargs: Any

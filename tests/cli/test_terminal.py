@@ -122,6 +122,18 @@ def test_a_delete_asks_and_takes_no_for_an_answer(cli, app):
     cli("verify", checkpoint, "--bank", "bank")
 
 
+def test_ctrl_c_at_a_question_changes_nothing_and_says_so_on_a_line_of_its_own(cli, app):
+    checkpoint = cli.protect("app")
+    with Terminal(cli, "delete", checkpoint, "--bank", "bank") as terminal:
+        terminal.read_until("[y/N]")
+        terminal.process.send_signal(signal.SIGINT)
+        text = terminal.read_all()
+
+    assert terminal.process.returncode == 130
+    assert "error: interrupted; no operation was running" in text.splitlines()
+    assert cli("checkpoints", "list", "--bank", "bank", "--json").document
+
+
 def test_a_delete_deletes_after_a_yes(cli, app):
     checkpoint = cli.protect("app")
     with Terminal(cli, "delete", checkpoint, "--bank", "bank") as terminal:

@@ -215,6 +215,7 @@ def test_a_sound_bank_is_said_to_be_and_a_damaged_one_not(cli, tmp_path, app):
     assert "is sound" in cli("bank", "check", "--deep", "--bank", "bank").out
     information = cli("bank", "info", "--bank", "bank", "--json").document
     assert information["checkpoints"] == 1
+    assert not {"writable", "epoch"} & information.keys()  # of the reader, not of the bank
     packs = [path for path in (tmp_path / "bank" / "objects").rglob("*") if path.is_file()]
     packs[0].unlink()
 

@@ -202,6 +202,7 @@ def _info(invocation: Invocation) -> None:
     settings = invocation.only()
     with read_bank(settings) as bank:
         info = bank.info()
+        del info["writable"], info["epoch"]  # they are about this reader, not about the bank
         statuses = Counter(str(checkpoint.status) for checkpoint in bank.checkpoints())
     info["statuses"] = dict(statuses)
     output = invocation.output
@@ -298,7 +299,11 @@ def confirmed(output: Output, question: str, deed: str) -> bool:
     """
     if not sys.stdin.isatty():
         raise click.UsageError(f"nobody is there to ask; say --yes to {deed}")
-    is_wanted = click.confirm(question, err=True)
+    try:
+        is_wanted = click.confirm(question, err=True)
+    except click.Abort:
+        output.note("")  # what follows begins a line of its own
+        raise
     if not is_wanted:
         output.note("nothing was changed")
     return is_wanted

@@ -17,6 +17,7 @@ from databases import make_database, open_writer
 from helpers import DEADLINE
 from karbor_actors import Resource
 from karbor_sqlite import DatabaseProtectable, DatabaseUnreadableError, protectable
+from karbor_sqlite.engine import copy_database
 
 
 def find(directory):
@@ -210,3 +211,14 @@ def test_what_the_disk_cannot_read_is_an_error_and_not_an_empty_listing(data, mo
     monkeypatch.setattr(protectable.os, "pread", pread)
     with pytest.raises(DatabaseUnreadableError, match="Input/output error"):
         find(data)
+
+
+def test_a_log_that_cannot_be_read_for_want_of_a_right_to_write_says_so(public, tmp_path):
+    path = make_database(public / "wal.db", journal_mode="wal")
+    public.chmod(0o555)
+
+    (error,) = as_nobody(
+        lambda: copy_database(path, str(tmp_path / "copy"), 1.0, lambda done, total: None)
+    )
+    assert str(error).startswith(f"cannot read {path}: SQLite says: unable to open database file; ")
+    assert "it must write in the directory" in str(error)
