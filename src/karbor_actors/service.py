@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from karbor_actors.errors import OperationNotFoundError, ServiceClosedError
 from karbor_actors.model import AbortKind, AbortReason, OnFailure, OperationType, Plan
 from karbor_actors.operations.engine import ABORT_GRACE, Engine
+from karbor_actors.operations.process import check_process
 from karbor_actors.operations.recovering import Recovery
 from karbor_actors.operations.verbs.making import VerbMaker
 from karbor_actors.operations.verbs.options import CallOptions
@@ -17,7 +18,6 @@ from karbor_actors.provider import Provider, ProviderRegistry
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
-    from types import TracebackType
 
     from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.limits import Caps
@@ -49,7 +49,8 @@ class ProtectionService:
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, not {workers}")
-        self._engine = engine or Engine(workers, abort_grace=abort_grace, caps=caps)
+        self._own_engine = engine or Engine(workers, abort_grace=abort_grace, caps=caps)
+        self._pid = os.getpid()
         self._registry = ProviderRegistry()
         self._verbs = VerbMaker(self._engine, self._registry)
         self._recovery = Recovery(self._engine, self._registry.all)
@@ -57,17 +58,11 @@ class ProtectionService:
         # Re-entrant: a recovery_context is called by add_provider, and may use the service.
         self._lock = threading.RLock()
         self._closed = False
-        self._pid = os.getpid()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     # -- providers
@@ -90,11 +85,13 @@ class ProtectionService:
     @property
     def recovered(self) -> list[OperationHandle]:
         """The operations that an earlier process left and :meth:`add_provider` took up again."""
+        check_process(self._pid)
         return list(self._recovered)
 
     @property
     def providers(self) -> dict[str, Provider]:
         """A copy: the providers by name."""
+        check_process(self._pid)
         return self._registry.all()
 
     def provider(self, name: str) -> Provider:
@@ -375,11 +372,15 @@ class ProtectionService:
 
     # -- inside
 
+    @property
+    def _engine(self) -> Engine:
+        check_process(self._pid)
+        return self._own_engine
+
     def _check_open(self) -> None:
+        check_process(self._pid)
         if self._closed:
             raise ServiceClosedError
-        if os.getpid() != self._pid:
-            raise ServiceClosedError("the service is its process's; make another after a fork")
 
     def _start(self, verb: Verb) -> OperationHandle:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from karbor_actors import (
     faultpoints,
 )
 from karbor_actors.errors import FencedError
+from karbor_actors.operations import alarms, event_loop
 from karbor_actors.store import MemoryStore
 from kit import TYPE, Journal, RecordingProtection, Things, plan, provider, thing
 
@@ -444,3 +446,89 @@ def test_a_bank_that_does_not_answer_keeps_nothing_frozen(tmp_path, journal, at,
             assert handle.wait(DEADLINE)
             faultpoints.remove(disk)  # type: ignore[arg-type]
         assert handle.status is OperationStatus.FAILED
+
+
+def asynchronous(path: Path, journal: Journal, behave: Any, limits: Any) -> ProtectionService:
+    return service_with(path, journal, behave, limits, is_async=True)
+
+
+def join_loops() -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith("karbor-loop"):
+            thread.join(DEADLINE)
+
+
+def test_an_async_hook_that_blocks_its_loop_holds_up_no_other(tmp_path, journal, monkeypatch):
+    """Nor the thaw of what it has frozen itself, nor the end of the service."""
+    monkeypatch.setattr(alarms, "LOOK_EVERY", SHORT)
+    monkeypatch.setattr(event_loop, "STUCK", 2 * SHORT)
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (hook, resource.id) == ("on_main", "blocks"):
+            gate.pass_through()
+
+    service = asynchronous(tmp_path, journal, behave, TimeLimits(main=8 * SHORT))
+    try:
+        hung = service.protect(plan("blocks"))
+        gate.wait_entered()
+        assert service.protect(plan("well")).result(DEADLINE / 2).status == "available"
+        with pytest.raises(OperationError, match="longer than"):
+            hung.result(DEADLINE / 2)
+        assert "blocks" in journal.aborted()
+        assert service.abandoned_threads == 1
+        service.close()
+    finally:
+        gate.open()
+        service.close()
+    join_loops()
+
+
+def test_with_too_many_blocked_loops_calls_are_refused(tmp_path, journal, monkeypatch):
+    monkeypatch.setattr(alarms, "LOOK_EVERY", SHORT)
+    monkeypatch.setattr(event_loop, "STUCK", 2 * SHORT)
+    monkeypatch.setattr(event_loop, "MAX_RETIRED", 1)
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_main" and resource.id.startswith("blocks"):
+            gate.pass_through()
+
+    limits = TimeLimits(main=4 * SHORT)
+    service = service_with(tmp_path, journal, behave, limits, is_async=True, hooks=("on_main",))
+    try:
+        hung = [service.protect(plan(f"blocks{number}")) for number in range(2)]
+        assert all(handle.wait(DEADLINE / 2) for handle in hung)
+        with pytest.raises(OperationError, match="event loops are blocked"):
+            service.protect(plan("well")).result(DEADLINE / 2)
+        service.close()
+    finally:
+        gate.open()
+        service.close()
+    join_loops()
+
+
+def test_a_service_can_be_closed_although_an_async_hook_does_not_let_itself_be_cancelled(
+    tmp_path, journal
+):
+    is_over = threading.Event()
+
+    async def stubborn() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(SHORT / 10)
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> Any:
+        return stubborn() if hook == "on_main" else None
+
+    service = asynchronous(tmp_path, journal, behave, TimeLimits(main=2 * SHORT))
+    try:
+        with pytest.raises(OperationError, match="longer than"):
+            service.protect(plan("one")).result(DEADLINE)
+        closer = threading.Thread(target=service.close)
+        closer.start()
+        closer.join(DEADLINE / 2)
+        assert not closer.is_alive()
+    finally:
+        is_over.set()
+    join_loops()

@@ -14,6 +14,11 @@ def forbid_blocking() -> None:
     _thread.forbids = True
 
 
+def may_block() -> bool:
+    """Return whether the calling thread may wait: it runs no event loop for many."""
+    return not getattr(_thread, "forbids", False)
+
+
 def check_may_block(what: str) -> None:
     """Refuse a blocking call on a marked thread.
 
@@ -23,7 +28,7 @@ def check_may_block(what: str) -> None:
     Raises:
         BlockingCallError: Everything else on this event loop would wait for it.
     """
-    if getattr(_thread, "forbids", False):
+    if not may_block():
         msg = (
             f"{what} would block the engine's event loop; await its twin (a...), "
             "or asyncio.to_thread(...)"

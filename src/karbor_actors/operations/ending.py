@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors import PooledActor
 from karbor_actors.errors import KarborError, OperationCancelledError
-from karbor_actors.model import OperationStatus
+from karbor_actors.model import AbortKind, OperationStatus
 from karbor_actors.operations.alarms import Alarms
 from karbor_actors.operations.outcome import Outcome, progress_of
 from karbor_actors.operations.runner import Lane
-from karbor_actors.operations.steps import Step, failure
+from karbor_actors.operations.steps import PLAN, Step, failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,12 +65,27 @@ class EndingActor(PooledActor):
         self._may_stand_still = False
         """Whether it was recovered, and nothing of it must be undone."""
         self._started_at = 0.0
+        self._looked_up = (-1, 0.0)
+        """How many resources a plan had looked at, and since when that has been so."""
 
     # -- steps
 
     def _begin_step(self, name: str, body: Callable[[], Any]) -> None:
         self._step = Step(self._handle, name, body)
-        self._engine.runners.submit(Lane.PLAN, [self._step])
+        lane = Lane.PLAN if name == PLAN else Lane.RECORD
+        self._engine.runners.submit(lane, [self._step])
+
+    def _give_up_plan(self) -> None:
+        """Wait no longer for a plan, which hangs in a plugin, of an operation that is to end."""
+        step = self._step
+        if step is None or step.name != PLAN:
+            return
+        self._engine.runners.abandon(Lane.PLAN, step)
+        self._step = None
+        if self._cancelled is not None:
+            self._refuse_cancelled()
+        elif self._handle.is_suspended:
+            self._settle_suspended()
 
     # -- the end
 
@@ -83,8 +98,10 @@ class EndingActor(PooledActor):
         self._begin_step("refuse", lambda: self._verb.refuse(outcome))
 
     def _refuse_cancelled(self) -> None:
-        cancelled = OperationCancelledError(f"the {self._verb.type} was cancelled")
-        self._refuse(self._crash or cancelled)
+        why: BaseException = OperationCancelledError(f"the {self._verb.type} was cancelled")
+        if self._cancelled is not None and self._cancelled.kind is AbortKind.TIMEOUT:
+            why = TimeoutError(self._cancelled.error)
+        self._refuse(self._crash or why)
 
     def _settle_suspended(self) -> None:
         """Leave a recovered operation as it was found."""

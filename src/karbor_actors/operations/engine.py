@@ -123,7 +123,7 @@ class Engine:
 
     def came_late(self, operation_id: str) -> None:
         """Undo once more: a body that was given up returned after its operation's end."""
-        self.runners.submit(Lane.PLAN, [_Late(self, operation_id)])
+        self.runners.submit(Lane.RECORD, [_Late(self, operation_id)])
 
     def handles(self) -> list[OperationHandle]:
         """Return the operations that have not ended; any thread."""
@@ -137,7 +137,7 @@ class Engine:
             control.intake.close(self.dispatcher.now())
         self.release(handle.id)
         self.pending.note(handle.id, verb.pending_keys, late)
-        self.runners.submit(Lane.PLAN, [Tidying(verb)])
+        self.runners.submit(Lane.RECORD, [Tidying(verb)])
         with self._lock:
             self._handles.pop(handle.id, None)
             if not self._handles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 import time
@@ -12,8 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pykka
 
+from karbor_actors.actors.blocking import may_block
+from karbor_actors.actors.dispatcher import current_dispatcher
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
 from karbor_actors.operations.messages import Cancel, GetProgress, Suspend
+from karbor_actors.operations.process import check_process
 from karbor_actors.operations.results import Event, Progress
 
 if TYPE_CHECKING:
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.model import HookName, OperationType
 
-_ASK_TIMEOUT = 10.0
+_ASK_TIMEOUT = _DECISION_TIMEOUT = 10.0
 _QUEUED_EVENTS = 10_000
 
 
@@ -91,6 +95,8 @@ class OperationHandle:
         """Why it was asked to stop, if it was: the message itself may be lost."""
         self.is_suspended = False
         """Whether it was asked to stop where it stands."""
+        self._decision = threading.Event()
+        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         return f"<OperationHandle {self._type} {self._id} {self._status}>"
@@ -117,6 +123,7 @@ class OperationHandle:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait at most *timeout* seconds; return whether the operation has ended."""
+        check_process(self._pid)
         try:
             self._future.exception(timeout)
         except FutureTimeoutError:
@@ -131,6 +138,7 @@ class OperationHandle:
             KarborError: It was refused before anything ran (graph, cycle, parameters).
             TimeoutError: It goes on.
         """
+        check_process(self._pid)
         try:
             return self._future.result(timeout)
         except FutureTimeoutError:
@@ -141,17 +149,24 @@ class OperationHandle:
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait as :meth:`result` does; return what it would raise, or None."""
+        check_process(self._pid)
         return self._future.exception(timeout)
 
     def cancel(self) -> bool:
-        """Ask the operation to stop and undo what it began; return whether it was still going.
+        """Have the operation stop and undo what it began; return whether it was still going.
 
-        It closes admission at once; :meth:`wait` for its end.
+        It closes admission at once, and returns when it is durable that the operation can only
+        be undone from now on; after ten seconds even if the bank does not answer, and at once on
+        an event loop of the engine's and in a done callback. :meth:`wait` for its end.
         """
-        return self.cancel_for(AbortReason(AbortKind.CANCEL))
+        is_told = self.cancel_for(AbortReason(AbortKind.CANCEL))
+        if is_told and current_dispatcher() is None and may_block():
+            self._decision.wait(_DECISION_TIMEOUT)
+        return is_told
 
     def cancel_for(self, reason: AbortReason) -> bool:
         """Do what :meth:`cancel` does, with a *reason* that ``on_abort`` is told."""
+        check_process(self._pid)
         supervisor = self._supervisor
         if self._future.done() or supervisor is None:
             return False
@@ -169,6 +184,7 @@ class OperationHandle:
 
     def progress(self) -> Progress:
         """Return how far the operation is."""
+        check_process(self._pid)
         supervisor = self._supervisor
         if supervisor is None or self._future.done():
             return self._progress
@@ -179,6 +195,7 @@ class OperationHandle:
 
     def events(self) -> EventStream:
         """Return an iterator over what happens from now on; it ends with the operation."""
+        check_process(self._pid)
         stream = EventStream()
         with self._lock:
             if not self._future.done():
@@ -193,12 +210,18 @@ class OperationHandle:
 
         After the service was closed there is no such thread: *fn* is called at once, here.
         """
+        check_process(self._pid)
         self._future.add_done_callback(lambda _: self._defer(fn, self))
 
     def __await__(self) -> Generator[Any, None, Any]:
+        check_process(self._pid)
         return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
 
     # -- for the supervisor
+
+    def decided(self) -> None:
+        """Say that nothing can make the operation go on any more."""
+        self._decision.set()
 
     def attach(self, supervisor: ActorRef[Any]) -> None:
         """Say which actor runs the operation."""
@@ -250,6 +273,7 @@ class OperationHandle:
             else:
                 self._future.set_exception(error)
             streams, self._streams = self._streams, []
+        self._decision.set()
         detail = {"status": status} if error is None else {"status": status, "error": str(error)}
         for stream in streams:
             stream.put(Event("ended", time.time(), detail=detail))

@@ -58,6 +58,8 @@ class OperationRun:
     """Whether hooks may write to the checkpoint's sections."""
     clock: Callable[[], float] = time.monotonic
     """The engine's clock, in seconds."""
+    on_decided: Callable[[], None] = field(default=lambda: None)
+    """Called once it is recorded that everything is undone, or cannot be."""
     verdict: Verdict | None = None
     """What becomes of what an earlier process left."""
     is_cancelled: bool = False

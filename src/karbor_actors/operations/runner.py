@@ -7,15 +7,13 @@ server waiting for a thaw.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections import deque
 from enum import StrEnum
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from karbor_actors.actors.blocking import forbid_blocking
+from karbor_actors.operations.event_loop import LoopRunner
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -34,7 +32,9 @@ class Lane(StrEnum):
     MAIN = "main"
     ABORT = "abort"
     PLAN = "plan"
-    """Planning and closing of operations."""
+    """Planning of operations: calls plugins, which may hang."""
+    RECORD = "record"
+    """Opening and closing of operations: waits for the bank only."""
 
 
 class Call(Protocol):
@@ -197,73 +197,6 @@ class ThreadRunner:
         return True
 
 
-class LoopRunner:
-    """Runs calls as tasks of one event loop on one thread, thousands at once."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._tasks: dict[Call, asyncio.Task[None]] = {}
-
-    def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
-        """Start *calls* as tasks, in order. Any thread."""
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._loop,), name=self._name, daemon=True
-                )
-                self._thread.start()
-            self._loop.call_soon_threadsafe(self._start, tuple(calls))
-
-    def abandon(self, call: Call) -> None:
-        """Cancel the task of *call*."""
-        with self._lock:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._cancel, call)
-
-    def _forget(self, call: Call, _: asyncio.Task[None]) -> None:
-        self._tasks.pop(call, None)
-
-    def _cancel(self, call: Call) -> None:
-        task = self._tasks.get(call)
-        if task is not None:
-            task.cancel()
-
-    def close(self) -> None:
-        """Wait for the tasks, then end the loop and its thread."""
-        with self._lock:
-            loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
-        if loop is None or thread is None:
-            return
-        loop.call_soon_threadsafe(lambda: loop.create_task(self._finish(loop)))
-        thread.join()
-
-    def _start(self, calls: tuple[Call, ...]) -> None:
-        loop = asyncio.get_running_loop()
-        for call in calls:
-            self._tasks[call] = task = loop.create_task(call.execute_async())
-            task.add_done_callback(partial(self._forget, call))
-
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        forbid_blocking()
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-        finally:
-            loop.close()
-
-    async def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._tasks:
-            await asyncio.wait(self._tasks.values())
-        loop.stop()
-
-
 class Runners:
     """One runner per lane, and the event loop; what an engine owns.
 
@@ -272,19 +205,26 @@ class Runners:
         name: What the threads' names begin with.
     """
 
-    PLANNERS = 4
+    PLANNERS, RECORDERS = 16, 4
 
     def __init__(self, workers: int, name: str = "karbor") -> None:
         self._lanes: dict[Lane, ThreadRunner] = {
-            lane: ThreadRunner(self.PLANNERS if lane is Lane.PLAN else workers, f"{name}-{lane}")
+            lane: ThreadRunner(
+                {Lane.PLAN: self.PLANNERS, Lane.RECORD: self.RECORDERS}.get(lane, workers),
+                f"{name}-{lane}",
+            )
             for lane in Lane
         }
-        self._loop: HookRunner = LoopRunner(f"{name}-loop")
+        self._loop = LoopRunner(f"{name}-loop")
 
     @property
     def abandoned(self) -> int:
         """How many threads run calls that were given up and have not returned."""
-        return sum(runner.abandoned for runner in self._lanes.values())
+        return self._loop.abandoned + sum(runner.abandoned for runner in self._lanes.values())
+
+    def look_around(self) -> None:
+        """See whether the event loop answers; replace it if it does not. Never blocks."""
+        self._loop.look_around()
 
     def submit(self, lane: Lane, calls: Sequence[Call], *, first: bool = False) -> None:
         """Queue *calls* on the workers of *lane*, with *first* before all others."""
@@ -301,5 +241,6 @@ class Runners:
 
     def close(self) -> None:
         """Run what is queued, then end every worker."""
-        for runner in (*self._lanes.values(), self._loop):
+        runners: list[HookRunner] = [*self._lanes.values(), self._loop]
+        for runner in runners:
             runner.close()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.verbs.verb import Verb
 
+PLAN: Final = "plan"
+"""The step that asks the plugins, which may hang."""
 UNDO_FIRST: Final = "undo first"
 """The step that undoes what earlier operations left on what this one wants."""
 _LOG = logging.getLogger("karbor_actors.operations")
@@ -64,8 +66,9 @@ class Step:
         raise NotImplementedError
 
     def refuse(self, why: str) -> None:
-        """Nor given up, so that there is always a worker."""
-        raise NotImplementedError
+        """Tell the supervisor that nobody is there to run it."""
+        self.done = StepDone(self, error=TimeoutError(why))
+        self._handle.tell(self.done)
 
 
 class Tidying:

@@ -31,7 +31,7 @@ from karbor_actors.operations.messages import (
     Suspend,
 )
 from karbor_actors.operations.outcome import Outcome, progress_of
-from karbor_actors.operations.steps import UNDO_FIRST, Step
+from karbor_actors.operations.steps import PLAN, UNDO_FIRST, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from karbor_actors.operations.run import OperationRun
 
 _LOG = logging.getLogger("karbor_actors.operations")
+PLAN_LIMIT = 3600.0
+"""Seconds that a plan may take without having looked at another resource."""
 _MOVES = frozenset({LookAtOutbox, StepDone, LocksGranted, Cancel})
 
 
@@ -134,7 +136,10 @@ class SupervisorActor(EndingActor):
 
     def _begin(self) -> None:
         if self._step is None and self._planned is None:
-            self._begin_step("plan", self._verb.plan)
+            deadline = self._verb.until_deadline
+            if deadline is not None:
+                self._alarms.tell_later(deadline, Cancel(self._verb.past_deadline))
+            self._begin_step(PLAN, self._verb.plan)
 
     def _step_done(self, done: StepDone) -> None:
         if done.step is not self._step:
@@ -142,13 +147,13 @@ class SupervisorActor(EndingActor):
         self._step = None
         if done.step.name in ("close", "suspend", "refuse"):
             self._closed(done)
+        elif self._is_refused and done.step.name != "open":
+            self._refuse_cancelled()
         elif done.error is not None:
             self._refuse(done.error)
         elif done.step.name == "open":
             self._opened(done.result)
-        elif self._is_refused:
-            self._refuse_cancelled()
-        elif done.step.name == "plan":
+        elif done.step.name == PLAN:
             self._plan_made(done.result)
         else:
             self._wait_for(done.result)
@@ -202,7 +207,7 @@ class SupervisorActor(EndingActor):
             self._refuse_cancelled()
         elif waited and self._verb.replans and self._verb.recovered is None:
             self._has_waited = True  # the locks are kept: nobody comes in between
-            self._begin_step("plan", self._verb.plan)
+            self._begin_step(PLAN, self._verb.plan)
         elif (planned := self._planned) is not None:
             self._begin_step("open", lambda: self._verb.open(planned))
 
@@ -211,7 +216,7 @@ class SupervisorActor(EndingActor):
         self._handle.set_checkpoint_id(self._verb.checkpoint_id)
         self._handle.set_status(OperationStatus.RUNNING)
         handle, engine = self._handle, self._engine
-        run.clock = engine.dispatcher.now
+        run.clock, run.on_decided = engine.dispatcher.now, handle.decided
         self._started_at = run.clock()
         provider = self._verb.provider
         self._control = engine.control_of(run, handle, provider, self._request_flush)
@@ -250,6 +255,7 @@ class SupervisorActor(EndingActor):
     def _grace_is_over(self, resources: Sequence[int] | None) -> None:
         control = self._control
         if control is None:
+            self._give_up_plan()
             return
         control.undo.end_grace(resources)
         if resources is None and (self._cancelled is not None or control.suspending.is_on):
@@ -258,11 +264,14 @@ class SupervisorActor(EndingActor):
     def _look_around(self) -> None:
         """See whether a message was lost: do what it asked for, or end what cannot go on."""
         handle, control, step = self._handle, self._control, self._step
+        self._engine.runners.look_around()
         if handle.cancel_reason is not None and self._cancelled is None:
             self._cancel(handle.cancel_reason)
         if step is not None:
             if step.done is not None:
                 self._step_done(step.done)
+            elif step.name == PLAN:
+                self._look_at_plan()
         elif self._is_waiting and self._planned is not None:
             if self._engine.covers(handle.id, self._verb.locks(self._planned.graph)):
                 self._locks_granted(waited=True)
@@ -277,15 +286,32 @@ class SupervisorActor(EndingActor):
             control.take_reports()
             self._flush()
 
+    def _look_at_plan(self) -> None:
+        """End an operation whose plan has not got on for too long."""
+        looked_up, now = self._verb.looked_up, self._engine.dispatcher.now()
+        if looked_up != self._looked_up[0]:
+            self._looked_up = (looked_up, now)
+        elif now - self._looked_up[1] > PLAN_LIMIT:
+            self._cancel(AbortReason(AbortKind.TIMEOUT, "its plan took too long: a plugin hangs"))
+            self._give_up_plan()
+
     def _cancel(self, reason: AbortReason) -> None:
+        if self._outcome is not None or (self._run is not None and self._run.is_settled()):
+            self._handle.decided()  # as it is: it ends
         if self._outcome is not None or self._cancelled is not None:
             return
         self._cancelled = reason
         self._verb.is_cancelled = True
         if self._control is not None:
             self._control.abort(reason)
-        elif self._is_waiting and self._is_refused:
+            return
+        is_open = self._step is not None and self._step.name == "open"
+        if self._verb.recovered is None and not is_open:
+            self._handle.decided()  # nothing is recorded that could go on
+        if self._is_waiting and self._is_refused:
             self._refuse_cancelled()
+        else:
+            self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts())
 
     @property
     def _is_refused(self) -> bool:
@@ -301,6 +327,8 @@ class SupervisorActor(EndingActor):
                 self._cancel(AbortReason(AbortKind.SHUTDOWN, "the service was closed"))
             elif self._is_waiting and self._may_stand_still:
                 self._settle_suspended()
+            else:
+                self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts())
         elif self._outcome is None and not control.suspending.is_on:
             control.suspending.begin()
             self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts())

@@ -82,6 +82,7 @@ class Undo:
         """Abort every resource whose hooks began, now that nothing more starts; once."""
         if not self._is_for_all:
             self._is_for_all = True
+            self._control.run.on_decided()
             self.add(self.begun(), reason)
 
     def hooks_changed(self, resources: Iterable[int]) -> None:

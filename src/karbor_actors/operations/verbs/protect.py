@@ -132,6 +132,7 @@ class Protect(Verb):
         def find_children(resource: Resource) -> Sequence[Resource]:
             if self.is_cancelled:
                 raise OperationCancelledError("protect was cancelled")
+            self.looked_up += 1
             return choice.of(resource, protectables.find_children(context, resource))
 
         with ParallelMap() as map_parallel:

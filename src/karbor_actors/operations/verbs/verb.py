@@ -79,6 +79,8 @@ class Verb(abc.ABC):
         """Whether the end is recorded, and nothing pending: nobody needs what is left of it."""
         self.is_cancelled = False
         """Set by the supervisor: a plan that is being made is wanted no more."""
+        self.looked_up = 0
+        """Resources that a plan has looked at: it gets on."""
         self.extra: dict[str, Any] = {}
         """What else the operation's record is to say."""
         self.graph: ResourceGraph | None = None
@@ -95,13 +97,15 @@ class Verb(abc.ABC):
 
     @property
     def time_left(self) -> float | None:
-        """Seconds that the hooks may still take: of the timeout, and until the deadline."""
-        limits = []
-        if self.options.timeout is not None:
-            limits.append(self.options.timeout - self._ran_before())
-        if self.options.deadline is not None:
-            limits.append(self.options.deadline - time.time())
-        return max(min(limits), 0.0) if limits else None
+        """Seconds that the hooks may still take of the timeout."""
+        timeout = self.options.timeout
+        return None if timeout is None else max(timeout - self._ran_before(), 0.0)
+
+    @property
+    def until_deadline(self) -> float | None:
+        """Seconds until the moment at which the operation is given up."""
+        deadline = self.options.deadline
+        return None if deadline is None else max(deadline - time.time(), 0.0)
 
     @abc.abstractmethod
     def plan(self) -> PlannedOperation:
@@ -211,10 +215,12 @@ class Verb(abc.ABC):
     @property
     def too_long(self) -> AbortReason:
         """Why it is undone when there is no time left."""
-        why = "its deadline has passed"
-        if self.options.timeout is not None:
-            why = f"it took longer than {self.options.timeout} s"
-        return AbortReason(AbortKind.TIMEOUT, why)
+        return AbortReason(AbortKind.TIMEOUT, f"it took longer than {self.options.timeout} s")
+
+    @property
+    def past_deadline(self) -> AbortReason:
+        """Why it is undone, or not even begun, after its deadline."""
+        return AbortReason(AbortKind.TIMEOUT, "its deadline has passed")
 
     def tidy(self) -> None:
         """Drop what nobody needs once the operation has ended."""

@@ -109,6 +109,9 @@ class SimulatedRunners(Runners):
                     self.let_go(job)
                 return
 
+    def look_around(self) -> None:
+        """See Runners."""
+
     def close(self) -> None:
         """See Runners."""
 

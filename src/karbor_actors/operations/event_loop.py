@@ -1,0 +1,188 @@
+"""Where ``async def`` hooks run: one event loop, and another when a hook blocks that one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from karbor_actors.actors.blocking import forbid_blocking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from karbor_actors.operations.runner import Call
+
+STUCK = 10.0
+"""Seconds without an answer after which a loop counts as blocked."""
+MAX_RETIRED = 16
+"""Loops that are blocked, at most; then new calls are refused until one answers."""
+
+
+class _Loop:
+    """An event loop on a thread of its own; it ends once it is told to, and its tasks have."""
+
+    def __init__(self, name: str, forget: Callable[[Call], None]) -> None:
+        self.waiting: deque[Call] = deque()
+        """Calls that no task has been made for."""
+        self.asked_at: float | None = None
+        """Since when it has owed an answer."""
+        self.has_given_up = False
+        """Whether a call of its was given up, which may keep its thread for ever."""
+        self._forget = forget
+        self._tasks: dict[Call, asyncio.Task[None]] = {}
+        self._loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
+
+    def wake(self) -> None:
+        """Have tasks made for what waits. Any thread, and so the others but one."""
+        self._loop.call_soon_threadsafe(self._start)
+
+    def ask(self, now: float) -> None:
+        """Have it answer, at *now* in seconds."""
+        self.asked_at = now
+        self._loop.call_soon_threadsafe(self._answer)
+
+    def cancel(self, call: Call) -> None:
+        """Cancel *call*, if it has it."""
+        self._loop.call_soon_threadsafe(self._cancel, call)
+
+    def end(self) -> None:
+        """End it after its tasks."""
+        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._finish()))
+
+    def _start(self) -> None:
+        while self.waiting:
+            try:
+                call = self.waiting.popleft()
+            except IndexError:  # taken away meanwhile: this loop counts as blocked
+                return
+            self._tasks[call] = task = self._loop.create_task(call.execute_async())
+            task.add_done_callback(lambda _, call=call: self._ended(call))  # type: ignore[misc]
+
+    def _ended(self, call: Call) -> None:
+        del self._tasks[call]
+        self._forget(call)
+
+    def _answer(self) -> None:
+        self.asked_at = None
+
+    def _cancel(self, call: Call) -> None:
+        task = self._tasks.get(call)
+        if task is not None:
+            task.cancel()
+
+    def _run(self) -> None:
+        forbid_blocking()
+        loop = self._loop
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            loop.close()
+
+    async def _finish(self) -> None:
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+        self._loop.stop()
+
+
+class LoopRunner:
+    """Runs calls as tasks of one event loop on one thread, thousands at once. Any thread.
+
+    A loop that does not answer is blocked by a hook that does not await: what has not begun on
+    it goes to a new one, and what has begun stays.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._changed = threading.Condition(threading.Lock())
+        self._current: _Loop | None = None
+        self._retired: list[_Loop] = []
+        self._wanted: set[Call] = set()
+        """Calls that have not ended, and that nobody has given up."""
+
+    @property
+    def abandoned(self) -> int:
+        """How many threads run loops that were blocked and have not ended."""
+        return sum(loop.thread.is_alive() for loop in self._retired)
+
+    def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
+        """Start *calls* as tasks, in order."""
+        with self._changed:
+            if self._current is None:
+                self._current = _Loop(self._name, self._forget)
+            self._wanted.update(calls)
+            self._current.waiting.extend(calls)
+            self._current.wake()
+
+    def abandon(self, call: Call) -> None:
+        """Give up *call*: its task is cancelled, and nobody waits for it."""
+        with self._changed:
+            if call not in self._wanted:
+                return
+            self._discard(call)
+            for loop in (self._current, *self._retired):
+                if loop is None or not loop.thread.is_alive():
+                    continue
+                if call in loop.waiting:
+                    loop.waiting.remove(call)
+                else:
+                    loop.has_given_up = True
+                    loop.cancel(call)
+
+    def look_around(self) -> None:
+        """See whether the loop answers; replace one that has not for a while. Never blocks."""
+        refused: list[Call] = []
+        with self._changed:
+            self._retired = [loop for loop in self._retired if loop.thread.is_alive()]
+            loop, now = self._current, time.monotonic()
+            if loop is None:
+                return
+            if loop.asked_at is None:
+                loop.ask(now)
+            elif now - loop.asked_at >= STUCK:
+                refused = self._replace(loop)
+        for call in refused:
+            call.refuse(f"{MAX_RETIRED} event loops are blocked by hooks that do not await")
+
+    def close(self) -> None:
+        """Wait for the tasks, but not for those given up; then end the loop and its thread."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._wanted)
+            loop, self._current = self._current, None
+        if loop is not None:
+            loop.end()
+            if not loop.has_given_up:
+                loop.thread.join()
+
+    def _replace(self, loop: _Loop) -> list[Call]:
+        """Have another loop begin what waits at *loop*; return what is refused, if there are too many."""
+        waiting = []
+        while loop.waiting:
+            waiting.append(loop.waiting.popleft())
+        if len(self._retired) >= MAX_RETIRED:
+            for call in waiting:
+                self._discard(call)
+            return waiting
+        loop.has_given_up = True
+        loop.end()
+        self._retired.append(loop)
+        self._current = _Loop(self._name, self._forget)
+        self._current.waiting.extend(waiting)
+        self._current.wake()
+        return []
+
+    def _forget(self, call: Call) -> None:
+        with self._changed:
+            self._discard(call)
+
+    def _discard(self, call: Call) -> None:
+        self._wanted.discard(call)
+        if not self._wanted:
+            self._changed.notify_all()

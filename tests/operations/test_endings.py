@@ -1,0 +1,190 @@
+"""Every operation ends: cancelled, past its deadline, or with a plugin that hangs while it plans."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from crashes import crash_image
+from helpers import DEADLINE, Gate
+from karbor_actors import Bank, OperationStatus, ProtectionService, Provider
+from karbor_actors.bank.journal_records import replay
+from karbor_actors.errors import OperationCancelledError, OperationError
+from karbor_actors.operations import alarms, supervisor
+from kit import Journal, RecordingProtection, Things, plan, provider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from karbor_actors import Resource
+
+SHORT = 0.05
+
+
+class HangingThings(Things):
+    """Hangs while it looks for the children of what is named so."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self._gate = gate
+
+    def get_dependent_resources(self, context: Any, parent_resource: Resource) -> list[Resource]:
+        if parent_resource.id.startswith("hung"):
+            self._gate.pass_through()
+        return []
+
+
+def planning(path: Path, gate: Gate) -> ProtectionService:
+    service = ProtectionService(workers=2, abort_grace=SHORT)
+    service.add_provider(
+        Provider(
+            "local",
+            bank=Bank.open(path / "bank"),
+            protection_plugins=[RecordingProtection(Journal())],
+            protectables=[HangingThings(gate)],
+        )
+    )
+    return service
+
+
+def join_planners() -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith("karbor-plan"):
+            thread.join(DEADLINE)
+
+
+def hung_plan_ends(path: Path, end: Callable[[ProtectionService, Any], object]) -> Any:
+    """Return the handle of an operation whose plan hangs, once *end* has ended it."""
+    gate = Gate()
+    service = planning(path, gate)
+    try:
+        handle = service.protect(plan("hung"))
+        gate.wait_entered()
+        end(service, handle)
+        assert handle.wait(DEADLINE / 2), "it waits for a plugin that hangs"
+        assert service.protect(plan("well")).wait(DEADLINE) if end is not close else True
+        return handle
+    finally:
+        gate.open()
+        service.close()
+        join_planners()
+
+
+def close(service: ProtectionService, _: Any) -> None:
+    closer = threading.Thread(target=service.close)
+    closer.start()
+    closer.join(DEADLINE / 2)
+    assert not closer.is_alive()
+
+
+def test_an_operation_whose_plan_hangs_can_be_cancelled(tmp_path):
+    handle = hung_plan_ends(tmp_path, lambda _, handle: handle.cancel())
+    with pytest.raises(OperationCancelledError):
+        handle.result(0)
+
+
+def test_a_service_with_a_plan_that_hangs_can_be_closed(tmp_path):
+    assert hung_plan_ends(tmp_path, close).status is OperationStatus.CANCELLED
+
+
+def test_a_plan_that_does_not_get_on_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(alarms, "LOOK_EVERY", SHORT)
+    monkeypatch.setattr(supervisor, "PLAN_LIMIT", 4 * SHORT)
+    handle = hung_plan_ends(tmp_path, lambda *_: None)
+    with pytest.raises(OperationError, match="a plugin hangs"):
+        handle.result(0)
+
+
+def test_plans_that_hang_hold_up_neither_other_plans_nor_the_end_of_operations(tmp_path):
+    gate = Gate()
+    service = planning(tmp_path, gate)
+    try:
+        hung = [service.protect(plan(f"hung{number}")) for number in range(8)]
+        gate.wait_entered()
+        assert service.protect(plan("well")).result(DEADLINE / 2).status == "available"
+        assert not any(handle.wait(0) for handle in hung)
+    finally:
+        gate.open()
+        service.close()
+
+
+def test_a_deadline_passes_for_what_waits_for_its_turn_too(tmp_path, journal):
+    gate = Gate()
+
+    def behave(verb: str, hook: str, *_: Any) -> None:
+        if hook == "on_main":
+            gate.pass_through()
+
+    with ProtectionService(workers=2) as service:
+        service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal, behave)))
+        first = service.protect(plan("one"))
+        gate.wait_entered()
+        waiting = service.protect(plan("one"), deadline=time.time() + 2 * SHORT)
+        with pytest.raises(OperationError, match="deadline has passed"):
+            waiting.result(DEADLINE)
+        assert waiting.status is OperationStatus.FAILED
+        assert not first.wait(0)
+        gate.open()
+        first.result(DEADLINE)
+
+
+@pytest.mark.parametrize("hook", ["on_prepare_begin", "on_main", "on_complete"])
+def test_a_cancel_is_durable_when_it_returns(tmp_path, journal, hook):
+    """A process that is killed right after it is undone at the next start, never resumed."""
+    gate = Gate()
+
+    def behave(verb: str, found: str, *_: Any) -> None:
+        if found == hook:
+            gate.pass_through()
+
+    with ProtectionService(workers=2) as service:
+        service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal, behave)))
+        handle = service.protect(plan("one"))
+        gate.wait_entered()
+        assert handle.cancel()
+        left = crash_image(service, tmp_path / "left")
+        bank = service.provider("local").bank
+        assert replay(bank.journal.read(bank.journal.get(handle.id).number)).decisions
+        gate.open()
+        assert handle.wait(DEADLINE)
+        assert not handle.cancel()
+    again = Journal()
+    with ProtectionService(workers=2) as service:
+        service.add_provider(provider(left / "bank", RecordingProtection(again)))
+        (recovered,) = service.recovered
+        assert recovered.wait(DEADLINE)
+        assert recovered.status is not OperationStatus.SUCCEEDED
+        assert [name for name, _ in again.hooks()] == ["on_abort"]
+
+
+@pytest.mark.parametrize("where", ["hook", "async hook", "done callback"])
+def test_an_operation_may_be_cancelled_from_anywhere(tmp_path, where):
+    """Not every thread can wait for the decision; none is blocked for long."""
+    gate, handles, told = Gate(), [], threading.Event()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (hook, resource.id) == ("on_main", "one"):
+            gate.pass_through()
+            if where != "done callback":
+                handles[0].cancel()
+                told.set()
+
+    plugin = RecordingProtection(Journal(), behave, is_async=where == "async hook")
+    with ProtectionService(workers=2) as service:
+        service.add_provider(provider(tmp_path / "bank", plugin))
+        if where == "done callback":
+            first = service.protect(plan("quick"))
+            assert first.wait(DEADLINE)
+        handles.append(service.protect(plan("one")))
+        gate.wait_entered()
+        if where == "done callback":
+            first.add_done_callback(lambda _: (handles[0].cancel(), told.set()))
+            assert told.wait(DEADLINE)
+        gate.open()
+        assert told.wait(DEADLINE / 4)
+        assert handles[0].wait(DEADLINE)
+        assert handles[0].status is OperationStatus.CANCELLED
