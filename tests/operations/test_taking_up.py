@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import lmdb
 import pytest
 
 from crashes import crash_image
@@ -16,8 +17,10 @@ from karbor_actors import (
     OperationStatus,
     ProtectionService,
     ResourceStatus,
+    faultpoints,
 )
 from karbor_actors.errors import OperationError, PartialOperationError
+from karbor_actors.operations import alarms
 from kit import Journal, RecordingProtection, plan, provider, store_something, thing
 
 if TYPE_CHECKING:
@@ -275,3 +278,93 @@ def test_a_host_that_cannot_supply_it_fails_the_hooks_that_want_it_and_nothing_e
         with pytest.raises(OperationError, match="the vault is sealed"):
             handle.result(DEADLINE)
         assert again.aborted() == ["one"], "which wants no context"
+
+
+def test_a_time_limit_counts_what_ran_before_a_crash(tmp_path, monkeypatch):
+    """The process that is killed says from time to time how long it has run."""
+    monkeypatch.setattr(alarms, "LOOK_EVERY", 0.05)
+    gate = Gate()
+    plugin = RecordingProtection(Journal(), at("on_main", "one", lambda _: gate.pass_through()))
+    with opened(tmp_path, plugin) as service:
+        handle = service.protect(plan("one"), timeout=3600.0)
+        gate.wait_entered()
+        journal = service.provider("local").bank.journal
+        while journal.get(handle.id).extra.get("seconds run", 0.0) < 0.3:
+            POLL.wait(0.01)
+        left = crash_image(service, tmp_path / "left")
+        gate.open()
+        handle.result(DEADLINE)
+    again = Gate()
+    leave = at("on_main", "one", leaving(again))
+    service = opened(left, RecordingProtection(Journal(), leave))
+    suspend(service, service.operation(handle.id), again)
+    with Bank.open(left / "bank", readonly=True) as bank:
+        extra = bank.journal.get(handle.id).extra
+    assert extra["timeout"] == 3600.0
+    assert extra["seconds run"] > 0.3
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_an_abort_that_writes_down_what_it_does_never_waits_for_the_bank(tmp_path, hangs):
+    """Whatever it releases or keeps: a bank that refuses, or hangs, keeps nothing frozen."""
+    disk, thawed, journal = StuckCommits(hangs=hangs), threading.Event(), Journal()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        context = call["context"]
+        if hook == "on_prepare_begin":
+            context.artifact("snapshot", "s1")
+        if hook == "on_main":
+            disk.is_stuck.set()
+            raise OSError("broke")
+        if hook == "on_abort":
+            for artifact in call["kwargs"]["artifacts"]:
+                artifact.update(gone=True)
+                artifact.release()
+            context.state["undone"] = True
+            context.state.flush()
+            thawed.set()
+
+    with ProtectionService(workers=2, abort_grace=0.1) as service:
+        service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal, behave)))
+        faultpoints.install(disk)  # type: ignore[arg-type]
+        try:
+            handle = service.protect(plan("one"))
+            assert thawed.wait(DEADLINE / 2), "it stays frozen"
+        finally:
+            if not hangs:
+                assert handle.wait(DEADLINE)
+            disk.free()
+            assert handle.wait(DEADLINE)
+            faultpoints.remove(disk)  # type: ignore[arg-type]
+    assert journal.aborted() == ["one"], "it was tried once"
+    again = Journal()
+    with opened(tmp_path, RecordingProtection(again)) as service:
+        assert all(handle.wait(DEADLINE) for handle in service.recovered)
+        assert all(r.status.is_terminal for r in service.operation_history("local"))
+    assert again.aborted() == ([] if hangs else ["one"]), "what was not recorded runs again"
+
+
+class StuckCommits:
+    """A disk that takes nothing, once it is told to: it is full, or does not answer."""
+
+    def __init__(self, *, hangs: bool) -> None:
+        self.is_stuck, self._is_free, self._hangs = threading.Event(), threading.Event(), hangs
+
+    def on_commit(self, path: str, when: str) -> None:
+        if when == "before" and self.is_stuck.is_set():
+            if not self._hangs:
+                raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+            assert self._is_free.wait(DEADLINE)
+
+    def on_message(self, actor: object, message: object) -> object:
+        return message
+
+    def on_hook(self, attempt: object, when: str) -> None:
+        pass
+
+    def on_put(self, name: str, when: str) -> None:
+        pass
+
+    def free(self) -> None:
+        self.is_stuck.clear()
+        self._is_free.set()

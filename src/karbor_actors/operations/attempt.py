@@ -103,6 +103,11 @@ class Attempt:
         needed = self.run.needed
         return self.run.is_cancelled or (needed is not None and self.hook_number not in needed)
 
+    @property
+    def waits(self) -> bool:
+        """Whether what it writes is durable when the call returns; not in ``on_abort``."""
+        return self.hook is not HookName.ON_ABORT
+
     def check(self) -> None:
         """Refuse what a given-up hook still writes.
 
@@ -118,7 +123,7 @@ class Attempt:
         changes = self.changes
         now = Changes(dict(changes.state), dict(changes.new_resources))
         if now:
-            self.run.flush(self.resource, now)
+            self.run.flush(self.resource, now, waits=self.waits)
             _forget(changes.state, now.state)
             _forget(changes.new_resources, now.new_resources)
 

@@ -83,7 +83,7 @@ class HookContext:
 
         def save(changed: ArtifactRecord) -> None:
             attempt.check()
-            attempt.run.save_artifact(changed)
+            attempt.run.save_artifact(changed, waits=attempt.waits)
 
         save(record)
         return Artifact(record, save)

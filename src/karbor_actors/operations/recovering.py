@@ -16,13 +16,12 @@ from karbor_actors.errors import (
 )
 from karbor_actors.model import OperationStatus, OperationType, Plan
 from karbor_actors.operations.outcome import error_data
-from karbor_actors.operations.recovery import Recovered, call_parameters
+from karbor_actors.operations.recovery import DEADLINE, TIMEOUT, Recovered, call_parameters
 from karbor_actors.operations.verbs.copy import Copy, copy_target
 from karbor_actors.operations.verbs.delete import Delete, is_forced
 from karbor_actors.operations.verbs.options import CallOptions
 from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.operations.verbs.restore import Restore
-from karbor_actors.operations.verbs.verb import DEADLINE, TIMEOUT
 from karbor_actors.operations.verbs.verify import Verify
 
 if TYPE_CHECKING:

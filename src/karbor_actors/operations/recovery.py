@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.journal_records import JournalState
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.operations.verbs.options import CallOptions
 
 MAX_RECOVERIES = 5
 """How often an operation is taken up again before it is aborted."""
@@ -36,6 +37,8 @@ RECOVERIES, STARTS = "recoveries", "starts"
 """Where an operation's record counts how often a process died of it; and began or took it up."""
 VERSIONS, GRAPH = "state versions", "graph"
 """Where it keeps each type's state_version; and the graph's digest."""
+RAN, TIMEOUT, DEADLINE = "seconds run", "timeout", "deadline"
+"""Where it keeps its times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,10 @@ class Recovered:
         """How many processes have had it."""
         starts = self.record.extra.get(STARTS)
         return starts if isinstance(starts, int) else self.count + 1
+
+    def counts_now(self) -> dict[str, int]:
+        """Return what the record is to count, now that it is taken up again."""
+        return {RECOVERIES: self.count + 1, STARTS: self.starts + 1}
 
     def begun_resources(self) -> set[int]:
         """Return the resources of which a hook has begun and no abort succeeded."""
@@ -204,6 +211,17 @@ def is_open(planned: PlannedOperation, found: Recovered, resource: int) -> bool:
 def _own_hooks(resource: int) -> Iterator[tuple[HookName, int]]:
     first = resource * HOOKS_PER_RESOURCE
     return zip(HOOKS, range(first, first + HOOKS_PER_RESOURCE), strict=True)
+
+
+def conditions_of(
+    planned: PlannedOperation, plugins: Mapping[str, Any], options: CallOptions
+) -> dict[str, Any]:
+    """Return what an operation's record keeps for a later process to go on."""
+    types = {resource.type for resource in planned.graph.nodes}
+    versions = {kind: getattr(plugins[kind], "state_version", 1) for kind in sorted(types)}
+    times = {TIMEOUT: options.timeout, DEADLINE: options.deadline}
+    kept = {VERSIONS: versions, RECOVERIES: 0, STARTS: 1}
+    return kept | {name: t for name, t in times.items() if t is not None}
 
 
 def call_parameters(record: OperationRecord) -> dict[str, dict[str, Any]]:

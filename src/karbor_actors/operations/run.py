@@ -98,23 +98,29 @@ class OperationRun:
             and (reason is None or reason is not verdict.reason)
         )
 
-    def flush(self, resource: int, changes: Changes) -> None:
-        """Make *changes* durable and visible. Blocks; any worker."""
-        self._write(JournalRecord.of_changes(resource, changes.state, changes.new_resources))
+    def flush(self, resource: int, changes: Changes, *, waits: bool = True) -> None:
+        """Make *changes* durable and visible. Blocks; any worker.
+
+        Args:
+            resource: Whose they are.
+            changes: What its hook wrote.
+            waits: Whether to block until they are durable: no abort waits for the bank.
+        """
+        record = JournalRecord.of_changes(resource, changes.state, changes.new_resources)
+        self._write(record, waits=waits)
         self.memory.apply(resource, changes)
 
-    def save_artifact(self, artifact: ArtifactRecord) -> None:
-        """Make *artifact* as it is now durable. Blocks; any worker."""
-        self._write(
-            JournalRecord.of_artifact(
-                artifact.resource,
-                artifact.id,
-                artifact.kind,
-                artifact.name,
-                artifact.status,
-                artifact.data,
-            )
+    def save_artifact(self, artifact: ArtifactRecord, *, waits: bool = True) -> None:
+        """Make *artifact* as it is now durable; blocks unless it need not wait. Any worker."""
+        record = JournalRecord.of_artifact(
+            artifact.resource,
+            artifact.id,
+            artifact.kind,
+            artifact.name,
+            artifact.status,
+            artifact.data,
         )
+        self._write(record, waits=waits)
 
     def left_behind(self, attempt: Attempt) -> HookFailedError | None:
         """Return an error if *attempt* was of its resource's last hook and left an artifact."""
@@ -150,8 +156,11 @@ class OperationRun:
         """Return the newest available checkpoint that holds *resource*. Blocks."""
         return self.find_previous(self.planned.graph.nodes[resource].key)
 
-    def _write(self, record: JournalRecord) -> None:
+    def _write(self, record: JournalRecord, *, waits: bool) -> None:
         if not self.bank.is_writable:
             return
-        journal, number = self.bank.journal, self.journal_number
-        self.bank.writer.write(lambda transaction: journal.append(transaction, number, record))
+        journal, number, writer = self.bank.journal, self.journal_number, self.bank.writer
+        if waits:
+            writer.write(lambda transaction: journal.append(transaction, number, record))
+        else:  # before the abort's end, which is recorded after it, or not at all
+            writer.submit(lambda txn: journal.append(txn, number, record), lambda _, __: None)

@@ -278,6 +278,7 @@ class SupervisorActor(EndingActor):
         elif self._planned is None:
             self._begin()
         elif control is not None and self._outcome is None:
+            self._verb.note_ran(self._engine.dispatcher.now() - self._started_at)
             if control.is_idle and self._idle_at == self._moves:
                 control.end_stall()
             self._idle_at = self._moves if control.is_idle else None

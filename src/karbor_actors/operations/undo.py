@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.abort_schedule import AbortSchedule
@@ -177,7 +178,8 @@ class Undo:
             "began": frozenset(n for n, state in states.items() if state in (BEGUN, DONE, FAILED)),
             "completed": frozenset(name for name, state in states.items() if state == DONE),
             "artifacts": tuple(
-                Artifact(record, run.save_artifact) for record in run.memory.outstanding(resource)
+                Artifact(record, partial(run.save_artifact, waits=False))
+                for record in run.memory.outstanding(resource)
             ),
         }
 

@@ -26,11 +26,11 @@ from karbor_actors.operations.paths import paths_ahead
 from karbor_actors.operations.planning import PlannedOperation, hook_kinds_of, plan_operations
 from karbor_actors.operations.recovery import (
     GRAPH,
+    RAN,
     RECOVERIES,
-    STARTS,
-    VERSIONS,
     Verdict,
     check_graph,
+    conditions_of,
     decide,
 )
 from karbor_actors.operations.run import OperationRun
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from karbor_actors.operations.recovery import Recovered
     from karbor_actors.provider import Provider
 
-RAN, TIMEOUT, DEADLINE = "seconds run", "timeout", "deadline"
-"""Where an operation's record keeps its times."""
 _TRIM_EVERY = 100
 """Operations between two looks at the history for what is too old."""
 
@@ -208,6 +206,17 @@ class Verb(abc.ABC):
                 )
             )
 
+    def note_ran(self, ran: float) -> None:
+        """Have it recorded that the hooks have run for *ran* seconds, if that counts; never blocks."""
+        if self.options.timeout is None or not self._number:
+            return
+        self.extra[RAN] = self._ran_before() + ran
+        journal, number, extra = self.bank.journal, self._number, dict(self.extra)
+        self.bank.writer.submit(
+            lambda transaction: journal.update(transaction, number, extra=extra),
+            lambda _, __: None,  # said again before long, or at the end
+        )
+
     def _ran_before(self) -> float:
         ran = 0.0 if self.recovered is None else self.recovered.record.extra.get(RAN, 0.0)
         return ran if isinstance(ran, float) else 0.0
@@ -296,11 +305,11 @@ class Verb(abc.ABC):
         """
         journal, found = self.bank.journal, self.recovered
         if found is None:
-            self.extra |= self._conditions(planned) | {RECOVERIES: 0, STARTS: 1}
+            plugins = self.provider.protection_plugins
+            self.extra |= conditions_of(planned, plugins, self.options)
         else:
             check_graph(planned, found)
-            again = {RECOVERIES: found.count + 1, STARTS: found.starts + 1}
-            self.extra = found.record.extra | self.extra | again
+            self.extra = found.record.extra | self.extra | found.counts_now()
         record = self._record()
 
         def begin(transaction: Transaction) -> tuple[int, Checkpoint | None]:
@@ -333,15 +342,6 @@ class Verb(abc.ABC):
             is_writable=self.is_writer,
             paths=paths_ahead(planned.graph),
         )
-
-    def _conditions(self, planned: PlannedOperation) -> dict[str, Any]:
-        """Return what a later process must know to go on."""
-        plugins = self.provider.protection_plugins
-        types = {resource.type for resource in planned.graph.nodes}
-        versions = {kind: getattr(plugins[kind], "state_version", 1) for kind in sorted(types)}
-        kept = {VERSIONS: versions}
-        times = {TIMEOUT: self.options.timeout, DEADLINE: self.options.deadline}
-        return kept | {name: time for name, time in times.items() if time is not None}
 
     def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
         return {"operation_log": self._log}
