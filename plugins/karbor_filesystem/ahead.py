@@ -8,7 +8,7 @@ import stat
 import threading
 from typing import TYPE_CHECKING, Self
 
-from karbor_filesystem.descent import Descent
+from karbor_filesystem.descent import Descent, list_names
 from karbor_filesystem.errors import MovedError
 from karbor_filesystem.own_bank import place_of
 
@@ -45,6 +45,7 @@ class CountAhead:
     ) -> None:
         self._root, self._selection = os.fsencode(posixpath.normpath(root)), selection
         self._left, self._bank = left_to_children, bank
+        self._takes_all_files = selection.takes_everything and not left_to_children
         self._device = os.stat(root).st_dev if one_file_system else None
         self._linked: set[tuple[int, int]] = set()
         self._counted = 0
@@ -85,15 +86,16 @@ class CountAhead:
         """Count the files where the walk is; return the names of the directories to go into."""
         inner = []
         try:
-            names = list(map(os.fsencode, os.listdir(descent.fd)))
+            names = list_names(descent.fd)
         except OSError:
             return []
         for name in names if self._is_wanted else ():
             status = _status(name, descent.fd)
             if status is None:
                 continue
-            path = (*descent.path, name)
-            if stat.S_ISDIR(status.st_mode):
+            is_directory = stat.S_ISDIR(status.st_mode)
+            path = (*descent.path, name) if is_directory or not self._takes_all_files else ()
+            if is_directory:
                 if self._is_entered(path, status):
                     inner.append(name)
             elif self._is_read(path, status) and self._is_first(status):
@@ -114,7 +116,11 @@ class CountAhead:
         return not self._selection.excludes(path, is_directory=True)
 
     def _is_read(self, path: Path, status: os.stat_result) -> bool:
-        if not stat.S_ISREG(status.st_mode) or path in self._left:
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        if self._takes_all_files:
+            return True
+        if path in self._left:
             return False
         selection = self._selection
         if selection.excludes(path, is_directory=False):

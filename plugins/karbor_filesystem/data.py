@@ -41,9 +41,16 @@ class StreamPages:
         self._section = section
         self._page = ""
         self._streams: dict[str, Any] = {}
+        self._number = -1
+        self._found: Any = None
 
     def find(self, number: int) -> Any:
         """Return the stream *number*, or None; fastest with ascending numbers."""
+        if number != self._number:
+            self._number, self._found = number, self._look_up(number)
+        return self._found
+
+    def _look_up(self, number: int) -> Any:
         key = data_key(number)
         page = key[:-_PAGE_DIGITS]
         if page != self._page:
@@ -55,7 +62,7 @@ class StreamPages:
 def fits(entry: Entry, size: int) -> bool:
     """Return whether a stream of *size* bytes holds the data of *entry* where it should."""
     if entry.is_bundled:
-        return size <= BUNDLE and entry.offset + entry.stored <= size
+        return entry.offset + entry.stored <= size <= BUNDLE
     return entry.offset == 0 and entry.stored == size
 
 
@@ -117,22 +124,35 @@ class DataWriter:
 
     def reuse(self, entry: Entry) -> bool:
         """Take over the data of *entry*, which gets its new place; False if there is none."""
-        if not entry.stored:
+        stored = entry.stored
+        if not stored:
             return True
         if self._previous is None or (entry.is_bundled and not self._reuses_bundles):
             return False
         stream = self._previous.find(entry.stream)
         if stream is None or not fits(entry, stream.size):
             return False
-        if entry.stream not in self._reused:
-            self._reused[entry.stream] = self._take_over(stream, is_bundle=entry.is_bundled)
-        number = self._reused[entry.stream]
+        number = self._reused_as(entry.stream, stream, is_bundle=entry.is_bundled)
         if number is None:
             return False
         entry.stream = number
         if entry.is_bundled:
-            self.live += entry.stored
+            self.live += stored
         return True
+
+    def take_over_bundle(self, number: int) -> tuple[int, int] | None:
+        """Take over the earlier bundle *number*, whose files the caller adds to :attr:`live`.
+
+        Returns:
+            its number now, and its size; None if there is none.
+        """
+        if self._previous is None or not self._reuses_bundles:
+            return None
+        stream = self._previous.find(number)
+        if stream is None or stream.size > BUNDLE:
+            return None
+        taken = self._reused_as(number, stream, is_bundle=True)
+        return None if taken is None else (taken, stream.size)
 
     def flush(self) -> None:
         """Store the bundle that is not full yet."""
@@ -140,6 +160,11 @@ class DataWriter:
             self._writer.add(data_key(self._bundle_number), io.BytesIO(bytes(self._bundle)))
             self.bundled += len(self._bundle)
             self._bundle.clear()
+
+    def _reused_as(self, number: int, stream: Any, *, is_bundle: bool) -> int | None:
+        if number not in self._reused:
+            self._reused[number] = self._take_over(stream, is_bundle=is_bundle)
+        return self._reused[number]
 
     def _take_over(self, stream: Any, *, is_bundle: bool) -> int | None:
         try:

@@ -41,6 +41,17 @@ def open_directory(name: bytes, parent_fd: int | None = None) -> int:
         return os.open(name, _OPEN_DIRECTORY, dir_fd=parent_fd)
 
 
+def list_names(fd: int) -> list[bytes]:
+    """Return the names in an open directory, in any order.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    names = os.listdir(fd)
+    # All at once: one by one they would cost as much as listing them. No name holds a slash.
+    return os.fsencode("/".join(names)).split(b"/") if names else []
+
+
 class Descent:
     """A place in a tree, and the way back up; at most a few descriptors at any depth.
 

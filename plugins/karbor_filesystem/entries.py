@@ -11,11 +11,14 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from karbor_filesystem.errors import ManifestError
+
+if TYPE_CHECKING:
+    import os
 
 MAX_NAME = 4095
 """Bytes of a name: what Linux takes in any file system."""
@@ -30,7 +33,10 @@ _MAX_INODE = 2**64 - 1
 _NO_NAMES = frozenset({b"", b".", b".."})
 _COMMON = 10
 """Fields that all kinds but links share."""
+_FILE_FIELDS = 6
+"""Fields that only files have."""
 _LINK_FIELDS = 4
+_BUNDLED = 4
 _ALL_FLAGS = 7
 
 
@@ -109,12 +115,18 @@ class Entry:
 
 
 def pack_entry(entry: Entry) -> bytes:
-    """Return *entry* packed; its ordinal is its place and not written."""
+    """Return *entry* packed."""
+    packed: bytes = msgpack.packb(entry_row(entry))
+    return packed
+
+
+def entry_row(entry: Entry) -> list[Any]:
+    """Return *entry* as it is packed; its ordinal is its place and not written."""
     row: list[Any] = [int(entry.kind), entry.depth, entry.name]
     if entry.kind is Kind.LINK:
         row.append(entry.ordinal)
     else:
-        flags = entry.is_linked | entry.is_unstable << 1 | entry.is_bundled << 2
+        flags = entry.is_linked | entry.is_unstable << 1 | entry.is_bundled * _BUNDLED
         row += [entry.mode, entry.uid, entry.gid, entry.mtime, entry.atime, flags]
         row.append(entry.xattrs or None)
         if entry.kind is Kind.FILE:
@@ -125,8 +137,63 @@ def pack_entry(entry: Entry) -> bytes:
             row.append(entry.target)
         elif entry.kind in _SPECIAL:
             row.extend(entry.device)
-    packed: bytes = msgpack.packb(row)
-    return packed
+    return row
+
+
+def is_in_place(row: Any) -> bool:
+    """Return whether *row*, which is otherwise unchecked, has a depth and a name."""
+    return (
+        type(row) is list
+        and len(row) >= _LINK_FIELDS
+        and type(row[1]) is int
+        and type(row[2]) is bytes
+    )
+
+
+def describes(row: list[Any], status: os.stat_result) -> bool:
+    """Return whether *row*, which is otherwise unchecked, is of a file with this *status*.
+
+    Any write, and any change of its mode, owner or attributes, changes the ctime.
+    """
+    return (
+        len(row) == _COMMON + _FILE_FIELDS
+        and row[0] == Kind.FILE
+        and row[11] == status.st_ctime_ns
+        and row[6] == status.st_mtime_ns
+        and row[10] == status.st_size
+        and row[12] == status.st_ino
+    )
+
+
+def bundled_place(row: list[Any], status: os.stat_result) -> tuple[int, int] | None:
+    """Return where the data of an unchanged file is, (stream, offset), if all is as for most.
+
+    That is: *row*, unchecked, describes a file with this *status* that has no holes and stood
+    still, and whose data is in a bundle.
+    """
+    if not describes(row, status):
+        return None
+    flags, xattrs, extents, stream, offset = row[8], row[9], row[13], row[14], row[15]
+    if (
+        flags == _BUNDLED
+        and (xattrs is None or are_attributes(xattrs))
+        and extents is None
+        and type(stream) is type(offset) is int
+        and stream >= 0
+        and offset >= 0
+        and status.st_size
+    ):
+        return stream, offset
+    return None
+
+
+def bundled_row(earlier: list[Any], status: os.stat_result, stream: int, offset: int) -> list[Any]:
+    """Return the row of a file that has a :func:`bundled_place`, from what was checked only."""
+    mode = stat.S_IMODE(status.st_mode)
+    row = [int(Kind.FILE), earlier[1], earlier[2], mode, status.st_uid, status.st_gid]
+    row += (status.st_mtime_ns, None, _BUNDLED, earlier[9])
+    row += (status.st_size, status.st_ctime_ns, status.st_ino, None, stream, offset)
+    return row
 
 
 def unpack_entry(row: Any, ordinal: int) -> Entry:
@@ -164,12 +231,12 @@ def _unpack(row: Any, ordinal: int) -> Entry:
         raise ValueError("its mode, owner or time is none")
     if atime is not None:
         _integer(atime, _MIN_TIME, _MAX_SIZE)
-    if xattrs is not None:
-        _check_attributes(xattrs)
+    if xattrs is not None and not are_attributes(xattrs):
+        raise TypeError("its attributes are no map of bytes")
     entry = Entry(kind, depth, name, mode, uid, gid, mtime, atime, xattrs, ordinal=ordinal)
     if flags:
         entry.is_linked, entry.is_unstable = bool(flags & 1), bool(flags & 2)
-        entry.is_bundled = bool(flags & 4)
+        entry.is_bundled = bool(flags & _BUNDLED)
     if len(row) != _COMMON + _unpack_specific(entry, row):
         raise ValueError("it has too many fields")
     return entry
@@ -191,7 +258,7 @@ def _unpack_specific(entry: Entry, row: list[Any]) -> int:
         entry.size, entry.ctime, entry.inode = size, ctime, inode
         entry.stream, entry.offset = stream, offset
         entry.extents = None if extents is None else _extents(extents, size)
-        return 6
+        return _FILE_FIELDS
     if entry.kind is Kind.SYMLINK:
         target = row[10]
         if not isinstance(target, bytes) or not target or b"\0" in target:
@@ -220,12 +287,12 @@ def _name(name: Any, depth: int) -> bytes:
     return name
 
 
-def _check_attributes(value: Any) -> None:
-    if not isinstance(value, dict):
-        raise TypeError("its attributes are no map")
-    for name, content in value.items():
-        if not isinstance(name, bytes) or not isinstance(content, bytes) or b"\0" in name:
-            raise TypeError("an attribute is no pair of bytes")
+def are_attributes(value: Any) -> bool:
+    """Return whether *value* can be the extended attributes of an entry."""
+    return isinstance(value, dict) and all(
+        isinstance(name, bytes) and isinstance(content, bytes) and b"\0" not in name
+        for name, content in value.items()
+    )
 
 
 def _extents(value: Any, size: int) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from karbor_filesystem.entries import MAX_EXTENTS, Kind, pack_entry, unpack_entry
+from karbor_filesystem.entries import MAX_EXTENTS, Kind, entry_row, unpack_entry
 from karbor_filesystem.errors import ManifestError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class ManifestWriter:
 
     def __init__(self, store: Callable[[str, io.BytesIO], object]) -> None:
         self._store = store
+        self._pack = msgpack.Packer().pack
         self._buffer = bytearray()
         self.chunks = 0
         """Chunks stored so far."""
@@ -62,9 +63,17 @@ class ManifestWriter:
         Raises:
             ManifestError: The entry is larger than any reader would take.
         """
-        packed = pack_entry(entry)
+        return self.add_row(entry_row(entry))
+
+    def add_row(self, row: list[Any]) -> int:
+        """Add an entry as :func:`~karbor_filesystem.entries.entry_row` returns it.
+
+        Raises:
+            ManifestError: As for an entry.
+        """
+        packed = self._pack(row)
         if len(packed) > MAX_ENTRY:
-            raise ManifestError(f"the attributes of {entry.name!r} take {len(packed)} bytes")
+            raise ManifestError(f"the attributes of {row[2]!r} take {len(packed)} bytes")
         self._buffer += packed
         if len(self._buffer) >= CHUNK_SIZE:
             self.flush()
@@ -117,9 +126,15 @@ class Manifest:
             ManifestError: While iterating: an entry is malformed or out of place.
             BankError: While iterating: the bank cannot be read.
         """
-        return in_order(self._rows(), self.count)
+        return in_order(self.rows(), self.count)
 
-    def _rows(self) -> Iterator[Any]:
+    def rows(self) -> Iterator[Any]:
+        """Return every entry as it was unpacked, unchecked.
+
+        Raises:
+            ManifestError: While iterating: a chunk is damaged.
+            BankError: While iterating: the bank cannot be read.
+        """
         for number in range(self.chunks):
             yield from unpack_rows(self._read_chunk(chunk_key(number)))
 

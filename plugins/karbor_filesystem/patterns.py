@@ -105,8 +105,8 @@ class Selection:
         self._exclude = tuple(map(Pattern, exclude))
         self.takes_all = not self._include
         """Whether everything is taken that is not excluded."""
-        self.has_excludes = bool(self._exclude)
-        """Whether anything may be excluded."""
+        self.takes_everything = self.takes_all and not self._exclude
+        """Whether everything is taken."""
 
     def excludes(self, path: Path, *, is_directory: bool) -> bool:
         """Return whether *path*, whose directory was not excluded, is left out.

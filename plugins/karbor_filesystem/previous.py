@@ -1,11 +1,11 @@
-"""Finding what an earlier checkpoint holds of an entry, by reading both lists side by side."""
+"""Finding what an earlier checkpoint holds of a file, by reading both lists side by side."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.errors import BankError
-from karbor_filesystem.entries import Kind
+from karbor_filesystem.entries import describes, is_in_place, unpack_entry
 from karbor_filesystem.errors import ManifestError
 
 if TYPE_CHECKING:
@@ -18,52 +18,68 @@ if TYPE_CHECKING:
 class PreviousEntries:
     """The entries of an earlier manifest, found in the order of a walk.
 
+    Only what is taken over is checked whole, since that costs more than all else that an
+    unchanged file takes. Rows out of order are not found, so what they describe is read.
+
     Args:
-        entries: In the order of the manifest.
+        rows: In the order of the manifest, unchecked.
         log: Told, as a warning, when they cannot be read on: then nothing more is found.
     """
 
-    def __init__(self, entries: Iterator[Entry], log: Any) -> None:
-        self._entries, self._log = entries, log
-        self._next: Entry | None = None
+    def __init__(self, rows: Iterator[Any], log: Any) -> None:
+        self._rows, self._log = rows, log
+        self.next: list[Any] | None = None
+        """What comes next in it: a row with a depth and a name, otherwise unchecked."""
+        self._ordinal = -1
         self._matched = -1
         """The depth down to which the walk's directories are in the earlier manifest."""
-        self._advance()
+        self.advance()
 
-    def find(self, depth: int, name: bytes) -> Entry | None:
-        """Return the earlier entry of the walk's next entry, if there was one."""
-        self._matched = min(self._matched, depth - 1)
-        if self._matched < depth - 1:
-            return None
-        while self._next is not None and (
-            self._next.depth > depth or (self._next.depth == depth and self._next.name < name)
-        ):
-            self._advance()
-        found = self._next
-        if found is None or found.depth != depth or found.name != name:
-            return None
-        self._matched = depth
-        self._advance()
-        return found
+    def is_in(self, depth: int) -> bool:
+        """Return whether the directory that holds the walk's next, at *depth*, is in it."""
+        return self._matched >= depth - 1
 
-    def _advance(self) -> None:
+    def enter(self, depth: int, name: bytes) -> None:
+        """Follow the walk into the directory *name*."""
+        if self._is_next(depth, name):
+            self._matched = depth
+            self.advance()
+
+    def find(self, depth: int, name: bytes, status: os.stat_result) -> Entry | None:
+        """Return the earlier entry of a file that is the walk's next; None if it has changed."""
+        if not self._is_next(depth, name) or (row := self.next) is None:
+            return None
         try:
-            self._next = next(self._entries, None)
+            entry = unpack_entry(row, self._ordinal) if describes(row, status) else None
+        except ManifestError as error:
+            self._give_up(error)
+            return None
+        self.advance()
+        return None if entry is None or entry.is_unstable else entry
+
+    def _is_next(self, depth: int, name: bytes) -> bool:
+        """Return whether *name*, for which all before it is passed over, comes next."""
+        if self._matched >= depth:
+            self._matched = depth - 1
+        elif self._matched < depth - 1:
+            return False
+        row = self.next
+        while row is not None and (row[1] > depth or (row[1] == depth and row[2] < name)):
+            row = self.advance()
+        return row is not None and row[1] == depth and row[2] == name
+
+    def advance(self) -> list[Any] | None:
+        """Pass over what comes next, and return what comes then."""
+        self._ordinal += 1
+        try:
+            self.next = next(self._rows, None)
         except (ManifestError, BankError) as error:
-            self._log.warning("the previous checkpoint is not used further: %s", error)
-            self._next = None
+            self._give_up(error)
+        else:
+            if self.next is not None and not is_in_place(self.next):
+                self._give_up(ManifestError(f"entry {self._ordinal} is malformed"))
+        return self.next
 
-
-def is_unchanged(previous: Entry, status: os.stat_result) -> bool:
-    """Return whether a file is still the one that *previous* describes.
-
-    Any write, and any change of its mode, owner or attributes, changes the ctime.
-    """
-    return (
-        previous.kind is Kind.FILE
-        and not previous.is_unstable
-        and previous.ctime == status.st_ctime_ns
-        and previous.mtime == status.st_mtime_ns
-        and previous.size == status.st_size
-        and previous.inode == status.st_ino
-    )
+    def _give_up(self, error: Exception) -> None:
+        self._log.warning("the previous checkpoint is not used further: %s", error)
+        self._rows, self.next = iter(()), None

@@ -164,4 +164,4 @@ class ProtectDirectory(Operation):
             return DataWriter(writer), None, None
         streams = StreamPages(earlier.section)
         data = DataWriter(writer, streams, reuses_bundles=not is_mostly_dead(earlier))
-        return data, PreviousEntries(earlier.entries(), context.log), earlier.stored
+        return data, PreviousEntries(earlier.rows(), context.log), earlier.stored

@@ -10,7 +10,6 @@ from karbor_actors.errors import BankError
 from karbor_filesystem.entries import Entry, Kind
 from karbor_filesystem.errors import ChangedError
 from karbor_filesystem.metadata import read_attributes
-from karbor_filesystem.previous import is_unchanged
 from karbor_filesystem.report import What
 from karbor_filesystem.source import (
     FileSource,
@@ -20,6 +19,7 @@ from karbor_filesystem.source import (
     open_file,
     wait_settled,
 )
+from karbor_filesystem.unchanged import UnchangedFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +67,11 @@ class TreeReader:
         self._manifest, self._data = manifest, data
         self._report = scanner.report
         self._previous = previous
+        self._runs = (
+            None
+            if previous is None or scanner.keeps_atime
+            else UnchangedFiles(previous, manifest, data)
+        )
         self._fails_on_change = fails_on_change
         self._after_read = after_read
         # By (device, inode): ordinal, size and mtime, for files with several names.
@@ -84,27 +89,29 @@ class TreeReader:
             HookCancelledError: The operation is being cancelled.
             BankError: The bank cannot write.
         """
-        for entry, status in self._scanner.entries():
+        previous = self._previous
+        found = self._scanner.entries(
+            None if previous is None else self._take_over,
+            None if self._runs is None else self._take_run,
+        )
+        for entry, status in found:
             self._ticker.entry()
-            earlier = None
-            if self._previous is not None:
-                earlier = self._previous.find(entry.depth, entry.name)
+            if previous is not None and entry.kind is Kind.DIRECTORY:
+                previous.enter(entry.depth, entry.name)
             first = self._first_name(entry, status)
             if first is not None:
-                entry = Entry(Kind.LINK, entry.depth, entry.name, ordinal=first)  # noqa: PLW2901
-            elif entry.kind is Kind.FILE:
-                taken = self._take_file(entry, status, earlier)
-                if taken is None:
-                    continue
-                entry = taken  # noqa: PLW2901
-            ordinal = self._manifest.add(entry)
-            self._counts[entry.kind] += 1
-            if entry.is_linked:
-                key = (status.st_dev, status.st_ino)
-                self._linked[key] = (ordinal, entry.size, entry.mtime)
+                self._add(Entry(Kind.LINK, entry.depth, entry.name, ordinal=first), status)
+            elif entry.kind is not Kind.FILE or self._take_file(entry):
+                self._add(entry, status)
         self._data.flush()
         self._manifest.flush()
         return self._info()
+
+    def _add(self, entry: Entry, status: os.stat_result) -> None:
+        ordinal = self._manifest.add(entry)
+        self._counts[entry.kind] += 1
+        if entry.is_linked:
+            self._linked[status.st_dev, status.st_ino] = (ordinal, entry.size, entry.mtime)
 
     def _info(self) -> dict[str, Any]:
         counts = self._counts
@@ -141,17 +148,40 @@ class TreeReader:
         is_first = (size, mtime) == (status.st_size if is_file else 0, status.st_mtime_ns)
         return ordinal if is_first else None
 
-    def _take_file(
-        self, entry: Entry, status: os.stat_result, earlier: Entry | None
-    ) -> Entry | None:
-        """Store the data of a file; return its entry, or None if it is left out."""
-        if earlier is not None and is_unchanged(earlier, status) and self._data.reuse(earlier):
-            earlier.is_linked, earlier.atime = entry.is_linked, entry.atime
-            self._unchanged += 1
-            self._bytes += earlier.size
-            self._stored += earlier.stored
-            self._ticker.count(earlier.stored)
-            return earlier
+    def _take_run(self, fd: int, depth: int, names: list[bytes], start: int) -> int:
+        """Take over the next files that are unchanged; return how many."""
+        assert self._runs is not None
+        taken, size = self._runs.take_over(fd, depth, names, start)
+        if taken:
+            self._counts[Kind.FILE] += taken
+            self._unchanged += taken
+            self._bytes += size
+            self._stored += size
+            self._ticker.entries(taken, size)
+        return taken
+
+    def _take_over(self, depth: int, name: bytes, status: os.stat_result) -> bool:
+        """Take over a file as the earlier checkpoint has it; return False if it is to be read."""
+        is_linked = status.st_nlink > 1
+        if is_linked and (status.st_dev, status.st_ino) in self._linked:
+            return False  # it is another name of that file
+        assert self._previous is not None
+        earlier = self._previous.find(depth, name, status)
+        if earlier is None or not self._data.reuse(earlier):
+            return False
+        self._ticker.entry()
+        earlier.is_linked = is_linked
+        earlier.atime = status.st_atime_ns if self._scanner.keeps_atime else None
+        self._add(earlier, status)
+        stored = earlier.stored
+        self._unchanged += 1
+        self._bytes += earlier.size
+        self._stored += stored
+        self._ticker.count(stored)
+        return True
+
+    def _take_file(self, entry: Entry) -> bool:
+        """Read a file and store its data; return False if it is left out."""
         path = (*self._scanner.descent.path, entry.name)
         try:
             for attempt in range(1, READ_ATTEMPTS + 1):
@@ -165,17 +195,15 @@ class TreeReader:
             raise  # a full bank is an OSError too, but no fault of the file
         except OSError as error:
             self._report.unreadable(path, error)
-        return None
+        return False
 
-    def _read_file(self, entry: Entry, path: Path, *, is_last: bool) -> Entry | None:
+    def _read_file(self, entry: Entry, path: Path, *, is_last: bool) -> bool:
         fd = open_file(entry.name, self._scanner.descent.fd)
         try:
-            status = os.fstat(fd)
+            status = wait_settled(fd)
             if not stat.S_ISREG(status.st_mode):
                 self._report.add(What.VANISHED, path, "it is no file any more")
-                return None
-            wait_settled(status)
-            status = os.fstat(fd)
+                return False
             self._fill_in(entry, fd, status)
             source = FileSource(fd, entry.size, entry.extents, self._ticker.count)
             checked = _CheckedSource(source, lambda: self._check(fd, status, path, is_last, entry))
@@ -192,7 +220,7 @@ class TreeReader:
         self._bytes += entry.size
         self._stored += entry.stored
         self._read += entry.stored
-        return entry
+        return True
 
     def _fill_in(self, entry: Entry, fd: int, status: os.stat_result) -> None:
         """Set what is known of a file once it is open."""

@@ -132,6 +132,16 @@ class Ticker:
         if self._entries % _TICK_ENTRIES == 0:
             self._tell()
 
+    def entries(self, number: int, size: int) -> None:
+        """Count *number* entries of *size* bytes in all.
+
+        Raises:
+            HookCancelledError: The operation is being cancelled.
+        """
+        self._entries += number
+        self.done += size
+        self._tell()
+
     def count(self, size: int) -> None:
         """Count *size* bytes.
 

@@ -8,13 +8,14 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from karbor_filesystem.descent import list_names
 from karbor_filesystem.entries import SPECIAL_KINDS, Kind
 from karbor_filesystem.metadata import entry_of, path_of, read_attributes
 from karbor_filesystem.own_bank import place_of
 from karbor_filesystem.report import What, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from karbor_filesystem.descent import Descent
     from karbor_filesystem.entries import Entry
@@ -29,11 +30,13 @@ _NO_DIRECTORY_NOW = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 class _Directory:
     """A directory that the walk is in."""
 
-    names: Iterator[bytes]
+    names: list[bytes]
     status: os.stat_result
     is_included: bool
     waiting: Entry | None
     """Its entry, until something in it turns out to be taken."""
+    at: int = 0
+    """The place of the next name."""
 
 
 @dataclass(slots=True)
@@ -60,32 +63,58 @@ class Scanner:
     directories: int = field(default=0, init=False)
     """How many directories were listed."""
 
-    def entries(self) -> Iterator[tuple[Entry, os.stat_result]]:
+    def entries(
+        self,
+        takes_over: Callable[[int, bytes, os.stat_result], bool] | None = None,
+        takes_run: Callable[[int, int, list[bytes], int], int] | None = None,
+    ) -> Iterator[tuple[Entry, os.stat_result]]:
         """Return the entries, with the status that each was found with.
+
+        Args:
+            takes_over: Called with the depth, name and status of each file that is taken, when
+                it is its turn; if it returns True, the file is dealt with and not returned.
+            takes_run: Called where all files are taken, with a directory's descriptor, the depth
+                of what it holds, its names, and the place of the next: returns how many files,
+                from that one on, it has dealt with.
 
         Raises:
             UnreadableError: While iterating: something cannot be read and may not be left out.
             MovedError: While iterating: a directory was moved away below the walk.
         """
         status = os.fstat(self.descent.fd)
+        if self.left_to_children or not self.selection.takes_everything:
+            takes_run = None
         walked = [self._directory(b"", status, is_included=self.selection.takes_all)]
         device = status.st_dev
         yield from self._take(walked)
         while walked:
             directory = walked[-1]
-            name = next(directory.names, None)
-            if name is None:
+            if takes_run is not None:
+                directory.at += takes_run(
+                    self.descent.fd, len(walked), directory.names, directory.at
+                )
+            if directory.at == len(directory.names):
                 self._check_unchanged(directory)
                 walked.pop()
                 if walked:
                     self.descent.leave()
                 continue
+            name = directory.names[directory.at]
+            directory.at += 1
             found = self._look(name, directory)
             if found is None:
                 continue
             status, is_included = found
-            if not stat.S_ISDIR(status.st_mode):
-                entry = self._plain(name, status) if is_included else None
+            if stat.S_ISREG(status.st_mode):
+                if not is_included or self._is_left(name):
+                    continue
+                if directory.waiting is not None:
+                    yield from self._take(walked)
+                depth = len(walked)
+                if takes_over is None or not takes_over(depth, name, status):
+                    yield entry_of(Kind.FILE, depth, name, status, atime=self.keeps_atime), status
+            elif not stat.S_ISDIR(status.st_mode):
+                entry = self._special(name, status) if is_included else None
                 if entry is not None:
                     yield from self._take(walked)
                     yield entry, status
@@ -124,7 +153,7 @@ class Scanner:
         except OSError as error:
             self.report.unreadable(self._path(name), error)
             return None
-        if self.selection.takes_all and not self.selection.has_excludes:
+        if self.selection.takes_everything:
             return status, True
         path, is_directory = self._path(name), stat.S_ISDIR(status.st_mode)
         if self.selection.excludes(path, is_directory=is_directory):
@@ -140,10 +169,10 @@ class Scanner:
         names: list[bytes] = []
         try:
             entry.xattrs = read_attributes(self.descent.fd)
-            names = sorted(map(os.fsencode, os.listdir(self.descent.fd)))
+            names = sorted(list_names(self.descent.fd))
         except OSError as error:
             self.report.unreadable(self.descent.path, error)
-        return _Directory(iter(names), status, is_included, entry)
+        return _Directory(names, status, is_included, entry)
 
     def _enter(self, name: bytes, status: os.stat_result, is_included: bool) -> _Directory | None:
         try:
@@ -171,15 +200,16 @@ class Scanner:
         depth = self.descent.depth + 1
         return entry_of(Kind.DIRECTORY, depth, name, status, atime=self.keeps_atime)
 
-    def _plain(self, name: bytes, status: os.stat_result) -> Entry | None:
-        """Return the entry of what is no directory, or None if it is left out."""
+    def _is_left(self, name: bytes) -> bool:
+        """Return whether a file is left to a child resource, and count it."""
+        is_left = bool(self.left_to_children) and self._path(name) in self.left_to_children
+        self.left_out += is_left
+        return is_left
+
+    def _special(self, name: bytes, status: os.stat_result) -> Entry | None:
+        """Return the entry of what is neither file nor directory, or None if it is left out."""
         depth = self.descent.depth + 1
         file_type = stat.S_IFMT(status.st_mode)
-        if file_type == stat.S_IFREG:
-            if self.left_to_children and self._path(name) in self.left_to_children:
-                self.left_out += 1
-                return None
-            return entry_of(Kind.FILE, depth, name, status, atime=self.keeps_atime)
         if file_type == stat.S_IFSOCK:
             self.report.add(What.SKIPPED, self._path(name), "a socket has no contents")
             return None

@@ -51,15 +51,18 @@ def is_same(before: os.stat_result, after: os.stat_result) -> bool:
     )
 
 
-def wait_settled(status: os.stat_result) -> None:
-    """Wait until a further change would give the file another time than *status* has.
+def wait_settled(fd: int) -> os.stat_result:
+    """Return a file's status once a further change would give the file another time.
 
     A file that is read in the very moment it is written could change once more without
     showing it, and a later protect would take it for unchanged.
     """
+    status = os.fstat(fd)
     age = time.time() - status.st_ctime
     if 0 <= age < _SETTLED_AFTER:
         time.sleep(_SETTLED_AFTER - age)
+        status = os.fstat(fd)
+    return status
 
 
 def find_extents(fd: int, status: os.stat_result) -> list[tuple[int, int]] | None:
