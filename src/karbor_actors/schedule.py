@@ -189,7 +189,8 @@ class HookSchedule:
         """
         if self._state[hook] not in (READY, BEGUN):
             return []
-        self._finish(hook)
+        self._state[hook] = DONE  # it was handed out, so it is implemented
+        self.unfinished -= 1
         ready: list[int] = []
         self._propagate(hook, ready)
         self.active += len(ready) - 1

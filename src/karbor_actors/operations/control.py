@@ -242,7 +242,7 @@ class OperationControl:
 
     def hook_completed(self, hook: int) -> None:
         """Let *hook*'s downstream hooks run. Hot: what has nothing to do is not called."""
-        self._retire(hook)
+        self._refs.pop(hook, None)  # it gave up its place when its body ended
         ready = self.schedule.complete(hook)
         if ready:
             self.admit(ready)
