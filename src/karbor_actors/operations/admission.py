@@ -3,7 +3,7 @@
 Ready hooks wait in *lines*: those of one operation that count against the same keys (a lane, a
 capped type, a capped group) stand in one line. A hook gets in when each of its keys has room;
 it takes all of them at once or none, so that none waits while it holds one: no deadlock. Lines
-take turns, one hook each, so that operations share what is scarce; within a line the hook with
+take turns, a hook each (or a batch of short ones), so that operations share what is scarce; within a line the hook with
 the longest path ahead is first. A line whose turn it is although a key is full is parked there,
 and the first one parked goes when a place is given back; one that has been turned away too often
 has the places that it needs kept free: no starvation.
@@ -28,6 +28,8 @@ _QUEUE_SECONDS = 1e-5
 16 workers at no-op hooks, one in ten workers at hooks of ten milliseconds."""
 _MEASURED = 0.02
 """Seconds over which a window's throughput is measured at the least."""
+_TURNS_OF_A_WINDOW = 8
+"""So many lines at least share a window, if there are as many."""
 _PATIENCE = 16
 """How often a line is turned away before places are kept for it."""
 HOOK_BITS = 32
@@ -47,6 +49,11 @@ class _Key:
     left: int = 0
     """Hooks that left since the window was last measured."""
     measured_at: float = 0.0
+
+    @property
+    def quantum(self) -> int:
+        """How many hooks of a line come in at one turn: short ones in batches, or each is costly."""
+        return max(1, self.limit // _TURNS_OF_A_WINDOW) if self.workers else 1
 
 
 class Line:
@@ -134,7 +141,8 @@ class Admission:
             if full is not None:
                 self._park(line, full)
             elif line.waiting:
-                self._grant(line, 1 if turns else self._room(line))
+                room = self._room(line)
+                self._grant(line, min(room, self._quantum(line)) if turns else room)
                 woken[id(line)] = line
                 if line.waiting:
                     self._queue(line)
@@ -182,11 +190,16 @@ class Admission:
             self._favour(None)
 
     def _room(self, line: Line) -> int:
-        """Return how many hooks of *line*, the only one whose turn it is, may come in at once."""
+        """Return how many hooks of *line* may come in now, apart from other lines' turns."""
         if self._favoured is not None:
             return 1
         keys = [self._keys[key] for key in line.keys]
         return min((key.limit - key.inside for key in keys), default=len(line.waiting))
+
+    def _quantum(self, line: Line) -> int:
+        """Return how many hooks of *line* come in at one turn."""
+        keys = [self._keys[key] for key in line.keys]
+        return min((key.quantum for key in keys), default=len(line.waiting))
 
     def _full(self, line: Line) -> Hashable | None:
         """Return a key of *line* that has no room for it, or None."""
@@ -232,7 +245,7 @@ class Admission:
             line.is_queued = False
             if line.waiting:
                 self._queue(line)
-                room -= 1
+                room -= min(len(line.waiting), self._quantum(line))
 
     def _favour(self, line: Line | None) -> None:
         """Keep places for *line*, or, with None, for nobody any more."""

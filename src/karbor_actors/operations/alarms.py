@@ -29,6 +29,8 @@ class Alarms:
         self._dispatcher, self._handle = dispatcher, handle
         self._timers: list[Timer] = []
         self._clock: Timer | None = None
+        self._due = inf
+        """When the clock is to be looked at; the timer's own time may be a little later."""
         self._looks: Timer | None = None
 
     def tell_later(self, delay: float, message: object) -> None:
@@ -49,11 +51,11 @@ class Alarms:
     def set_clock(self, due: float) -> None:
         """See to it that the clock is looked at when it is *due*, or before."""
         clock = self._clock
-        if due == inf or (clock is not None and clock.is_waiting and clock.when <= due):
+        if due == inf or (clock is not None and clock.is_waiting and self._due <= due):
             return
         if clock is not None:
             clock.cancel()
-        handle = self._handle
+        handle, self._due = self._handle, due
         delay = due - self._dispatcher.now()
         self._clock = self._dispatcher.call_later(delay, lambda: handle.tell(LookAtClock()))
 
