@@ -22,10 +22,12 @@ from karbor_actors.errors import (
     AmbiguousCheckpointError,
     BankClosedError,
     BankFormatError,
+    BankLeaseError,
     BankPathError,
     BankReadonlyError,
     CheckpointNotFoundError,
 )
+from karbor_actors.model import CheckpointStatus
 from karbor_actors.store import MemoryStore
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -428,3 +430,21 @@ def test_a_directory_with_other_peoples_files_becomes_no_bank(tmp_path):
         Bank.open(tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
+def test_a_bank_may_lie_at_any_path_that_there_can_be(tmp_path):
+    directory = f"{tmp_path}/\udcff\n"
+    with Bank.open(directory) as bank:
+        made = create(bank)
+        made.finish(CheckpointStatus.AVAILABLE)
+        bank.compact()
+        bank.backup(f"{directory}-backup")
+        with pytest.raises(BankLeaseError, match=r"\udcff"):
+            Bank.open(directory)
+    shutil.copytree(f"{directory}/objects", f"{directory}-rebuilt/objects")
+    Bank.rebuild(f"{directory}-rebuilt")
+
+    for place in (directory, f"{directory}-backup", f"{directory}-rebuilt"):
+        with Bank.open(place, objects=f"{directory}/objects", readonly=True) as bank:
+            assert [found.id for found in bank.checkpoints()] == [made.id]
+            assert not bank.check()

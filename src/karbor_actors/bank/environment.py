@@ -383,7 +383,11 @@ def _create(path: str, map_size: int) -> None:
 
 def _initialize(path: str, map_size: int) -> None:
     with lmdb.Environment(
-        path, map_size=map_size, max_dbs=len(Table), mode=0o600, lib_version=0
+        os.fsencode(path),
+        map_size=map_size,
+        max_dbs=len(Table),
+        mode=0o600,
+        lib_version=0,
     ) as raw:
         tables = {table: raw.open_db(table.value) for table in Table}
         with raw.begin(write=True) as transaction:

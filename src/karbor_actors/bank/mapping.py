@@ -313,7 +313,7 @@ def _identify(path: str) -> _FileId:
 
 def _open_raw(path: str, *, readonly: bool) -> Any:
     return lmdb.Environment(
-        path,
+        os.fsencode(path),  # of text it takes only what is UTF-8
         map_size=0,
         max_dbs=len(Table),
         max_readers=_MAX_READERS,
