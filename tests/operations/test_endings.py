@@ -188,3 +188,33 @@ def test_an_operation_may_be_cancelled_from_anywhere(tmp_path, where):
         assert told.wait(DEADLINE / 4)
         assert handles[0].wait(DEADLINE)
         assert handles[0].status is OperationStatus.CANCELLED
+
+
+def test_what_never_began_is_not_called_pending_when_it_is_given_up(tmp_path, journal):
+    """It waits behind hooks that hang when the operation is cancelled."""
+    gate = Gate()
+
+    def behave(verb: str, hook: str, *_: Any) -> None:
+        if hook == "on_main":
+            gate.pass_through()
+
+    names = [f"r{number}" for number in range(12)]
+    service = ProtectionService(workers=2, abort_grace=SHORT)
+    try:
+        plugin = RecordingProtection(journal, behave, hooks=("on_main", "on_abort"))
+        service.add_provider(provider(tmp_path / "bank", plugin))
+        handle = service.protect(plan(*names))
+        gate.wait_entered()
+        handle.cancel()
+        assert handle.wait(DEADLINE)
+        begun = {name for hook, name in journal.hooks() if hook == "on_main"}
+        assert 0 < len(begun) <= 2
+        assert set(journal.aborted()) == begun, "nothing else has anything to undo"
+        assert service.operation_history("local")[0].abort_pending == len(begun)
+    finally:
+        gate.open()
+        assert service.wait(DEADLINE)
+        service.close()
+        for thread in threading.enumerate():
+            if thread.name.startswith("karbor-main"):
+                thread.join(DEADLINE)

@@ -208,6 +208,10 @@ class Attempt:
             self._report(self)
             return False
         self.began_at = self.alive_at = run.clock()
+        if self.is_fenced:  # given up while it waited: looked at after it says that it begins
+            self.began_at = None
+            self._report(self)
+            return False
         run.running[self.resource] = self
         return True
 

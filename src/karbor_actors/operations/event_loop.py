@@ -24,9 +24,13 @@ MAX_RETIRED = 16
 class _Loop:
     """An event loop on a thread of its own; it ends once it is told to, and its tasks have."""
 
-    def __init__(self, name: str, forget: Callable[[Call], None]) -> None:
-        self.waiting: deque[Call] = deque()
-        """Calls that no task has been made for."""
+    def __init__(
+        self, name: str, begin: Callable[[_Loop, Call], bool], forget: Callable[[Call], None]
+    ) -> None:
+        self.waiting: dict[Call, None] = {}
+        """Calls that have not begun, in order."""
+        self._new: deque[Call] = deque()
+        self._begin = begin
         self.asked_at: float | None = None
         """Since when it has owed an answer."""
         self.has_given_up = False
@@ -37,8 +41,10 @@ class _Loop:
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
-    def wake(self) -> None:
-        """Have tasks made for what waits. Any thread, and so the others but one."""
+    def add(self, calls: Sequence[Call]) -> None:
+        """Have tasks made for *calls*. Any thread, and so the others."""
+        self.waiting.update(dict.fromkeys(calls))
+        self._new.extend(calls)
         self._loop.call_soon_threadsafe(self._start)
 
     def ask(self, now: float) -> None:
@@ -55,17 +61,15 @@ class _Loop:
         self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._finish()))
 
     def _start(self) -> None:
-        while self.waiting:
-            try:
-                call = self.waiting.popleft()
-            except IndexError:  # taken away meanwhile: this loop counts as blocked
-                return
-            self._tasks[call] = task = self._loop.create_task(call.execute_async())
-            task.add_done_callback(lambda _, call=call: self._ended(call))  # type: ignore[misc]
+        while self._new:
+            call = self._new.popleft()
+            self._tasks[call] = task = self._loop.create_task(self._execute(call))
+            task.add_done_callback(lambda _, call=call: self._tasks.pop(call))  # type: ignore[misc]
 
-    def _ended(self, call: Call) -> None:
-        del self._tasks[call]
-        self._forget(call)
+    async def _execute(self, call: Call) -> None:
+        if self._begin(self, call):
+            await call.execute_async()
+            self._forget(call)
 
     def _answer(self) -> None:
         self.asked_at = None
@@ -116,10 +120,9 @@ class LoopRunner:
         """Start *calls* as tasks, in order."""
         with self._changed:
             if self._current is None:
-                self._current = _Loop(self._name, self._forget)
+                self._current = _Loop(self._name, self._begin, self._forget)
             self._wanted.update(calls)
-            self._current.waiting.extend(calls)
-            self._current.wake()
+            self._current.add(calls)
 
     def abandon(self, call: Call) -> None:
         """Give up *call*: its task is cancelled, and nobody waits for it."""
@@ -131,7 +134,7 @@ class LoopRunner:
                 if loop is None or not loop.thread.is_alive():
                     continue
                 if call in loop.waiting:
-                    loop.waiting.remove(call)
+                    del loop.waiting[call]
                 else:
                     loop.has_given_up = True
                     loop.cancel(call)
@@ -163,9 +166,8 @@ class LoopRunner:
 
     def _replace(self, loop: _Loop) -> list[Call]:
         """Have another loop begin what waits at *loop*; return what is refused, if there are too many."""
-        waiting = []
-        while loop.waiting:
-            waiting.append(loop.waiting.popleft())
+        waiting = list(loop.waiting)
+        loop.waiting.clear()
         if len(self._retired) >= MAX_RETIRED:
             for call in waiting:
                 self._discard(call)
@@ -173,10 +175,17 @@ class LoopRunner:
         loop.has_given_up = True
         loop.end()
         self._retired.append(loop)
-        self._current = _Loop(self._name, self._forget)
-        self._current.waiting.extend(waiting)
-        self._current.wake()
+        self._current = _Loop(self._name, self._begin, self._forget)
+        self._current.add(waiting)
         return []
+
+    def _begin(self, loop: _Loop, call: Call) -> bool:
+        """Return whether *call* begins on *loop*: it may have been given up, or to another one."""
+        with self._changed:
+            if call not in loop.waiting:
+                return False
+            del loop.waiting[call]
+            return True
 
     def _forget(self, call: Call) -> None:
         with self._changed:

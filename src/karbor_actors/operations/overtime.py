@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.errors import HookFailedError, HookGivenUpError, describe_key
 from karbor_actors.model import AbortKind, AbortReason, HookName
-from karbor_actors.operations.messages import BodyFailed
+from karbor_actors.operations.messages import BodyFailed, NotBegun
 from karbor_actors.schedule import BEGUN, HOOKS_PER_RESOURCE, READY, WAITING, hook_name
 
 if TYPE_CHECKING:
@@ -99,12 +99,16 @@ class Overtime:
         """Fence *attempt* off and go on as if it had failed."""
         control = self._control
         attempt.is_fenced = True
-        self.late.add(attempt)
+        has_begun = attempt.began_at is not None  # asked after it was fenced: else it never will
+        if has_begun:
+            self.late.add(attempt)
         control.intake.abandon(attempt)
         error = self._failure(attempt.resource, attempt.hook, attempt.number, why)
         if attempt.hook is HookName.ON_ABORT:
             control.undo.body_ended(attempt, error)
         elif control.suspending.is_on and attempt.is_unwanted:
             control.drop(attempt.hook_number, control.schedule.withdraw)
+        elif attempt.is_unwanted and not has_begun:
+            control.tell(attempt.hook_number, NotBegun())
         else:
             control.tell(attempt.hook_number, BodyFailed(error))
