@@ -12,7 +12,15 @@ from helpers import DEADLINE, Gate
 from karbor_actors.actors import SimulatedDispatcher
 from karbor_actors.bank.actor import BankWriter
 from karbor_actors.bank.environment import Environment, Table
-from karbor_actors.errors import BankBrokenError, BankClosedError, BankError, BankFullError
+from karbor_actors.bank.transactions import MAX_KEY_SIZE
+from karbor_actors.bank.writer import Put
+from karbor_actors.errors import (
+    BankBrokenError,
+    BankClosedError,
+    BankError,
+    BankFormatError,
+    BankFullError,
+)
 
 OBJECTS = Table.OBJECTS
 
@@ -103,6 +111,51 @@ def test_changes_that_wait_are_committed_as_one_group(writer, environment, monke
     assert all(done.wait() == (None, None) for done in waiting)
     assert groups == [1, 1024, 1024, 452]
     assert len(keys(environment)) == 2500
+
+
+def test_rows_that_are_only_put_are_set_in_the_order_of_their_changes(writer, environment):
+    gate, seen = Gate(), []
+    hold_up(writer, gate)
+    waiting = [Done() for _ in range(6)]
+
+    def look(transaction):
+        seen[:] = [transaction.get(OBJECTS, key) for key in (b"a", b"b", b"c")]
+        transaction.put(OBJECTS, b"c", b"changed")
+
+    for change, done in zip(
+        (
+            Put(OBJECTS, b"b", b"1"),
+            Put(OBJECTS, b"a", b"2"),
+            Put(OBJECTS, b"b", b"0"),
+            look,
+            Put(OBJECTS, b"a", b"3"),
+            Put(Table.META, b"other", b"4"),
+        ),
+        waiting,
+        strict=True,
+    ):
+        writer.submit(change, done)
+    gate.open()
+
+    assert all(done.wait() == (None, None) for done in waiting)
+    assert seen == [b"2", b"0", None]
+    with environment.snapshot() as snapshot:
+        assert dict(snapshot.scan(OBJECTS)) == {b"a": b"3", b"b": b"0", b"c": b"changed"}
+        assert snapshot.get(Table.META, b"other") == b"4"
+
+
+def test_a_row_that_cannot_be_put_fails_alone(writer, environment):
+    gate = Gate()
+    hold_up(writer, gate)
+    waiting = [Done() for _ in range(3)]
+    for key, done in zip((b"a", b"k" * (MAX_KEY_SIZE + 1), b"b"), waiting, strict=True):
+        writer.submit(Put(OBJECTS, key, b""), done)
+    gate.open()
+    errors = [done.wait()[1] for done in waiting]
+
+    assert errors[0] is errors[2] is None
+    assert isinstance(errors[1], BankFormatError)
+    assert keys(environment) == {b"a", b"b"}
 
 
 def test_nobody_is_told_before_the_commit(writer, environment, monkeypatch):

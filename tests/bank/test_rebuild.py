@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from banks import SERVER, SHARED, VOLUME, make_graph
 from karbor_actors.bank import manifest
 from karbor_actors.bank.bank import Bank
+from karbor_actors.bank.environment import Environment
+from karbor_actors.bank.manifest_listing import find_listed
 from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel, Ending, KeptArtifact
 from karbor_actors.errors import (
     BankError,
@@ -501,8 +503,11 @@ def killed_at_each_call(path, store, act, settle=None):
         cut += 1
 
 
-def test_a_protect_killed_at_any_call_leaves_no_manifest_unaccounted_for(path, store, monkeypatch):
-    monkeypatch.setattr(manifest, "CHUNK", 100)
+@pytest.mark.parametrize("chunk", [100, manifest.CHUNK], ids=["many objects", "a head alone"])
+def test_a_protect_killed_at_any_call_leaves_no_manifest_unaccounted_for(
+    path, store, monkeypatch, chunk
+):
+    monkeypatch.setattr(manifest, "CHUNK", chunk)
     contents = some_contents()
 
     def begin(bank):
@@ -548,6 +553,66 @@ def test_a_protect_that_ends_badly_removes_what_was_written(path, store):
         checkpoint.finish("error")
         assert store.names("checkpoints") == []
         assert bank.check(deep=True) == []
+
+
+def count_commits(monkeypatch):
+    """Return a list that grows by one for each transaction that is committed."""
+    commits = []
+    commit_group = Environment.commit_group
+
+    def counting(self, changes):
+        commits.append(len(changes))
+        return commit_group(self, changes)
+
+    monkeypatch.setattr(Environment, "commit_group", counting)
+    return commits
+
+
+def test_a_checkpoint_costs_two_transactions_and_its_manifest_one_object(path, store, monkeypatch):
+    with Bank.open(path, objects=store) as bank:
+        commits = count_commits(monkeypatch)
+        checkpoint = bank.create_checkpoint(PLAN, "local", make_graph())
+        checkpoint.finish("available")
+        assert commits == [1, 1]
+        assert len(store.names("checkpoints")) == 1
+        failed = bank.create_checkpoint(PLAN, "local", make_graph())
+        failed.finish("error")
+        assert commits == [1, 1, 1, 1]
+
+
+def test_opening_a_bank_commits_nothing_for_checkpoints_that_are_being_made(
+    path, store, monkeypatch
+):
+    with Bank.open(path, objects=store):
+        pass
+    commits = count_commits(monkeypatch)
+    with Bank.open(path, objects=store) as bank:
+        none = len(commits)
+        unfinished = [bank.create_checkpoint(PLAN, "local", make_graph()).id for _ in range(3)]
+    commits.clear()
+    with Bank.open(path, objects=store) as bank:
+        assert len(commits) == none
+        for checkpoint_id in unfinished:
+            bank.checkpoint(checkpoint_id).view(is_writable=True).finish("available")
+        assert bank.check(deep=True) == []
+
+
+def test_an_object_beside_the_head_is_announced_durably_before_it_is_put(path, store, monkeypatch):
+    monkeypatch.setattr(manifest, "CHUNK", 100)
+    with Bank.open(path, objects=store) as bank:
+        checkpoint = bank.create_checkpoint(PLAN, "local", make_graph())
+        seen, put = [], store.put
+
+        def looking(name, data):
+            with bank._environment.snapshot() as snapshot:
+                seen.append(find_listed(snapshot, checkpoint.number).has_chunks)
+            put(name, data)
+
+        monkeypatch.setattr(store, "put", looking)
+        checkpoint.finish("available")
+
+    assert len(seen) > 1
+    assert all(seen)
 
 
 def test_a_hold_that_comes_while_a_protect_ends_is_kept(path, store):

@@ -149,8 +149,10 @@ class JournalRecord:
         return cls(aborts=(AbortEnded(resource, ok),))
 
     @classmethod
-    def joined(cls, records: Iterable[JournalRecord]) -> Self:
+    def joined(cls, records: Sequence[Self]) -> Self:
         """Return one record that says what *records* say, in their order."""
+        if len(records) == 1:
+            return records[0]
         parts: dict[str, list[Any]] = {name: [] for name in cls.__slots__}
         for record in records:
             for name, collected in parts.items():
@@ -159,9 +161,12 @@ class JournalRecord:
 
     def pack(self) -> bytes:
         """Return the record as bytes."""
-        fields = {
-            "i": _pack_numbers(self.intents),
-            "c": _pack_numbers(self.completions),
+        said: dict[str, Any] = {}
+        if self.intents:
+            said["i"] = _pack_numbers(self.intents)
+        if self.completions:
+            said["c"] = _pack_numbers(self.completions)
+        others = {
             "f": self.failures,
             "s": self.state,
             "n": self.new_resources,
@@ -169,7 +174,7 @@ class JournalRecord:
             "d": [_pack_decision(decision) for decision in self.decisions],
             "a": self.aborts,
         }
-        said = {key: value for key, value in fields.items() if value}
+        said |= {key: items for key, items in others.items() if items}
         packed: bytes = msgpack.packb(said, unicode_errors="surrogateescape")
         return packed
 

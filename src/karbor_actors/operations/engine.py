@@ -137,7 +137,8 @@ class Engine:
             control.intake.close(self.dispatcher.now())
         self.release(handle.id)
         self.pending.note(handle.id, verb.pending_keys, late)
-        self.runners.submit(Lane.RECORD, [Tidying(verb)])
+        if verb.must_tidy:
+            self.runners.submit(Lane.RECORD, [Tidying(verb)])
         with self._lock:
             self._handles.pop(handle.id, None)
             if not self._handles:

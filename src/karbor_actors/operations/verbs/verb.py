@@ -231,6 +231,11 @@ class Verb(abc.ABC):
         """Why it is undone, or not even begun, after its deadline."""
         return AbortReason(AbortKind.TIMEOUT, "its deadline has passed")
 
+    @property
+    def must_tidy(self) -> bool:
+        """Whether :meth:`tidy` has anything to do."""
+        return self._is_done_with or self._number % _TRIM_EVERY == 0
+
     def tidy(self) -> None:
         """Drop what nobody needs once the operation has ended."""
         if self._is_done_with:
