@@ -150,7 +150,7 @@ class Attempt:
         if not self.begin():
             return
         error: BaseException | None = None
-        liveness.listener.set(self.note_alive)
+        liveness.listener.set(self.note_alive)  # until the worker's next hook: nobody else asks
         try:
             if faultpoints.injector is not None:
                 faultpoints.injector.on_hook(self, "before")
@@ -161,7 +161,6 @@ class Attempt:
                 faultpoints.injector.on_hook(self, "after")
         except BaseException as raised:
             error = raised
-        liveness.listener.set(None)
         self.end(error)
 
     async def execute_async(self) -> None:
