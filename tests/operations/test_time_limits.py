@@ -25,6 +25,8 @@ from karbor_actors import (
 )
 from karbor_actors.errors import FencedError
 from karbor_actors.operations import alarms, event_loop
+from karbor_actors.operations.attempt import Attempt
+from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.store import MemoryStore
 from kit import TYPE, Journal, RecordingProtection, Things, plan, provider, thing
 
@@ -113,6 +115,45 @@ def test_what_a_late_hook_froze_is_thawed_again(tmp_path, journal):
         service.close()
 
     assert thaws == [False, True]
+
+
+def test_what_a_hook_froze_that_returns_while_its_operation_ends_is_thawed_at_once(
+    tmp_path, journal, monkeypatch
+):
+    """Its outcome is known by then, and has it as pending: that must not stay so."""
+    returns, reported, thawed = threading.Event(), threading.Event(), threading.Event()
+    end, conclude = Attempt.end, Protect.conclude
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_prepare_begin":
+            assert returns.wait(DEADLINE)
+        if hook == "on_abort" and returns.is_set():
+            thawed.set()
+
+    def reporting_end(attempt: Attempt, error: BaseException | None) -> None:
+        end(attempt, error)
+        if attempt.is_fenced:
+            reported.set()
+
+    def slow_conclude(verb: Protect, *args: Any) -> Any:
+        returns.set()
+        assert reported.wait(DEADLINE)
+        for handle in service.operations():
+            handle.progress()  # answered after what was told before: that a body returned
+        return conclude(verb, *args)
+
+    monkeypatch.setattr(Attempt, "end", reporting_end)
+    monkeypatch.setattr(Protect, "conclude", slow_conclude)
+    service = service_with(tmp_path, journal, behave, TimeLimits(prepare=SHORT))
+    try:
+        handle = service.protect(plan("slow"))
+        assert handle.wait(DEADLINE)
+        assert thawed.wait(DEADLINE)
+        assert service.wait(DEADLINE)
+        assert service.provider("local").bank.journal.get(handle.id).abort_pending == 0
+    finally:
+        returns.set()
+        service.close()
 
 
 def test_progress_keeps_a_long_main_hook_alive(tmp_path, journal):

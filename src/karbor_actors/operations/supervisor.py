@@ -66,7 +66,8 @@ class SupervisorActor(EndingActor):
         self._moves += type(message) in _MOVES
         match message:
             case LookAtOutbox():
-                if self._control is not None:
+                # Once the outcome is known, what comes is late: it is for look_for_late().
+                if self._control is not None and self._outcome is None:
                     self._control.take_reports()
             case Flush():
                 self._flush()
