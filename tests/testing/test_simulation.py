@@ -12,7 +12,7 @@ from helpers import DEADLINE
 from karbor_actors.bank.journal import OperationRecord
 from karbor_actors.limits import Caps
 from karbor_actors.model import OnFailure, OperationStatus, OperationType
-from karbor_actors.testing.fault_rules import Point
+from karbor_actors.testing.fault_rules import Action, Point
 from karbor_actors.testing.simulation.campaign import Tally, run_all
 from karbor_actors.testing.simulation.checker import INVARIANTS, check_log, check_undone
 from karbor_actors.testing.simulation.crashes import (
@@ -114,7 +114,7 @@ def test_a_crash_anywhere_is_survived(graph, verb):
 
     assert not bad
     assert {place.point for place in places} >= {Point.COMMIT_BEFORE, Point.COMMIT_AFTER}
-    assert any(place.is_power_cut for place in places)
+    assert any(place.action is Action.POWER_CUT for place in places)
 
 
 def test_every_run_of_a_crash_is_one_with_a_crash():

@@ -60,6 +60,8 @@ class Action(StrEnum):
     """The map of the records is full, and grows."""
     DISK_FULL = "disk_full"
     """No space is left; nothing is durable."""
+    POWER_CUT = "power_cut"
+    """The process is killed, and of the commit only some of the writes have reached the disk."""
 
 
 _HOOK = {Action.RAISE, Action.EXIT, Action.HANG, Action.SLOW, Action.KILL}
@@ -78,7 +80,14 @@ ACTIONS: Mapping[Point, frozenset[Action]] = {
         }
     ),
     Point.COMMIT_BEFORE: frozenset(
-        {Action.FAIL, Action.MAP_FULL, Action.DISK_FULL, Action.SLOW, Action.KILL}
+        {
+            Action.FAIL,
+            Action.MAP_FULL,
+            Action.DISK_FULL,
+            Action.SLOW,
+            Action.KILL,
+            Action.POWER_CUT,
+        }
     ),
     Point.COMMIT_AFTER: frozenset({Action.SLOW, Action.KILL}),
     Point.PUT_BEFORE: frozenset({Action.FAIL, Action.DISK_FULL, Action.SLOW, Action.KILL}),

@@ -18,8 +18,10 @@ import lmdb
 import pykka
 
 from karbor_actors import faultpoints
+from karbor_actors.bank.mapping import data_file
 from karbor_actors.errors import DispatcherClosedError, FaultPlanError, InjectedFaultError
 from karbor_actors.testing.fault_rules import Action, Point, Rule, read_rules
+from karbor_actors.testing.power import tear
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -74,6 +76,8 @@ class FaultPlan:
         self._matches: Counter[int] = Counter()
         self._strikes: Counter[int] = Counter()
         self._met: Counter[tuple[Any, ...]] = Counter()
+        self._before_cut: dict[str, bytes] = {}
+        """By path: the records as they were before the commit that a power cut interrupts."""
         self._at: dict[Point, list[tuple[int, Rule]]] = {}
         for number, rule in enumerate(self.rules):
             self._at.setdefault(rule.point, []).append((number, rule))
@@ -117,7 +121,9 @@ class FaultPlan:
             with self._lock:
                 if self._strikes_now(number, rule, facts):
                     self._strikes[number] += 1
-                    self.fired.append(Fired(rule, tuple(sorted(facts.items()))))
+                    fired = Fired(rule, tuple(sorted(facts.items())))
+                    self.fired.append(fired)
+                    _LOG.info("a fault strikes: %s", fired)
                     return rule
         return None
 
@@ -177,9 +183,16 @@ class FaultPlan:
 
     def on_commit(self, path: str, when: str) -> None:
         """See Injector."""
+        if when == "after" and path in self._before_cut:
+            file = Path(data_file(path))
+            self.cut_power(file, tear(self._before_cut.pop(path), file.read_bytes(), self.seed))
+            return
         point = Point.COMMIT_BEFORE if when == "before" else Point.COMMIT_AFTER
         rule = self.draw(point, {"path": path}) if point in self._at else None
         if rule is None:
+            return
+        if rule.action is Action.POWER_CUT:
+            self._before_cut[path] = Path(data_file(path)).read_bytes()
             return
         if rule.action is Action.MAP_FULL:
             raise lmdb.MapFullError("an injected fault")
@@ -227,6 +240,13 @@ class FaultPlan:
     def kill(self) -> None:
         """End the process at once."""
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def cut_power(self, file: Path, left: bytes) -> None:
+        """End the process, with *left* as what the disk has of the records in *file*."""
+        with file.open("r+b", buffering=0) as records:
+            records.write(left)
+            records.truncate()
+            self.kill()
 
 
 def hook_facts(attempt: Any) -> dict[str, str]:

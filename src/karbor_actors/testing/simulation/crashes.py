@@ -49,11 +49,10 @@ class CrashPoint:
     verb: str
     point: Point
     nth: int
-    is_power_cut: bool = False
+    action: Action = Action.KILL
 
     def __str__(self) -> str:
-        how = ", power cut" if self.is_power_cut else ""
-        return f"{self.verb} of {self.graph}: {self.point} {self.nth}{how}"
+        return f"{self.verb} of {self.graph}: {self.action} at {self.point} {self.nth}"
 
 
 def whole_scenario(graph: str, verb: str) -> Scenario:
@@ -89,12 +88,10 @@ def crash_points(
         for nth in range(before.get(point, 0) + 1, passed[point] + 1):
             yield CrashPoint(graph, verb, point, nth)
             if point is Point.COMMIT_BEFORE:
-                yield CrashPoint(graph, verb, point, nth, is_power_cut=True)
+                yield CrashPoint(graph, verb, point, nth, Action.POWER_CUT)
 
 
 def crash(place: CrashPoint) -> SimulationResult:
     """Kill a process at *place*, let another recover what it left, and check everything."""
-    killed = Process(
-        crash=Rule(place.point, Action.KILL, nth=place.nth), is_power_cut=place.is_power_cut
-    )
+    killed = Process(crash=Rule(place.point, place.action, nth=place.nth))
     return run_scenario(replace(whole_scenario(place.graph, place.verb), processes=[killed]))

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmdb
 
 from karbor_actors import faultpoints
 from karbor_actors.actors.simulated import SimulatedCrash
-from karbor_actors.bank.mapping import data_file
-from karbor_actors.testing.fault_rules import Action, Point, Rule
+from karbor_actors.testing.fault_rules import ACTIONS, Action, Point, Rule
 from karbor_actors.testing.faults import FaultPlan, hook_facts
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterable
+    from pathlib import Path
 
     from karbor_actors.actors.simulated import SimulatedDispatcher
     from karbor_actors.testing.simulation.world import World
-
-PAGE = 4096
-_METAS = 2
 
 
 class SimulatedFaults(FaultPlan):
@@ -33,7 +29,6 @@ class SimulatedFaults(FaultPlan):
         seed: For their probabilities.
         dispatcher: What a crash halts.
         world: What outlives it.
-        is_power_cut: Whether a crash before a commit leaves some of the pages that it was writing.
     """
 
     def __init__(
@@ -42,13 +37,9 @@ class SimulatedFaults(FaultPlan):
         seed: int,
         dispatcher: SimulatedDispatcher,
         world: World,
-        *,
-        is_power_cut: bool = False,
     ) -> None:
         super().__init__(rules, seed)
         self._dispatcher, self._world = dispatcher, world
-        self._is_power_cut = is_power_cut
-        self._before: bytes | None = None
         self.passed: Counter[Point] = Counter()
         """How often each point was passed."""
         self.torn: tuple[Path, bytes] | None = None
@@ -93,14 +84,8 @@ class SimulatedFaults(FaultPlan):
         finally:
             if len(self.fired) != fired:
                 self._world.note(f"FAULT  {self.fired[-1].rule.point} {self.fired[-1].rule.action}")
-        file = Path(data_file(path))
         if when == "before" and self._dispatcher.is_halted:
-            if not self._is_power_cut:
-                raise lmdb.Error("the simulated process was killed")
-            self._before = file.read_bytes()
-        elif self._before is not None:
-            self.torn = file, tear(self._before, file.read_bytes(), self.seed)
-            self._before = None
+            raise lmdb.Error("the simulated process was killed")
 
     def on_put(self, name: str, when: str) -> None:
         """See Injector."""
@@ -120,23 +105,10 @@ class SimulatedFaults(FaultPlan):
         self._world.note("CRASH")
         self._dispatcher.halt()
 
-
-def tear(before: bytes, after: bytes, seed: int) -> bytes:
-    """Return a data file in which only some of a commit's pages were written.
-
-    The two pages that say which state counts are as before: LMDB writes them last, after a sync.
-    """
-    pages = range(_METAS, max(len(before), len(after)) // PAGE)
-    rng = random.Random(f"{seed}-torn")  # noqa: S311 - must replay
-    torn = bytearray(before)
-    for page in pages:
-        start, end = page * PAGE, (page + 1) * PAGE
-        new = after[start:end]
-        if new != before[start:end] and rng.random() < 0.5:  # noqa: PLR2004 - half of them
-            if len(torn) < end:
-                torn.extend(bytes(end - len(torn)))
-            torn[start:end] = new
-    return bytes(torn)
+    def cut_power(self, file: Path, left: bytes) -> None:
+        """End the simulated process; *left* is written once it has closed the records."""
+        self.torn = file, left
+        self.kill()
 
 
 def draw_rules(rng: random.Random) -> list[Rule]:
@@ -159,9 +131,11 @@ def draw_rules(rng: random.Random) -> list[Rule]:
 
 
 def draw_crash(rng: random.Random) -> Rule:
-    """Return where a process is killed."""
+    """Return where a process is killed, or loses its power."""
     point, reach = rng.choice(_CRASHES)
-    return Rule(point, Action.KILL, nth=1 + int(rng.random() ** 2 * reach))
+    nth = 1 + int(rng.random() ** 2 * reach)
+    is_cut = rng.random() < 0.5 and Action.POWER_CUT in ACTIONS[point]  # noqa: PLR2004
+    return Rule(point, Action.POWER_CUT if is_cut else Action.KILL, nth=nth)
 
 
 _ACTIVE = 0.12

@@ -88,9 +88,7 @@ class Life:
         seed = lives.scenario.seed * 64 + number
         self._dispatcher = dispatcher = SimulatedDispatcher(seed)
         rules = process.rules if process.crash is None else (process.crash, *process.rules)
-        self._faults = SimulatedFaults(
-            rules, seed, dispatcher, lives.world, is_power_cut=process.is_power_cut
-        )
+        self._faults = SimulatedFaults(rules, seed, dispatcher, lives.world)
         self._rng = random.Random(f"life {seed}")  # noqa: S311 - must replay
         self._banks: list[Bank] = []
         self._handles: list[OperationHandle] = []
@@ -268,7 +266,6 @@ class Life:
         if self._faults.torn is not None:
             path, data = self._faults.torn
             path.write_bytes(data)
-            self._lives.faults["power cut"] += 1
 
 
 def _cancel(handle: OperationHandle) -> None:

@@ -38,7 +38,6 @@ class Process:
 
     rules: Sequence[Rule] = ()
     crash: Rule | None = None
-    is_power_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +149,13 @@ def _draw_request(rng: random.Random, verb: str) -> Request:
 def _draw_processes(rng: random.Random) -> list[Process]:
     count = rng.choice((0, 1, 1, 1, 2, 2, 3, _MOST_CRASHES))
     is_faulty = rng.random() < 0.6  # noqa: PLR2004
-    return [
-        Process(
-            rules=draw_rules(rng) if is_faulty else (),
-            crash=draw_crash(rng) if rng.random() < 0.9 else None,  # noqa: PLR2004
-            is_power_cut=rng.random() < 0.5,  # noqa: PLR2004
-        )
-        for _ in range(count)
-    ]
+    return [_draw_process(rng, is_faulty=is_faulty) for _ in range(count)]
+
+
+def _draw_process(rng: random.Random, *, is_faulty: bool) -> Process:
+    rules = draw_rules(rng) if is_faulty else ()
+    is_killed = rng.random() < 0.9  # noqa: PLR2004
+    crash = draw_crash(rng) if is_killed else None
+    if not is_killed:
+        rng.random()  # as many draws as for a crash: a seed means what it has meant
+    return Process(rules, crash)
