@@ -14,7 +14,13 @@ from karbor_actors.limits import Caps
 from karbor_actors.model import OnFailure, OperationStatus, OperationType
 from karbor_actors.testing.fault_rules import Action, Point
 from karbor_actors.testing.simulation.campaign import Tally, run_all
-from karbor_actors.testing.simulation.checker import INVARIANTS, check_log, check_undone
+from karbor_actors.testing.simulation.checker import (
+    INVARIANTS,
+    check_log,
+    check_pending,
+    check_success,
+    check_undone,
+)
 from karbor_actors.testing.simulation.crashes import (
     GRAPHS,
     VERBS,
@@ -37,11 +43,15 @@ ONCE_BAD = (
     273,
     310,
     318,
+    475,
+    549,
+    555,
     620,
     639,
     801,
     1023,
     930,
+    1434,
     1935,
     2558,
     4216,
@@ -50,6 +60,9 @@ ONCE_BAD = (
     14144,
     16280,
     16585,
+    51746,
+    58639,
+    62659,
 )
 """Seeds that showed bugs of the engine, when they were found."""
 MESSAGE_GRAPHS = ("one",)
@@ -138,18 +151,18 @@ TWO = OperationSeen(
     label="protect-1",
     types=["T", "T"],
     groups=[(), ("array",)],
+    span_ends=[1, 1],
 )
 HOOKS = ("on_prepare_begin", "on_prepare_finish", "on_main", "on_complete")
 
 
 def world_of(*lines: tuple[object, ...]) -> World:
-    """Return a world whose log says: resource, hook, what, and the attempt if not the first."""
+    """Return a world whose log says: resource, hook, what; attempt and time if not 1 and 0."""
     world = World()
     world.operations["op"] = TWO
     for line in lines:
-        resource, hook, what, attempt = (*line, 1)[:4]
-        key = f"op-{resource}-{hook}"
-        world.entries.append(Entry(0, "op", resource, hook, what, attempt, key, 0.0))  # type: ignore[arg-type]
+        resource, hook, what, attempt, time = (*line, *(1, 0.0)[len(line) - 3 :])
+        world.entries.append(Entry(0, "op", resource, hook, what, attempt, time))  # type: ignore[arg-type]
     return world
 
 
@@ -192,6 +205,97 @@ def test_a_hook_that_runs_again_too_late_breaks_once():
 
 def test_an_attempt_that_does_not_grow_breaks_attempts():
     assert broken(world_of((0, HOOKS[0], "begin"), *run(0, HOOKS[0]))) == {"attempts"}
+
+
+ABORTED = [*run(0, HOOKS[0]), *run(1, HOOKS[0]), *run(1, "on_abort"), *run(0, "on_abort")]
+
+
+def test_an_abort_that_does_not_wait_for_its_child_or_for_its_own_hook_goes_the_wrong_way():
+    assert broken(world_of(*ABORTED)) == set()
+    parent_first = [*ABORTED[:8], *ABORTED[12:], *ABORTED[8:12]]
+    assert broken(world_of(*parent_first)) == {"upwards"}
+    within = [*ABORTED[:9], *ABORTED[12:], *ABORTED[9:12]]
+    assert broken(world_of(*within)) == {"upwards"}
+    own_hook = [*run(0, HOOKS[0])[:3], *run(0, "on_abort"), (0, HOOKS[0], "done")]
+    assert broken(world_of(*own_hook)) == {"upwards"}
+
+
+def test_an_abort_need_not_wait_for_longer_than_the_grace():
+    late = [(*line, 1, 31.0) for line in run_plain(0, "on_abort") + run_plain(1, "on_abort")]
+    assert broken(world_of(*ABORTED[:8], *late)) == set()
+
+
+def run_plain(resource: int, hook: str) -> list[tuple[object, ...]]:
+    return [line[:3] for line in run(resource, hook)]
+
+
+def test_what_goes_on_for_too_long_is_out_of_bounds():
+    slow = [(0, HOOKS[0], "begin"), (0, HOOKS[0], "done", 1, 45.0)]
+    assert broken(world_of(*slow)) == {"bounded"}
+    held = [*run(0, HOOKS[0]), (0, HOOKS[1], "begin", 1, 140.0)]
+    assert "bounded" in broken(world_of(*held))
+    world = world_of(*run(0, HOOKS[0]), *run(1, HOOKS[0]))
+    assert broken(world) == set()
+    world.cancels["op"] = (0, -12.0)
+    assert broken(world) == {"bounded"}
+
+
+def test_a_success_without_a_hook_is_false():
+    whole = world_of(*IN_ORDER)
+    assert not list(check_success(whole, "op"))
+    assert [v.invariant for v in check_success(world_of(*IN_ORDER[:-4]), "op")] == ["true"]
+
+
+class Given:
+    """What a hook is given."""
+
+    def __init__(self, key: str, **state: int) -> None:
+        self.idempotency_key, self.state = key, state
+
+
+def test_what_hooks_are_given_wrongly_is_seen():
+    own = HOOKS[:2]
+    world = world_of()
+    world.enter("op", "parent", HOOKS[0], Given("a"), {}, own)
+    world.enter("op", "parent", HOOKS[1], Given("b", on_prepare_begin=1), {}, own)
+    assert broken(world) == set()
+
+    world.enter("op", "parent", HOOKS[1], Given("b"), {}, own)
+    assert broken(world) == {"kept"}
+
+
+@pytest.mark.parametrize("key", ["a", "other"])
+def test_an_idempotency_key_that_changes_or_is_another_hooks_is_seen(key):
+    world = world_of()
+    world.enter("op", "parent", HOOKS[0], Given("a"), {}, HOOKS)
+    world.enter("op", "child", HOOKS[0], Given("c"), {}, HOOKS)
+    world.enter("op", "child" if key == "a" else "parent", HOOKS[0], Given(key), {}, HOOKS)
+    assert broken(world) == {"attempts"}
+
+
+def test_what_an_on_abort_is_told_wrongly_is_seen():
+    world = world_of(*run(0, HOOKS[0]))
+    told = {"began": {HOOKS[0]}, "completed": {HOOKS[0]}, "artifacts": ()}
+    world.enter_abort("op", "parent", Given("a"), told, has_artifact=False)
+    assert broken(world) == set()
+
+    for wrong in ({"began": set()}, {"completed": {HOOKS[2]}}):
+        world = world_of(*run(0, HOOKS[0]))
+        world.snapshots["op/parent"] = "op"
+        world.enter_abort("op", "parent", Given("a"), told | wrong, has_artifact=False)
+        assert broken(world) == {"kept"}
+    world.faults.clear()
+    world.enter_abort("op", "parent", Given("a"), told, has_artifact=True)
+    assert broken(world) == {"kept"}
+
+
+def test_what_is_pending_though_nothing_is_in_its_way_is_seen():
+    world = world_of(*run(0, HOOKS[0]), *run(0, "on_abort"))
+    world.process = 0
+    records = {"op": _record("failed", pending=1)}
+    assert {v.invariant for v in check_pending(world, records)} == {"thawed"}
+    world.entries.append(world.entries[4])  # another abort has begun, and hangs
+    assert not list(check_pending(world, records))
 
 
 def test_too_many_at_once_break_a_cap():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from pykka import ActorDeadError
 
 from karbor_actors.actors import ThreadDispatcher, current_dispatcher
 from karbor_actors.errors import DispatcherClosedError, KarborError, ServiceClosedError
@@ -234,7 +237,8 @@ class Engine:
             granted = [self._waiting.pop(name, None) for name in self._locks.release(operation_id)]
         for ref in granted:
             if ref is not None:  # else it asks later, and has them
-                ref.tell(LocksGranted(waited=True))
+                with suppress(ActorDeadError):  # its successor ends it, and gives them back
+                    ref.tell(LocksGranted(waited=True))
 
     def _defer(self, fn: Callable[..., object], *args: Any) -> None:
         """Call *fn* on the event thread; what it raises is logged."""

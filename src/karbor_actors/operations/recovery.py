@@ -100,6 +100,11 @@ class Verdict:
     is_over: bool = False
     """Whether the operation had ended: only aborts that were pending are left to do."""
 
+    @property
+    def must_undo(self) -> bool:
+        """Whether something is to be undone, whatever becomes of the rest."""
+        return self.is_over or self.reason is not None or bool(self.decided or self.parts)
+
 
 def decide(planned: PlannedOperation, found: Recovered, plugins: Mapping[str, Any]) -> Verdict:
     """Return what becomes of *found*.

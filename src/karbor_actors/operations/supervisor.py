@@ -162,8 +162,8 @@ class SupervisorActor(EndingActor):
     def _plan_made(self, planned: PlannedOperation) -> None:
         self._planned = planned
         found, verdict = self._verb.recovered, self._verb.verdict(planned)
-        can_go_on = verdict is not None and verdict.reason is None and not verdict.is_over
-        self._may_stand_still = can_go_on and self._cancelled is None
+        can_wait = verdict is not None and not verdict.must_undo
+        self._may_stand_still = can_wait and self._cancelled is None
         stands_still = found is not None and (found.must_ask or self._handle.is_suspended)
         if self._may_stand_still and stands_still:
             self._settle_suspended()
@@ -227,7 +227,7 @@ class SupervisorActor(EndingActor):
             self._alarms.tell_later(left, Cancel(self._verb.too_long))
         if self._cancelled is not None:
             self._control.abort(self._cancelled)
-        elif handle.is_suspended:
+        elif handle.is_suspended or (run.recovered and run.recovered.must_ask):
             self._suspend()
 
     # -- while hooks run
@@ -259,7 +259,7 @@ class SupervisorActor(EndingActor):
             self._give_up_plan()
             return
         control.undo.end_grace(resources)
-        if resources is None and (self._cancelled is not None or control.suspending.is_on):
+        if not resources and (self._cancelled is not None or control.suspending.is_on):
             control.overtime.end_grace()
 
     def _look_around(self) -> None:
@@ -333,7 +333,7 @@ class SupervisorActor(EndingActor):
                 self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts())
         elif self._outcome is None and not control.suspending.is_on:
             control.suspending.begin()
-            self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts())
+            self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts(()))
 
     # -- the end
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
 
 from karbor_actors.errors import KarborError, describe_cause
 from karbor_actors.model import (
     HOOKS,
     CheckpointStatus,
+    HookName,
     OperationStatus,
     OperationType,
     ResourceStatus,
 )
+from karbor_actors.testing.simulation.abort_order import check_abort_order, descendants
+from karbor_actors.testing.simulation.bounds import check_bounds
+from karbor_actors.testing.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -30,9 +34,12 @@ INVARIANTS: Mapping[str, str] = {
     "order": "no hook begins before all that it waits for are done, over all processes",
     "once": "no hook runs again once one that waited for it has begun",
     "attempts": "a hook that runs again has the same idempotency key and a higher number",
+    "kept": "hooks find the state, new resources and artifacts of before; on_abort is told the truth",
+    "upwards": "an on_abort begins after its own hooks and after the on_aborts of all below",
     "undone": "what began and did not succeed was undone, after its last hook",
     "thawed": "nothing stays frozen, but visibly as abort_pending",
     "ended": "every operation ends in a terminal status, its handle too, in bounded time",
+    "bounded": "what takes too long is given up, a span that is too long ends, a cancel is heeded",
     "true": "what was reported done is done, and stays so over crashes",
     "whole": "an available checkpoint has every record and block, and their content",
     "accounted": "no snapshot, record or block is unaccounted for",
@@ -41,16 +48,6 @@ INVARIANTS: Mapping[str, str] = {
     "opens": "the bank opens after each crash and power cut, and its check finds nothing",
 }
 """What is checked, by name."""
-
-
-class Violation(NamedTuple):
-    """Something that must not be."""
-
-    invariant: str
-    sentence: str
-
-    def __str__(self) -> str:
-        return f"{self.invariant}: {self.sentence}"
 
 
 def check_log(world: World, caps: Caps) -> Iterator[Violation]:
@@ -63,6 +60,8 @@ def check_log(world: World, caps: Caps) -> Iterator[Violation]:
         seen = world.operations[operation]
         yield from _check_edges(seen, entries)
         yield from _check_attempts(seen, entries)
+        yield from check_bounds(world, operation, [entry for _, entry in entries])
+        yield from check_abort_order(seen, [entry for _, entry in entries])
     for invariant, sentence in world.faults:
         yield Violation(invariant, sentence)
 
@@ -170,7 +169,7 @@ def _check_attempts(seen: OperationSeen, entries: list[tuple[int, Entry]]) -> It
             continue
         # Without an on_abort no intent is recorded, so a new process cannot know of the old ones.
         is_known = seen.abort_kinds[entry.resource] or before.process == entry.process
-        if before.key != entry.key or (is_known and before.attempt >= entry.attempt):
+        if is_known and before.attempt >= entry.attempt:
             what = f"{seen.label} {seen.keys[entry.resource]}.{entry.hook}"
             yield Violation(
                 "attempts", f"{what}: attempt {entry.attempt} came after {before.attempt}"
@@ -202,6 +201,24 @@ def check_undone(
         if record.abort_pending:
             yield Violation("undone", f"{seen.label} has {record.abort_pending} pending aborts")
         yield from _check_aborts(world, operation, seen, record)
+
+
+def check_pending(world: World, records: Mapping[str, OperationRecord]) -> Iterator[Violation]:
+    """Yield what is pending although nothing of this process is in its way: no operation runs."""
+    for operation, record in records.items():
+        if not record.abort_pending or operation not in world.operations:
+            continue
+        inside: Counter[tuple[int, str]] = Counter()
+        aborts: dict[int, str] = {}
+        for entry in world.entries:
+            if entry.operation == operation and entry.process == world.process:
+                change = {"begin": 1, "done": -1, "failed": -1, "late": -1}.get(entry.what, 0)
+                inside[entry.resource, entry.hook] += change
+                if entry.hook == _ABORT:
+                    aborts[entry.resource] = entry.what
+        if not any(inside.values()) and all(what == "done" for what in aborts.values()):
+            label = world.operations[operation].label
+            yield Violation("thawed", f"{label} stays abort_pending, and nobody undoes it")
 
 
 def _check_aborts(
@@ -265,10 +282,15 @@ def _check_checkpoint(
 
 
 def _check_content(world: World, checkpoint: Checkpoint, operation: str) -> Iterator[Violation]:
-    for resource, status in checkpoint.resource_statuses().items():
+    seen = world.operations.get(operation)
+    undone = set() if seen is None else {h // _PER for h in _undone_hooks(world, operation, seen)}
+    for number, (resource, status) in enumerate(checkpoint.resource_statuses().items()):
         if status is not ResourceStatus.AVAILABLE:
             continue
         name = resource[1]
+        if seen is not None and (lost := undone & {number, *descendants(seen, number)}):
+            missing = ", ".join(seen.keys[resource] for resource in sorted(lost))
+            yield Violation("true", f"{seen.label} {name} is available, but not all of {missing}")
         what = f"{name} in the checkpoint of {_label(world, operation)}"
         section = checkpoint.get_resource_bank_section(resource)
         try:
@@ -281,12 +303,31 @@ def _check_content(world: World, checkpoint: Checkpoint, operation: str) -> Iter
             if section.get_object("size") != len(expected):
                 yield Violation("whole", f"{what}: another size is recorded")
             for info in section.list_streams():
-                number = int(info.key.rpartition("/")[2])
+                nth = int(info.key.rpartition("/")[2])
                 with section.open_stream(info.key) as stream:
-                    if stream.read() != expected * (1 + 40 * number):
+                    if stream.read() != expected * (1 + 40 * nth):
                         yield Violation("whole", f"{what}: {info.key} has other content")
         except KarborError as error:
             yield Violation("whole", f"{what}: {describe_cause(error)}")
+
+
+def check_success(world: World, operation: str) -> Iterator[Violation]:
+    """Yield the hooks that did not come to their end in an operation that was said to succeed."""
+    seen = world.operations.get(operation)
+    if seen is None:
+        return
+    for hook in _undone_hooks(world, operation, seen):
+        yield Violation("true", f"it succeeded, but {_name(seen, hook)} is not done")
+
+
+def _undone_hooks(world: World, operation: str, seen: OperationSeen) -> list[int]:
+    """Return the implemented hooks that were never reported as done."""
+    done = {
+        entry.resource * _PER + HOOKS.index(HookName(entry.hook))
+        for entry in world.entries
+        if entry.operation == operation and entry.what == "done" and entry.hook != _ABORT
+    }
+    return [h for h, kind in enumerate(seen.hook_kinds) if kind and h not in done]
 
 
 def _label(world: World, operation: str) -> str:

@@ -98,6 +98,7 @@ class SimulatedFaults(FaultPlan):
 
     def wait(self, seconds: float) -> None:
         """Let the machine stand still."""
+        self._world.stalled.add(self._world.process)
         self._dispatcher.stall(seconds)
 
     def kill(self) -> None:

@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors import faultpoints
-from karbor_actors.actors.simulated import SimulatedCrash, SimulatedDispatcher
+from karbor_actors.actors.simulated import SimulatedCrash
 from karbor_actors.bank.bank import Bank
 from karbor_actors.errors import KarborError, describe_cause
-from karbor_actors.limits import TimeLimits
 from karbor_actors.model import CheckpointStatus, OperationStatus, Plan
-from karbor_actors.operations.engine import Engine
 from karbor_actors.provider import Provider
-from karbor_actors.service import ProtectionService
-from karbor_actors.testing.simulation.checker import Violation, check_banks, check_undone
-from karbor_actors.testing.simulation.faults import SimulatedFaults
+from karbor_actors.testing.fault_rules import Point
+from karbor_actors.testing.simulation.bounds import LIMITS
+from karbor_actors.testing.simulation.checker import (
+    check_banks,
+    check_pending,
+    check_success,
+    check_undone,
+)
 from karbor_actors.testing.simulation.plugins import (
     TYPES,
     SimulatedProtectable,
     SimulatedProtection,
     make_resource,
 )
-from karbor_actors.testing.simulation.runner import SimulatedRunners
+from karbor_actors.testing.simulation.process import SimulatedProcess, is_endless
 from karbor_actors.testing.simulation.store import SimulatedStore
+from karbor_actors.testing.simulation.violation import Violation
 from karbor_actors.testing.simulation.world import World
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from karbor_actors.operations.handle import OperationHandle
-    from karbor_actors.testing.fault_rules import Point
+    from karbor_actors.service import ProtectionService
     from karbor_actors.testing.simulation.scenario import Process, Request, Scenario
 
-MAX_STEPS = 60_000
-"""Turns of a process after which it counts as one that never ends."""
-MAX_SECONDS = 50_000.0
-"""Virtual seconds after which it does."""
-_LIMITS = TimeLimits(prepare=30, main=60, complete=60, abort=20, max_quiesce=120)
 BANKS = ("local", "offsite")
 
 
@@ -64,6 +62,8 @@ class Lives:
     passed: Counter[Point] = field(default_factory=Counter)
     """How often the first process passed each point at which a fault may strike."""
     crashes: int = 0
+    closed: int = 0
+    """How often a process was closed in the middle of operations."""
     violations: list[Violation] = field(default_factory=list)
 
     def blame(self, invariant: str, sentence: str) -> None:
@@ -85,17 +85,20 @@ class Life:
     def __init__(self, lives: Lives, number: int, process: Process, *, is_last: bool) -> None:
         self._lives, self._world, self._is_last = lives, lives.world, is_last
         self._scenario = lives.scenario
-        seed = lives.scenario.seed * 64 + number
-        self._dispatcher = dispatcher = SimulatedDispatcher(seed)
         rules = process.rules if process.crash is None else (process.crash, *process.rules)
-        self._faults = SimulatedFaults(rules, seed, dispatcher, lives.world)
-        self._rng = random.Random(f"life {seed}")  # noqa: S311 - must replay
+        self._closing = process.closing
+        self._process = SimulatedProcess(
+            lives.scenario.seed * 64 + number,
+            rules,
+            lives.world,
+            workers=lives.scenario.workers,
+            caps=lives.scenario.caps,
+        )
+        self._dispatcher, self._faults = self._process.dispatcher, self._process.faults
         self._banks: list[Bank] = []
         self._handles: list[OperationHandle] = []
         self._has_rules = bool(rules)
         lives.world.process = number
-        lives.world.now = dispatcher.now
-        lives.world.is_dead = lambda: dispatcher.is_halted
         lives.world.is_pending = self._is_pending
 
     def run(self) -> None:
@@ -120,26 +123,42 @@ class Life:
         service = self._open()
         self._handles += service.recovered
         self._settle(service)
-        while self._lives.batches and not self._dispatcher.is_halted:
+        while self._lives.batches and not self._dispatcher.is_halted and not service.operations():
             for request in self._lives.batches.pop(0):
                 self._ask(service, request)
             self._settle(service)
-        if self._is_last and not self._dispatcher.is_halted:
+        if service.operations() and not self._dispatcher.is_halted:
+            self._close(service)
+        elif self._is_last and not self._dispatcher.is_halted:
             self._lives.violations += check_banks(self._world, self._banks)
+
+    def _close(self, service: ProtectionService) -> None:
+        """Close the service in the middle of operations, as for a planned downtime."""
+        closing = self._closing
+        if closing is None:
+            return
+        self._world.note(f"closing, drain={closing.drain}")
+        service.close(drain=closing.drain, timeout=closing.timeout)
+        self._lives.closed += 1
+        self._note_ends()
+        for handle in self._handles:
+            if not handle.wait(0):
+                label = self._world.label(handle.id, str(handle.type))
+                self._lives.blame("ended", f"{label} is {handle.status} after close()")
+        records = {}
+        for name, bank in zip(BANKS, self._banks, strict=False):
+            store = self._lives.stores[name]
+            with Bank.open(bank.directory, objects=store, readonly=True) as reader:
+                records.update({record.id: record for record in reader.journal.operations()})
+        for resource, operation in self._world.frozen:
+            record = records.get(operation)
+            if record is None or not record.abort_pending:
+                label = self._world.label(operation, "")
+                self._lives.blame("thawed", f"{resource} stays frozen by {label} after close()")
 
     def _open(self) -> ProtectionService:
         scenario, dispatcher = self._scenario, self._dispatcher
-        runners = SimulatedRunners(
-            dispatcher, scenario.workers, self._rng, self._faults, self._world
-        )
-        engine = Engine(
-            scenario.workers,
-            caps=scenario.caps,
-            dispatcher=dispatcher,
-            runners=runners,
-            events=dispatcher,
-        )
-        service = ProtectionService(workers=scenario.workers, engine=engine)
+        service = self._process.service
         for name in BANKS if self._needs_second else BANKS[:1]:
             bank = Bank.open(
                 self._lives.folder / name,
@@ -153,7 +172,7 @@ class Life:
                 protection_plugins=[SimulatedProtection(self._world, scenario.traits)],
                 protectables=[SimulatedProtectable(kind, scenario.children) for kind in TYPES],
                 retry={"*": scenario.retry},
-                time_limits=_LIMITS,
+                time_limits=LIMITS,
                 recover=scenario.recover,
             )
             service.add_provider(provider)
@@ -178,7 +197,11 @@ class Life:
         self._world.label(handle.id, request.verb)
         self._handles.append(handle)
         if request.cancel_after is not None:
-            self._dispatcher.call_later(request.cancel_after, lambda: _cancel(handle))
+            self._dispatcher.call_later(request.cancel_after, lambda: self._cancel(handle))
+
+    def _cancel(self, handle: OperationHandle) -> None:
+        if handle.cancel():
+            self._world.cancels[handle.id] = (self._world.process, self._dispatcher.now())
 
     def _ask_for_checkpoint(
         self, service: ProtectionService, request: Request, options: dict[str, Any]
@@ -207,19 +230,19 @@ class Life:
 
     def _settle(self, service: ProtectionService) -> None:
         """Run until nothing is left to do, and look at what is then."""
-        dispatcher = self._dispatcher
-        while dispatcher.step():
-            if dispatcher.steps > MAX_STEPS or dispatcher.now() > MAX_SECONDS:
-                break
+        dispatcher, closing = self._dispatcher, self._closing
+        self._process.run(None if closing is None else closing.after)
         self._note_ends()
         if dispatcher.is_halted:
             return
+        if closing is not None and not is_endless(dispatcher) and service.operations():
+            return  # it is time to close
         for handle in service.operations():
             label = self._world.label(handle.id, str(handle.type))
             when = f"after {dispatcher.steps} turns and {dispatcher.now():.0f} seconds"
             self._lives.blame("ended", f"{label} is {handle.status} {when}")
             dispatcher.halt()
-        if dispatcher.steps > MAX_STEPS or dispatcher.now() > MAX_SECONDS:
+        if is_endless(dispatcher):
             self._lives.blame("ended", "something goes on although no operation runs")
             dispatcher.halt()
         if not dispatcher.is_halted:
@@ -230,7 +253,7 @@ class Life:
             if not handle.wait(0):
                 continue
             label = self._world.label(handle.id, str(handle.type))
-            if handle.id not in self._lives.told:
+            if handle.id not in self._lives.told and handle.status.is_terminal:
                 self._world.note(f"ended  {label} {handle.status}")
                 self._lives.told[handle.id] = (handle.status, handle.checkpoint_id)
 
@@ -238,11 +261,17 @@ class Life:
         """Check what must hold whenever no operation runs."""
         records = {r.id: r for bank in self._banks for r in bank.journal.operations()}
         self._lives.violations += check_undone(self._world, records, is_last=self._is_last)
+        if all(
+            fired.rule.point in (Point.HOOK_BEFORE, Point.HOOK_AFTER)
+            for fired in self._faults.fired
+        ):
+            self._lives.violations += check_pending(self._world, records)
         for operation, (status, checkpoint_id) in self._lives.told.items():
             record = records.get(operation)
             if status is not OperationStatus.SUCCEEDED or record is None:
                 continue
             label = self._world.label(operation, "")
+            self._lives.violations += check_success(self._world, operation)
             if record.status is not status:
                 self._lives.blame("true", f"{label} was said to be {status}, is {record.status}")
             if record.type == "protect" and checkpoint_id not in self._lives.deleted:
@@ -266,7 +295,3 @@ class Life:
         if self._faults.torn is not None:
             path, data = self._faults.torn
             path.write_bytes(data)
-
-
-def _cancel(handle: OperationHandle) -> None:
-    handle.cancel()

@@ -41,6 +41,8 @@ class Traits:
     """``"release"``, ``"keep"`` or ``""`` for none."""
     streams: int
     flushes: bool
+    copy: frozenset[HookName] = frozenset()
+    """The hooks of copy; with none the engine copies."""
     groups: tuple[str, ...] = ()
     """The named groups that its hooks count against."""
 
@@ -66,12 +68,15 @@ class SimulatedOperation(Operation):
         own, operation = self.traits.hooks(self.verb), arguments["operation_log"].id
         if hook is own[0] and self._freezes:
             self.world.freeze(resource.id, operation)
+        self.world.enter(operation, resource.id, hook, context, arguments, own)
         context.state[str(hook)] = context.attempt
         if self.traits.flushes and not self.traits.is_async:
             context.state.flush()
         section = checkpoint.get_resource_bank_section(resource)
         if self.verb == "protect":
             self._protect(hook, section, resource, context, operation)
+        elif hook is HookName.ON_MAIN and self.verb == "copy":
+            section.copy_to(arguments["checkpoint_copy"].get_resource_bank_section(resource))
         elif hook is HookName.ON_MAIN:
             self._read(section, resource, arguments)
             if self.verb == "delete":
@@ -130,6 +135,8 @@ class SimulatedOperation(Operation):
     def undo(self, resource: Any, context: Any, arguments: Any) -> None:
         """Do what ``on_abort`` does: give back all that any hook made."""
         operation = arguments["operation_log"].id
+        made = self.verb == "protect" and self.traits.snapshot == "release"
+        self.world.enter_abort(operation, resource.id, context, arguments, has_artifact=made)
         for artifact in arguments["artifacts"]:
             self.world.delete_snapshot(artifact.name)
             if not self.traits.is_async:
@@ -226,6 +233,10 @@ class SimulatedProtection(ProtectionPlugin):
     def get_verify_operation(self, resource: Resource) -> Operation | None:
         """See ProtectionPlugin."""
         return self._operation(resource, "verify")
+
+    def get_copy_operation(self, resource: Resource) -> Operation | None:
+        """See ProtectionPlugin."""
+        return self._operation(resource, "copy")
 
     def get_delete_operation(self, resource: Resource) -> Operation | None:
         """See ProtectionPlugin."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from karbor_actors.testing.simulation.checker import Violation, check_log
+from karbor_actors.testing.simulation.checker import check_log
 from karbor_actors.testing.simulation.life import Life, Lives
 from karbor_actors.testing.simulation.scenario import Process, Scenario, draw
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from karbor_actors.testing.fault_rules import Point
+    from karbor_actors.testing.simulation.violation import Violation
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - only where to make a temporary directory
 _DEPTH = 20_000

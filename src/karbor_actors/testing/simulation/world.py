@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from karbor_actors.actors.simulated import SimulatedCrash
+from karbor_actors.model import HOOKS, HookName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.planning import PlannedOperation
@@ -27,8 +28,6 @@ class Entry(NamedTuple):
     """``begin``: the engine let it begin. ``start``: its body began. ``end``: the body returned.
     ``done``, ``failed``: it was reported, and the engine had not given it up. ``late``: had."""
     attempt: int
-    key: str
-    """The idempotency key."""
     time: float
 
 
@@ -47,7 +46,8 @@ class OperationSeen:
     types: list[str]
     groups: list[tuple[str, ...]]
     """By resource number: what its hooks count against."""
-    held: dict[int, str] = field(default_factory=dict)
+    span_ends: list[int | None]
+    """By resource number: which of its hooks ends its critical span."""
 
     @classmethod
     def of(cls, planned: PlannedOperation, label: str) -> OperationSeen:
@@ -67,7 +67,16 @@ class OperationSeen:
             label,
             [node.type for node in graph.nodes],
             [tuple(getattr(operation, "cap_groups", ())) for operation in planned.operations],
+            [_span_end(planned, number) for number in range(len(graph.nodes))],
         )
+
+
+def _span_end(planned: PlannedOperation, resource: int) -> int | None:
+    """Return which hook ends a critical span: ``held_until``, or the last one before it."""
+    operation = planned.operations[resource]
+    end = HOOKS.index(getattr(operation, "held_until", HookName.ON_PREPARE_FINISH))
+    first = resource * len(HOOKS)
+    return next((kind for kind in range(end, -1, -1) if planned.hook_kinds[first + kind]), None)
 
 
 class World:
@@ -88,6 +97,10 @@ class World:
         """By operation and resource id: what its checkpoint must hold."""
         self.entries: list[Entry] = []
         self.operations: dict[str, OperationSeen] = {}
+        self.stalled: set[int] = set()
+        """The processes whose machine stood still for a while."""
+        self.cancels: dict[str, tuple[int, float]] = {}
+        """By operation: in which process and when it was cancelled."""
         self.faults: list[tuple[str, str]] = []
         """(invariant, sentence): what the world itself saw go wrong."""
         self.trace: list[str] = []
@@ -95,6 +108,8 @@ class World:
         self.is_pending: Callable[[str], bool] = lambda _: False
         """Whether the journal says that an operation ended, and could not undo everything."""
         self.now: Callable[[], float] = lambda: 0.0
+        self._keys: dict[str, tuple[str, str, str]] = {}
+        self._key_of: dict[tuple[str, str, str], str] = {}
         self._labels: dict[str, str] = {}
         self._counts: dict[str, int] = {}
 
@@ -123,7 +138,6 @@ class World:
         if seen is None:
             label = self.label(run.id, str(run.type))
             seen = self.operations[run.id] = OperationSeen.of(run.planned, label)
-        key = f"{run.id}-{attempt.resource}-{attempt.hook}"
         self.entries.append(
             Entry(
                 self.process,
@@ -132,7 +146,6 @@ class World:
                 str(attempt.hook),
                 what,
                 attempt.number,
-                key,
                 self.now(),
             )
         )
@@ -143,6 +156,62 @@ class World:
         """Remember that something is wrong."""
         self.faults.append((invariant, sentence))
         self.note(f"WRONG  {invariant}: {sentence}")
+
+    # -- what hooks see
+
+    def enter(
+        self,
+        operation: str,
+        resource: str,
+        hook: str,
+        context: Any,
+        arguments: Mapping[str, Any],
+        own: Sequence[str],
+    ) -> None:
+        """Look at what *hook*, one of its Operation's *own*, is given by the engine."""
+        what = f"{self._labels.get(operation)} {resource}.{hook}"
+        self._check_key(operation, resource, hook, context, what)
+        seen = self.operations[operation]
+        first = seen.keys.index(resource) * len(HOOKS)
+        for earlier in own[: own.index(hook)]:
+            if not seen.hook_kinds[first + HOOKS.index(HookName(earlier))]:
+                continue  # an earlier delete had completed it
+            if str(earlier) not in context.state:
+                self.blame("kept", f"{what}: the state that {earlier} set is gone")
+            is_mapped = seen.verb == "restore" and earlier == HookName.ON_MAIN
+            if is_mapped and resource not in arguments["new_resources"]:
+                self.blame("kept", f"{what}: the new resource that {earlier} set is gone")
+
+    def enter_abort(
+        self,
+        operation: str,
+        resource: str,
+        context: Any,
+        arguments: Mapping[str, Any],
+        *,
+        has_artifact: bool,
+    ) -> None:
+        """Look at what an ``on_abort`` is given by the engine."""
+        what = f"{self._labels.get(operation)} {resource}.on_abort"
+        self._check_key(operation, resource, "on_abort", context, what)
+        seen = self.operations[operation]
+        number = seen.keys.index(resource)
+        own = [e for e in self.entries if (e.operation, e.resource) == (operation, number)]
+        began = {e.hook for e in own if e.what == "start"} - {"on_abort"}
+        done = {e.hook for e in own if e.what in ("end", "done")}
+        if missing := began - set(map(str, arguments["began"])):
+            self.blame("kept", f"{what} is not told that {min(missing)} began")
+        if strange := set(map(str, arguments["completed"])) - done:
+            self.blame("kept", f"{what} is told that {min(strange)} completed")
+        name = f"{operation}/{resource}"
+        told = {artifact.name for artifact in arguments["artifacts"]}
+        if has_artifact and name in self.snapshots and name not in told:
+            self.blame("kept", f"{what} is not told of its snapshot")
+
+    def _check_key(self, operation: str, resource: str, hook: str, context: Any, what: str) -> None:
+        key, place = context.idempotency_key, (operation, resource, hook)
+        if self._keys.setdefault(key, place) != place or self._key_of.setdefault(place, key) != key:
+            self.blame("attempts", f"{what} has another idempotency key than before, or another's")
 
     # -- what hooks do
 

@@ -1,0 +1,93 @@
+"""One simulated process: a real service whose actors and hooks run on one thread, in virtual time."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from karbor_actors.actors.simulated import SimulatedCrash, SimulatedDispatcher
+from karbor_actors.operations.engine import Engine
+from karbor_actors.service import ProtectionService
+from karbor_actors.testing.simulation.faults import SimulatedFaults
+from karbor_actors.testing.simulation.runner import SimulatedRunners
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from karbor_actors.limits import Caps
+    from karbor_actors.testing.fault_rules import Rule
+    from karbor_actors.testing.simulation.world import World
+
+MAX_STEPS = 60_000
+"""Turns of a process after which it counts as one that never ends."""
+MAX_SECONDS = 50_000.0
+"""Virtual seconds after which it does."""
+
+
+class _SimulatedEngine(Engine):
+    """An engine that whoever waits for it drives."""
+
+    def __init__(
+        self,
+        workers: int,
+        caps: Caps | None,
+        dispatcher: SimulatedDispatcher,
+        runners: SimulatedRunners,
+    ) -> None:
+        super().__init__(
+            workers, caps=caps, dispatcher=dispatcher, runners=runners, events=dispatcher
+        )
+        self._simulated = dispatcher
+
+    def wait_idle(self, timeout: float | None = None) -> bool:
+        """See Engine; *timeout* is in virtual seconds."""
+        dispatcher = self._simulated
+        until = None if timeout is None else dispatcher.now() + timeout
+        while self.handles() and not is_endless(dispatcher) and dispatcher.step(until=until):
+            pass
+        if dispatcher.is_halted:
+            raise SimulatedCrash
+        return not self.handles()
+
+    def close(self) -> None:
+        """Leave the dispatcher to the process: the banks need it to close."""
+
+
+def is_endless(dispatcher: SimulatedDispatcher) -> bool:
+    """Return whether *dispatcher* has gone on for too long."""
+    return dispatcher.steps > MAX_STEPS or dispatcher.now() > MAX_SECONDS
+
+
+class SimulatedProcess:
+    """A service, the dispatcher that runs it, and the faults in it. One thread.
+
+    Args:
+        seed: Decides the order of everything and how long it takes.
+        rules: What goes wrong.
+        world: What outlives it.
+        workers: As for the service.
+        caps: As for the service.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        rules: Sequence[Rule],
+        world: World,
+        *,
+        workers: int = 2,
+        caps: Caps | None = None,
+    ) -> None:
+        self.dispatcher = SimulatedDispatcher(seed)
+        self.faults = SimulatedFaults(rules, seed, self.dispatcher, world)
+        rng = random.Random(f"life {seed}")  # noqa: S311 - must replay
+        runners = SimulatedRunners(self.dispatcher, workers, rng, self.faults, world)
+        engine = _SimulatedEngine(workers, caps, self.dispatcher, runners)
+        self.service = ProtectionService(workers=workers, engine=engine)
+        world.now = self.dispatcher.now
+        world.is_dead = lambda: self.dispatcher.is_halted
+
+    def run(self, until: float | None = None) -> None:
+        """Run until nothing is left to do, or something has gone on for too long."""
+        while not is_endless(self.dispatcher) and self.dispatcher.step(until=until):
+            pass
