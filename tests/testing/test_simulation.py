@@ -62,6 +62,8 @@ ONCE_BAD = (
     16585,
     51746,
     58639,
+    58855,
+    61247,
     62659,
 )
 """Seeds that showed bugs of the engine, when they were found."""

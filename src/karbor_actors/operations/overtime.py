@@ -67,6 +67,11 @@ class Overtime:
             self.late.add(attempt)
             self._control.intake.abandon(attempt)
 
+    def leave_all(self) -> None:
+        """Fence every body off, and replace its worker: its operation has ended."""
+        for attempt in self._control.watch.running():
+            self.leave(attempt.hook_number)
+
     def _end_span(self, resource: int) -> None:
         """Give up what keeps *resource* held: its own body, or what it waits for."""
         control = self._control

@@ -111,6 +111,7 @@ class SupervisorActor(EndingActor):
         """End what two supervisors died of: its journal stays, for who is to undo it."""
         if self._run is not None and self._control is not None:
             self._run.is_over = True
+            self._control.overtime.leave_all()
             self._verb.leave_unended(self._control.undo.begun())
         elif (found := self._verb.recovered) is not None:
             self._verb.leave_unended(found.begun_resources())
@@ -346,3 +347,4 @@ class SupervisorActor(EndingActor):
             self._begin_step("suspend", lambda: self._verb.suspend(ran))
         else:
             self._begin_step("close", lambda: self._verb.close(run, outcome))
+            self._control.overtime.leave_all()
