@@ -12,6 +12,7 @@ extras = {
     "cli": ["click>=8.1", "rich>=13.7"],
     "objectstore": ["obstore>=0.6"],
     "encryption": ["cryptography>=42"],
+    "testing": ["pytest>=8.2"],
     "test": ["hypothesis>=6.100", "pytest>=8.2", "pytest-timeout>=2.3"],
 }
 # The peers that the benchmarks are held against, and what draws the curves: not for development.
@@ -54,6 +55,7 @@ setup(
     extras_require=extras,
     entry_points={
         "console_scripts": ["karbor-actors = karbor_actors_command:main"],
+        "pytest11": ["karbor_actors = karbor_actors_pytest"],
         "karbor_actors.protections": [
             "filesystem = karbor_filesystem:DirectoryProtection",
             "sqlite = karbor_sqlite:DatabaseProtection",

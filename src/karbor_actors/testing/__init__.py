@@ -3,6 +3,7 @@
 from karbor_actors.testing.fault_rules import Action, Point, Rule
 from karbor_actors.testing.faults import FaultPlan, Fired, install_faults_from_environment
 from karbor_actors.testing.graphs import SHAPES, SyntheticGraph, make_graph
+from karbor_actors.testing.simulated import Crash, SimulatedService, crash_everywhere
 from karbor_actors.testing.synthetic import (
     Figures,
     SyntheticProtectable,
@@ -16,15 +17,18 @@ from karbor_actors.testing.synthetic import (
 __all__ = [
     "SHAPES",
     "Action",
+    "Crash",
     "FaultPlan",
     "Figures",
     "Fired",
     "Point",
     "Rule",
+    "SimulatedService",
     "SyntheticGraph",
     "SyntheticProtectable",
     "SyntheticProtection",
     "Work",
+    "crash_everywhere",
     "install_faults_from_environment",
     "make_graph",
     "run_synthetic",

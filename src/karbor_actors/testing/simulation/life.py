@@ -285,13 +285,8 @@ class Life:
             # A dead process commits nothing more.
             with contextlib.suppress(SimulatedCrash, KarborError):
                 bank.close()
-        if self._dispatcher.is_halted:
-            self._lives.crashes += 1
-        else:
-            self._dispatcher.close()
+        self._lives.crashes += self._dispatcher.is_halted
+        self._process.bury()
         self._lives.passed = self._lives.passed or self._faults.passed
         for fired in self._faults.fired:
             self._lives.faults[f"{fired.rule.point} {fired.rule.action}"] += 1
-        if self._faults.torn is not None:
-            path, data = self._faults.torn
-            path.write_bytes(data)

@@ -91,3 +91,11 @@ class SimulatedProcess:
         """Run until nothing is left to do, or something has gone on for too long."""
         while not is_endless(self.dispatcher) and self.dispatcher.step(until=until):
             pass
+
+    def bury(self) -> None:
+        """End the dispatcher, and write what a power cut left; all banks are closed."""
+        if not self.dispatcher.is_halted:
+            self.dispatcher.close()
+        if self.faults.torn is not None:
+            path, data = self.faults.torn
+            path.write_bytes(data)
