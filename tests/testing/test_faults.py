@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from karbor_actors import (
 from karbor_actors.errors import FaultPlanError, OperationError
 from karbor_actors.limits import TimeLimits
 from karbor_actors.model import RetryPolicy
+from karbor_actors.operations import alarms
 from karbor_actors.testing import (
     Action,
     FaultPlan,
@@ -207,6 +209,40 @@ def test_an_object_store_that_fails_leaves_no_checkpoint_that_looks_good(service
     assert [str(checkpoint.status) for checkpoint in bank.checkpoints()] == ["error"]
 
 
+LETHAL = {Action.KILL, Action.POWER_CUT}
+PLACES = [(point, action) for point in Point for action in sorted(ACTIONS[point])]
+
+
+def rule_of(point: Point, action: Action) -> Rule:
+    """Return a rule that strikes once in a protect of PLAN."""
+    where = {"hook": "on_prepare_begin", "id": "a"} if str(point).startswith("hook") else {}
+    if point is Point.MESSAGE:
+        where = {"actor": "HookActor", "message": "RunHook"}
+    return Rule(point, action, where=where, times=1, seconds=0.01)
+
+
+@pytest.mark.crash_expected
+@pytest.mark.parametrize(("point", "action"), [place for place in PLACES if place[1] not in LETHAL])
+def test_every_fault_at_every_point_strikes_and_the_operation_ends_with_nothing_frozen(
+    tmp_path, disks, monkeypatch, point, action
+):
+    monkeypatch.setattr(alarms, "LOOK_EVERY", 0.2)  # how a lost message is noticed
+    with ProtectionService(workers=4) as service:
+        bank = Bank.open(tmp_path / "bank")
+        limits = TimeLimits(prepare=0.5)  # how one that hangs is
+        service.add_provider(
+            Provider("local", bank=bank, protection_plugins=[disks], time_limits=limits)
+        )
+        status, plan = protect(service, rule_of(point, action))
+
+        assert [(fired.rule.point, fired.rule.action) for fired in plan.fired] == [(point, action)]
+        assert status in ("succeeded", "failed")
+        assert service.wait(DEADLINE)
+        assert not disks.frozen
+        assert bank.check(deep=True) == []
+        assert protect(service)[0] == "succeeded"
+
+
 @given(st.integers(0, 2**32), st.permutations(list("abcdef")))
 def test_what_is_struck_depends_on_the_seed_and_not_on_who_comes_first(seed, order):
     def struck(names: list[str]) -> set[str]:
@@ -266,22 +302,37 @@ DAEMON = """
 import sys
 sys.path[:0] = {path!r}
 from test_faults import PLAN, Disks
-from karbor_actors import Bank, ProtectionService, Provider
+from karbor_actors import Bank, ProtectionService, Provider, TimeLimits
+from karbor_actors.operations import alarms
 from karbor_actors.testing import install_faults_from_environment
-install_faults_from_environment()
+alarms.LOOK_EVERY = 0.2
+plan = install_faults_from_environment()
 with ProtectionService(workers=2) as service:
     bank = Bank.open(sys.argv[1])
-    service.add_provider(Provider("local", bank=bank, protection_plugins=[Disks()]))
+    limits = TimeLimits(prepare=0.5)
+    disks = [Disks()]
+    service.add_provider(
+        Provider("local", bank=bank, protection_plugins=disks, time_limits=limits)
+    )
     print([str(handle.status) for handle in service.recovered if handle.wait(30)])
-    service.protect(PLAN).wait(30)
+    for _ in range(int(sys.argv[2])):
+        service.protect(PLAN).wait(30)
+    if plan is not None:
+        print("struck:", *("-".join((f.rule.point, f.rule.action)) for f in plan.fired))
 """
 
 
-def run_daemon(directory: Path, faults: str) -> subprocess.CompletedProcess[str]:
+def run_daemon(directory: Path, faults: str, protects: int = 1) -> subprocess.CompletedProcess[str]:
     """Run a process that protects, under *faults*."""
     here = [path for path in sys.path if path]
     return subprocess.run(
-        [sys.executable, "-c", DAEMON.format(path=[str(PATH), *here]), str(directory)],
+        [
+            sys.executable,
+            "-c",
+            DAEMON.format(path=[str(PATH), *here]),
+            str(directory),
+            str(protects),
+        ],
         env={"KARBOR_ACTORS_FAULTS": faults},
         capture_output=True,
         text=True,
@@ -300,6 +351,38 @@ def test_a_daemon_under_test_is_killed_where_its_environment_says(tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert after.returncode == 0, after.stderr
     assert after.stdout.strip() in ("['failed']", "['succeeded']")
+
+
+@pytest.mark.parametrize(("point", "action"), [p for p in PLACES if p[1] in LETHAL])
+def test_a_daemon_under_test_is_killed_at_every_point_and_the_next_one_recovers(
+    tmp_path, point, action
+):
+    faults = json.dumps({"rules": [rule_of(point, action).to_dict()]})
+
+    killed = run_daemon(tmp_path / "bank", faults)
+    after = run_daemon(tmp_path / "bank", "")
+
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert after.returncode == 0, after.stderr
+    assert after.stdout.strip() in ("['failed']", "['succeeded']", "[]")
+    with Bank.open(tmp_path / "bank", readonly=True) as bank:
+        assert bank.check(deep=True) == []
+
+
+def test_every_fault_that_does_not_kill_strikes_in_a_daemon_whose_environment_says_so(tmp_path):
+    rules = [rule_of(*place).to_dict() for place in PLACES if place[1] not in LETHAL]
+    for number, rule in enumerate(rules):
+        if rule["point"].startswith("commit"):
+            rule["nth"] = 30 + 10 * number  # not while the bank is opened
+    (tmp_path / "faults.json").write_text(json.dumps({"rules": rules}))
+
+    done = run_daemon(tmp_path / "bank", str(tmp_path / "faults.json"), protects=len(rules))
+
+    assert done.returncode == 0, done.stderr
+    struck = set(done.stdout.split("struck: ")[1].split())
+    assert struck == {f"{rule['point']}-{rule['action']}" for rule in rules}
+    with Bank.open(tmp_path / "bank", readonly=True) as bank:
+        assert bank.check(deep=True) == []
 
 
 def test_nothing_is_installed_where_the_environment_says_nothing(monkeypatch):
