@@ -125,15 +125,27 @@ def _show_bad(output: Output, bad: list[dict[str, Any]]) -> None:
 
 def _report(output: Output, tally: Tally, bad: list[dict[str, Any]], seconds: float) -> None:
     faults = sorted(tally.struck, key=_fault_order)
+    promises = {name: str(number) for number, name in enumerate(INVARIANTS, 1)}
     output.table(
-        ("fault", "struck", "in runs", "all held in"),
-        [(f, f"{tally.struck[f]:,}", f"{tally.tried[f]:,}", f"{tally.good[f]:,}") for f in faults],
+        ("fault", "struck", "in runs", *promises.values()),
+        [
+            (
+                fault,
+                f"{tally.struck[fault]:,}",
+                f"{tally.tried[fault]:,}",
+                *(_mark(tally.broken[fault, name]) for name in promises),
+            )
+            for fault in faults
+        ],
     )
     output.line()
     held = tally.held()
     output.table(
-        ("promise", "held in", "that"),
-        [(name, f"{held[name]:,}", meaning) for name, meaning in INVARIANTS.items()],
+        ("", "promise", "held in", "that"),
+        [
+            (promises[name], name, f"{held[name]:,}", meaning)
+            for name, meaning in INVARIANTS.items()
+        ],
     )
     output.line()
     _show_bad(output, bad)
@@ -150,13 +162,22 @@ def _report(output: Output, tally: Tally, bad: list[dict[str, Any]], seconds: fl
             "crashes": tally.crashes,
             "seconds": seconds,
             "faults": {
-                f: {"struck": tally.struck[f], "runs": tally.tried[f], "held": tally.good[f]}
-                for f in faults
+                fault: {
+                    "struck": tally.struck[fault],
+                    "runs": tally.tried[fault],
+                    "broken": {n: c for n in INVARIANTS if (c := tally.broken[fault, n])},
+                }
+                for fault in faults
             },
             "held": held,
             "bad": bad,
         }
     )
+
+
+def _mark(broken: int) -> str:
+    """Return how a promise fared in the runs with a fault: ``+``, or in how many it was broken."""
+    return f"-{broken}" if broken else "+"
 
 
 def _fault_order(fault: str) -> tuple[int, str]:

@@ -29,8 +29,8 @@ class Tally:
     """How often each fault struck."""
     tried: Counter[str] = field(default_factory=Counter)
     """In how many runs."""
-    good: Counter[str] = field(default_factory=Counter)
-    """In how many of those every invariant held."""
+    broken: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By fault and invariant: in how many of those it did not hold."""
     violated: Counter[str] = field(default_factory=Counter)
     """In how many runs each invariant did not hold."""
 
@@ -41,10 +41,11 @@ class Tally:
         self.processes += result.processes
         self.crashes += result.crashes
         self.struck += result.faults
+        violated = {violation.invariant for violation in result.violations}
         for fault in result.faults:
             self.tried[fault] += 1
-            self.good[fault] += result.is_good
-        self.violated.update({violation.invariant for violation in result.violations})
+            self.broken.update((fault, invariant) for invariant in violated)
+        self.violated.update(violated)
 
     def held(self) -> dict[str, int]:
         """Return in how many runs each invariant held."""

@@ -93,6 +93,7 @@ class Life:
             lives.world,
             workers=lives.scenario.workers,
             caps=lives.scenario.caps,
+            latest=lives.scenario.latest,
         )
         self._dispatcher, self._faults = self._process.dispatcher, self._process.faults
         self._banks: list[Bank] = []

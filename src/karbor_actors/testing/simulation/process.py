@@ -9,7 +9,7 @@ from karbor_actors.actors.simulated import SimulatedCrash, SimulatedDispatcher
 from karbor_actors.operations.engine import Engine
 from karbor_actors.service import ProtectionService
 from karbor_actors.testing.simulation.faults import SimulatedFaults
-from karbor_actors.testing.simulation.runner import SimulatedRunners
+from karbor_actors.testing.simulation.runner import LATEST, SimulatedRunners
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +67,7 @@ class SimulatedProcess:
         world: What outlives it.
         workers: As for the service.
         caps: As for the service.
+        latest: As for the runners.
     """
 
     def __init__(
@@ -77,11 +78,12 @@ class SimulatedProcess:
         *,
         workers: int = 2,
         caps: Caps | None = None,
+        latest: float = LATEST,
     ) -> None:
         self.dispatcher = SimulatedDispatcher(seed)
         self.faults = SimulatedFaults(rules, seed, self.dispatcher, world)
         rng = random.Random(f"life {seed}")  # noqa: S311 - must replay
-        runners = SimulatedRunners(self.dispatcher, workers, rng, self.faults, world)
+        runners = SimulatedRunners(self.dispatcher, workers, rng, self.faults, world, latest)
         engine = _SimulatedEngine(workers, caps, self.dispatcher, runners)
         self.service = ProtectionService(workers=workers, engine=engine)
         world.now = self.dispatcher.now

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _NEVER = -1.0
 _RETURNS_LATE = 0.7
 """How many of the bodies that were given up return at all."""
-_LATEST = 400.0
-"""Seconds that they take for it at most."""
+LATEST = 400.0
+"""Seconds that they take for it at most, if nothing else is said."""
 
 
 class _Job:
@@ -67,6 +67,7 @@ class SimulatedRunners(Runners):
         rng: Decides how long everything takes.
         faults: What goes wrong in the hooks.
         world: Remembers what they did.
+        latest: Seconds that bodies that were given up take to return at most.
     """
 
     def __init__(
@@ -76,9 +77,11 @@ class SimulatedRunners(Runners):
         rng: random.Random,
         faults: SimulatedFaults,
         world: World,
+        latest: float = LATEST,
     ) -> None:
         # Not Runners' own: it would make threads.
         self.dispatcher = dispatcher
+        self._latest = latest
         self._workers, self._rng, self._faults, self._world = workers, rng, faults, world
         self._queues: dict[Lane, deque[Call]] = {lane: deque() for lane in Lane}
         self._busy = dict.fromkeys(Lane, 0)
@@ -124,7 +127,7 @@ class SimulatedRunners(Runners):
     def let_go(self, job: _Job) -> None:
         """Have a hanging body return after all, or never."""
         if self._rng.random() < _RETURNS_LATE:
-            self.dispatcher.call_later(self._rng.random() * _LATEST, job.run)
+            self.dispatcher.call_later(self._rng.random() * self._latest, job.run)
 
     def _leave(self, lane: Lane | None) -> None:
         if lane is not None:

@@ -10,6 +10,7 @@ from karbor_actors.limits import Caps
 from karbor_actors.model import HOOKS, HookName, RetryPolicy
 from karbor_actors.testing.simulation.faults import draw_crash, draw_rules
 from karbor_actors.testing.simulation.plugins import GROUPS, TYPES, Traits
+from karbor_actors.testing.simulation.runner import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -71,6 +72,8 @@ class Scenario:
     recover: str = "resume"
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     caps: Caps = field(default_factory=Caps)
+    latest: float = LATEST
+    """Seconds that bodies that were given up take to return at most."""
 
 
 def draw(seed: int) -> Scenario:
@@ -129,7 +132,8 @@ def _with_more(scenario: Scenario) -> Scenario:
         )
         is_closed = rng.random() < 0.6  # noqa: PLR2004
         processes.append(replace(process, closing=closing if is_closed else None))
-    return replace(scenario, traits=traits, processes=processes)
+    latest = rng.choice((LATEST, 10.0))
+    return replace(scenario, traits=traits, processes=processes, latest=latest)
 
 
 def without_faults(scenario: Scenario) -> Scenario:
