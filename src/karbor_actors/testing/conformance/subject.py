@@ -22,6 +22,8 @@ class Subject(abc.ABC):
         directory: Where to keep files; each run of the suite has an empty one.
     """
 
+    verbs: ClassVar[Sequence[str]] = ("protect", "verify", "restore", "copy", "delete")
+    """The verbs that the plugins are for; with one that saves nothing there is nothing to verify."""
     patience: ClassVar[float] = 30.0
     """Seconds within which each operation must end, and a cancelled hook must leave."""
     parameters: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
