@@ -125,6 +125,36 @@ def _show_bad(output: Output, bad: list[dict[str, Any]]) -> None:
 
 def _report(output: Output, tally: Tally, bad: list[dict[str, Any]], seconds: float) -> None:
     faults = sorted(tally.struck, key=_fault_order)
+    _show_table(output, tally, faults)
+    _show_bad(output, bad)
+    output.line(
+        f"{plural(tally.runs, 'run')}: {plural(tally.operations, 'operation')}, "
+        f"{plural(tally.crashes, 'crash', 'crashes')}, {len(bad)} bad; "
+        f"{tally.operations / seconds:.0f} operations a second."
+    )
+    output.document(
+        {
+            "runs": tally.runs,
+            "operations": tally.operations,
+            "processes": tally.processes,
+            "crashes": tally.crashes,
+            "seconds": seconds,
+            "faults": {
+                fault: {
+                    "struck": tally.struck[fault],
+                    "runs": tally.tried[fault],
+                    "broken": {n: c for n in INVARIANTS if (c := tally.broken[fault, n])},
+                }
+                for fault in faults
+            },
+            "held": tally.held(),
+            "bad": bad,
+        }
+    )
+
+
+def _show_table(output: Output, tally: Tally, faults: Sequence[str]) -> None:
+    """Print which promises held in the runs with each fault."""
     promises = {name: str(number) for number, name in enumerate(INVARIANTS, 1)}
     output.table(
         ("fault", "struck", "in runs", *promises.values()),
@@ -148,31 +178,6 @@ def _report(output: Output, tally: Tally, bad: list[dict[str, Any]], seconds: fl
         ],
     )
     output.line()
-    _show_bad(output, bad)
-    output.line(
-        f"{plural(tally.runs, 'run')}: {plural(tally.operations, 'operation')}, "
-        f"{plural(tally.crashes, 'crash', 'crashes')}, {len(bad)} bad; "
-        f"{tally.operations / seconds:.0f} operations a second."
-    )
-    output.document(
-        {
-            "runs": tally.runs,
-            "operations": tally.operations,
-            "processes": tally.processes,
-            "crashes": tally.crashes,
-            "seconds": seconds,
-            "faults": {
-                fault: {
-                    "struck": tally.struck[fault],
-                    "runs": tally.tried[fault],
-                    "broken": {n: c for n in INVARIANTS if (c := tally.broken[fault, n])},
-                }
-                for fault in faults
-            },
-            "held": held,
-            "bad": bad,
-        }
-    )
 
 
 def _mark(broken: int) -> str:

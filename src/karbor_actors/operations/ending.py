@@ -137,4 +137,4 @@ class EndingActor(PooledActor):
         self._engine.end(self._handle, self._verb, self._control)
         self._handle.settle(status, final, result, error)
         self._engine.look_for_late(self._handle.id, self._control)
-        self.stop()
+        self.actor_ref.stop(block=False)  # it may be dead already

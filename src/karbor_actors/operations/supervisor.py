@@ -347,4 +347,3 @@ class SupervisorActor(EndingActor):
             self._begin_step("suspend", lambda: self._verb.suspend(ran))
         else:
             self._begin_step("close", lambda: self._verb.close(run, outcome))
-            self._control.overtime.leave_all()
