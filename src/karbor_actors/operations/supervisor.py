@@ -126,6 +126,8 @@ class SupervisorActor(EndingActor):
         if self._step is not None:
             if self._step.done is not None:
                 self._step_done(self._step.done)
+        elif control is None and self._run is not None:
+            self._opened(self._run)
         elif control is None:
             self._refuse_cancelled()
         elif self._outcome is None:
@@ -154,6 +156,7 @@ class SupervisorActor(EndingActor):
         elif done.error is not None:
             self._refuse(done.error)
         elif done.step.name == "open":
+            self._run = done.result  # it is recorded, whatever becomes of who is told
             self._opened(done.result)
         elif done.step.name == PLAN:
             self._plan_made(done.result)
@@ -214,7 +217,6 @@ class SupervisorActor(EndingActor):
             self._begin_step("open", lambda: self._verb.open(planned))
 
     def _opened(self, run: OperationRun) -> None:
-        self._run = run
         self._handle.set_checkpoint_id(self._verb.checkpoint_id)
         self._handle.set_status(OperationStatus.RUNNING)
         handle, engine = self._handle, self._engine
@@ -223,9 +225,10 @@ class SupervisorActor(EndingActor):
         provider = self._verb.provider
         self._control = engine.control_of(run, handle, provider, self._request_flush)
         self._control.start()
-        left = self._verb.time_left
-        if left is not None:
+        if (left := self._verb.time_left) is not None:
             self._alarms.tell_later(left, Cancel(self._verb.too_long))
+        if self._crash is not None:
+            self._control.failures.append(self._crash)
         if self._cancelled is not None:
             self._control.abort(self._cancelled)
         elif handle.is_suspended or (run.recovered and run.recovered.must_ask):
