@@ -150,6 +150,7 @@ class ProtectDirectory(Operation):
             )
             info = reader.run()
         section.update_object(INFO_KEY, {"format": FORMAT, "path": resource.id, **info})
+        context.report_consistency("none", "each file was read on its own, while others may change")
 
     def _beginning(
         self, writer: Any, resource: Resource, context: Any

@@ -192,6 +192,7 @@ class ProtectDatabase(Operation):
             "mtime_ns": status.st_mtime_ns,
         }
         section.update_object(STREAM, facts | attributes)
+        context.report_consistency("application", "between two transactions, by online backup")
 
     @staticmethod
     def _check(copy: str, path: str, check: str, context: Any) -> None:

@@ -2,6 +2,7 @@
 
 from karbor_actors.bank.bank import Bank
 from karbor_actors.bank.checkpoint import Checkpoint
+from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel
 from karbor_actors.bank.sections import BankSection
 from karbor_actors.errors import KarborError, OperationError
 from karbor_actors.limits import Caps, TimeLimits
@@ -41,6 +42,8 @@ __all__ = [
     "Caps",
     "Checkpoint",
     "CheckpointStatus",
+    "Consistency",
+    "ConsistencyLevel",
     "Event",
     "Evidence",
     "HookContext",

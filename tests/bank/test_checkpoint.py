@@ -148,7 +148,7 @@ def test_only_what_differs_is_kept_of_resources(bank, checkpoint):
         SHARED.key: ResourceStatus.ERROR,
     }
     assert found.consistency(VOLUME).to_dict() == {"level": "crash", "cause": "no agent answered"}
-    assert found.consistency(SERVER) is None
+    assert found.consistency(SERVER).level is ConsistencyLevel.NONE
     assert found.error_info == [{"resource": "s1", "error": "boom"}]
     assert found.point_in_time == datetime(2024, 5, 1, 12, tzinfo=UTC)
     assert found.artifacts(VOLUME) == [KeptArtifact("snapshot", "s-1", {"id": 7})]

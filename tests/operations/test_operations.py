@@ -549,7 +549,7 @@ def test_a_plugin_says_how_consistent_its_data_is(service, tmp_path, journal):
 
     found = checkpoint.consistency(thing("disk1"))
     assert (found.level, found.cause) == ("application", "the server was quiesced")
-    assert checkpoint.consistency(thing("image")) is None
+    assert checkpoint.consistency(thing("image")).level == "none"
     assert checkpoint.point_in_time is not None
 
 

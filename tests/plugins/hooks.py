@@ -45,6 +45,9 @@ class Context:
         self.reports.append((done, total, unit))
         self._on_progress()
 
+    def report_consistency(self, level, cause=""):
+        self.consistency = level, cause
+
     def check_cancelled(self):
         if self.cancelled:
             raise HookCancelledError

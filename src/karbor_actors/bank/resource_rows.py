@@ -57,6 +57,10 @@ class Consistency:
         return {"level": self.level.value, "cause": self.cause}
 
 
+UNKNOWN = Consistency(ConsistencyLevel.NONE, "its plugin did not say")
+"""Of a resource whose hooks reported nothing: nothing can be promised of its data."""
+
+
 def status_row(checkpoint: int, resource: int, status: ResourceStatus) -> tuple[bytes, bytes]:
     """Return the CHECKPOINTS row that keeps a resource's status."""
     key = resource_key(checkpoint, RESOURCE_STATUS, resource)
@@ -229,6 +233,16 @@ def read_consistency(reader: Reader, checkpoint: int, resource: int) -> Consiste
     except ValueError as error:
         raise BankFormatError(f"{what} is damaged: {error}") from error
     return Consistency(level, record_field(record, "cause", str, what))
+
+
+def read_consistencies(reader: Reader, checkpoint: int) -> Iterator[tuple[int, Consistency]]:
+    """Yield (resource, consistency) for all that were kept. Raises as read_consistency()."""
+    prefix = pack_u64(checkpoint) + RESOURCE_CONSISTENCY
+    for key, _ in reader.scan(Table.CHECKPOINTS, prefix):
+        resource = unpack_u32(key, len(prefix))
+        found = read_consistency(reader, checkpoint, resource)
+        if found is not None:
+            yield resource, found
 
 
 def _status(value: bytes) -> ResourceStatus:

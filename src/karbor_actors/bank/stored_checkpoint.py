@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.bank import checkpoint_rows as rows
 from karbor_actors.bank.resource_rows import (
+    UNKNOWN,
     KeptArtifact,
     read_artifacts,
+    read_consistencies,
     read_consistency,
     read_empty,
     read_status,
@@ -149,6 +151,14 @@ class StoredCheckpoint:
             self._graph = ResourceGraph.unpack(packed)
         return self._graph
 
+    def know_graph(self, graph: ResourceGraph) -> Self:
+        """Take *graph*, which is this checkpoint's, instead of reading it; return this checkpoint.
+
+        Its views share it: else each hook that looks for its section would read it again.
+        """
+        self._graph = graph
+        return self
+
     @property
     def error_info(self) -> list[dict[str, Any]]:
         """What went wrong in making it, as the operation reported it."""
@@ -216,11 +226,19 @@ class StoredCheckpoint:
         with self._parts.environment.snapshot() as snapshot:
             return resources_with_artifacts(snapshot, self.number)
 
-    def consistency(self, resource: Resource | ResourceKey | str) -> Consistency | None:
-        """Return how consistent *resource*'s data is, where the engine recorded it."""
+    def consistency(self, resource: Resource | ResourceKey | str) -> Consistency:
+        """Return how consistent *resource*'s data is, as its plugin said; else ``none``.
+
+        Raises as get_resource_bank_section().
+        """
         number = self.resource_number(resource)
         with self._parts.environment.snapshot() as snapshot:
-            return read_consistency(snapshot, self.number, number)
+            return read_consistency(snapshot, self.number, number) or UNKNOWN
+
+    def consistencies(self) -> dict[int, Consistency]:
+        """Return by number how consistent the resources' data is whose plugins said so."""
+        with self._parts.environment.snapshot() as snapshot:
+            return dict(read_consistencies(snapshot, self.number))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what describes it as plain data; times are ISO 8601."""

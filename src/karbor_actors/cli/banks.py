@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from karbor_actors import Bank, CheckpointStatus, KarborError
+from karbor_actors import Bank, CheckpointStatus, ConsistencyLevel, KarborError
 from karbor_actors.bank.lease import break_lease, owner_of
 from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.invocation import make_provider, read_bank, read_banks
@@ -153,7 +153,7 @@ def _resource(checkpoint: Checkpoint, number: int, provider: Provider) -> dict[s
     return {
         **resource.to_dict(),
         "status": str(checkpoint.resource_status(resource)),
-        "consistency": None if consistency is None else consistency.to_dict(),
+        "consistency": consistency.to_dict(),
         "children": [list(graph.nodes[child].key) for child in graph.children(number)],
         "saved": _saved_info(checkpoint, number, provider),
     }
@@ -188,7 +188,7 @@ def _show_tree(output: Output, checkpoint: Checkpoint, resources: list[dict[str,
     for line in tree_lines(checkpoint.resource_graph):
         resource = by_key[line.key]
         status = resource["status"]
-        if resource["consistency"]:
+        if resource["consistency"]["level"] != ConsistencyLevel.NONE:
             status += f", {resource['consistency']['level']} consistent"
         output.line(f"  {line.branch}{shown(describe_key(line.key))}  {status}")
         for name, value in (resource["saved"] or {}).items():

@@ -128,12 +128,16 @@ class Attempt:
             _forget(changes.new_resources, now.new_resources)
 
     def note_alive(self) -> None:
-        """Note that the body gets on; the thread that runs it."""
-        self.alive_at = self.run.clock()
+        """Note that the body gets on; the thread that runs it.
+
+        What holds a resource has a bound all the same: prepare hooks and ``on_abort``.
+        """
+        if self.hook in _MAY_GO_ON:
+            self.alive_at = self.run.clock()
 
     def report_progress(self, done: float, total: float | None, unit: str) -> None:
         """Note how far the body is, and that it is alive; the thread that runs it."""
-        self.alive_at = self.run.clock()
+        self.note_alive()
         self.done = (done, total, unit)
 
     def progress(self) -> ResourceProgress:
@@ -235,7 +239,7 @@ class Attempt:
         """After a restart, let the Operation take up again what its process held."""
         if self.hook is HookName.ON_ABORT:
             return
-        found = self.run.take_up(self.resource)
+        found = self.run.to_take_up(self.resource)
         on_resume = getattr(self.run.planned.operations[self.resource], "on_resume", None)
         if found is None or on_resume is None:
             return
@@ -247,6 +251,7 @@ class Attempt:
         )
         if inspect.isawaitable(result):
             asyncio.run(_await(result))
+        self.run.took_up(self.resource)
 
     def _engine_part(self) -> None:
         if self.hook is HookName.ON_MAIN and self.run.engine_main is not None:
@@ -269,6 +274,8 @@ class Attempt:
 
 
 _NOTHING_DONE = (0.0, None, "")
+_MAY_GO_ON = (HookName.ON_MAIN, HookName.ON_COMPLETE)
+"""The hooks whose time is counted from the last sign that they get on."""
 _PREPARE = frozenset({HookName.ON_PREPARE_BEGIN, HookName.ON_PREPARE_FINISH})
 
 

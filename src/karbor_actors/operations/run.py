@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.errors import ResourceKey
     from karbor_actors.model import AbortReason, OperationType
+    from karbor_actors.operations.artifacts import ArtifactRecord
     from karbor_actors.operations.attempt import Attempt
-    from karbor_actors.operations.memory import ArtifactRecord, Changes
+    from karbor_actors.operations.memory import Changes
     from karbor_actors.operations.paths import PathsAhead
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.recovery import Recovered, Verdict
@@ -140,12 +141,13 @@ class OperationRun:
         """Return how far each running hook is."""
         return tuple(attempt.progress() for attempt in list(self.running.values()))
 
-    def take_up(self, resource: int) -> Recovered | None:
-        """Return what *resource*'s hooks had done before the restart; once per resource."""
-        if resource in self._to_resume:
-            self._to_resume.discard(resource)
-            return self.recovered
-        return None
+    def to_take_up(self, resource: int) -> Recovered | None:
+        """Return what *resource*'s hooks had done before the restart, until it is taken up."""
+        return self.recovered if resource in self._to_resume else None
+
+    def took_up(self, resource: int) -> None:
+        """Note that *resource*'s Operation has taken up again what the process held."""
+        self._to_resume.discard(resource)
 
     def point_in_time(self) -> datetime | None:
         """Return the moment at which the last prepare hook ended, if one ran."""

@@ -99,6 +99,7 @@ class Copy(CheckpointVerb):
         run = self._begin(planned, source)
         if self._finished is None:
             made = self._make_copy(source, str(self.extra[_COPY]))
+            made.know_graph(planned.graph)
             self._copy = made.view(is_writable=True, guard=run.check_open)
         run.engine_main = self._copy_section
         return run
@@ -138,6 +139,7 @@ class Copy(CheckpointVerb):
             empty=empty,
             error_info=outcome.error_info(),
             point_in_time=run.checkpoint.point_in_time,
+            consistency=run.checkpoint.consistencies(),
         )
         self._copy.finish(status, ending)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.model import OnFailure
+from karbor_actors.plain import checked_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.errors import Fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +39,23 @@ class CallOptions:
         timeout: float | None,
         deadline: float | datetime | None = None,
     ) -> CallOptions:
-        """Return the options as a caller gives them; ValueError for what cannot be one."""
+        """Return the options as a caller gives them; ValueError for what cannot be one.
+
+        *parameters* are copied, so that the caller may go on with its own; but malformed ones,
+        which end the operation, are left as they are.
+        """
         failing = OnFailure(on_failure)
         if timeout is not None and not timeout > 0:
             msg = f"timeout is more than 0 seconds, or None, not {timeout!r}"
             raise ValueError(msg)
-        given = parameters or {}
         moment = deadline.timestamp() if isinstance(deadline, datetime) else deadline
+        if moment is not None and (not isinstance(moment, (int, float)) or isnan(moment)):
+            msg = f"deadline is a datetime, or seconds since 1970, not {deadline!r}"
+            raise ValueError(msg)
+        faults: list[Fault] = []
+        copied = checked_parameters(parameters, faults)
         return cls(
-            parameters=given,
+            parameters=parameters or {} if faults else copied,
             context=context,
             on_failure=failing,
             timeout=timeout,

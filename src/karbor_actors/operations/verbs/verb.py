@@ -152,10 +152,13 @@ class Verb(abc.ABC):
         return None
 
     def refuse(self, outcome: Outcome) -> None:
-        """Record an operation that ended before any hook ran."""
+        """Record an operation that ended before any hook ran.
+
+        Not its parameters: nobody has checked that they are plain, and hold no secret.
+        """
         if not self.bank.is_writable:
             return
-        journal, record, found = self.bank.journal, self._record(), self.recovered
+        journal, record, found = self.bank.journal, self._record({}), self.recovered
         begun = set() if found is None else found.begun_resources()
         self.leave(begun)
         if found is not None and found.record.status.is_terminal:
@@ -315,7 +318,7 @@ class Verb(abc.ABC):
         else:
             check_graph(planned, found)
             self.extra = found.record.extra | self.extra | found.counts_now()
-        record = self._record()
+        record = self._record(self.options.parameters)
 
         def begin(transaction: Transaction) -> tuple[int, Checkpoint | None]:
             if found is not None:
@@ -338,7 +341,7 @@ class Verb(abc.ABC):
             type=self.type,
             bank=self.bank,
             planned=planned,
-            checkpoint=made,
+            checkpoint=made.know_graph(planned.graph),
             journal_number=self._number,
             caller_context=self.options.context,
             hook_arguments=self._hook_arguments,
@@ -354,7 +357,7 @@ class Verb(abc.ABC):
     def _plan_name(self) -> str:
         return ""
 
-    def _record(self) -> OperationRecord:
+    def _record(self, parameters: Mapping[str, Mapping[str, Any]]) -> OperationRecord:
         now = time.time()
         return OperationRecord(
             id=self.operation_id,
@@ -364,7 +367,7 @@ class Verb(abc.ABC):
             plan_name=self._plan_name(),
             checkpoint_id=self.checkpoint_id or "",
             on_failure=self.options.on_failure,
-            parameters={key: dict(value) for key, value in self.options.parameters.items()},
+            parameters={key: dict(value) for key, value in parameters.items()},
             created_at=now,
             started_at=now,
             extra=dict(self.extra),

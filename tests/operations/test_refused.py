@@ -1,0 +1,83 @@
+"""What is refused before anything runs, and what stays of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers import DEADLINE
+from karbor_actors.errors import ParametersError
+from kit import TYPE, RecordingProtection, plan, provider, store_something
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "correct-horse-battery"
+
+
+class WithPassword(RecordingProtection):
+    """Its verbs take a secret."""
+
+    @classmethod
+    def get_options_schema(cls, resource_type: str) -> dict[str, Any]:
+        return {"password": {"type": "string", "secret": True}, "level": {"type": "integer"}}
+
+    get_restore_schema = get_verify_schema = get_options_schema
+
+
+def _bytes_below(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("verb", ["protect", "restore", "verify"])
+def test_a_secret_that_was_given_itself_is_nowhere_in_the_bank(service, tmp_path, journal, verb):
+    """Neither is the operation forgotten: it is in the history, without its parameters."""
+    plugin = WithPassword(journal, store_something)
+    service.add_provider(provider(tmp_path / "bank", plugin))
+    checkpoint = service.protect(plan("one")).result(DEADLINE)
+    wrong = {TYPE: {"password": SECRET}}
+    subject = plan("one") if verb == "protect" else checkpoint.id
+    with pytest.raises(ParametersError, match="password"):
+        getattr(service, verb)(subject, parameters=wrong).result(DEADLINE)
+    last = service.operation_history("local", limit=1)[0]
+    service.close()
+
+    assert (last.type, last.status, last.parameters) == (verb, "failed", {})
+    assert SECRET.encode() not in _bytes_below(tmp_path)
+
+
+@pytest.mark.parametrize("verb", ["protect", "restore", "verify", "delete"])
+@pytest.mark.parametrize("wrong", [5, "abc", {TYPE: 5}, {5: {}}, {TYPE: {"level": {1}}}])
+def test_parameters_of_any_shape_are_refused_with_one_sentence(
+    service, tmp_path, journal, verb, wrong
+):
+    service.add_provider(provider(tmp_path / "bank", WithPassword(journal, store_something)))
+    checkpoint = service.protect(plan("one")).result(DEADLINE)
+    subject = plan("one") if verb == "protect" else checkpoint.id
+    handle = getattr(service, verb)(subject, parameters=wrong)
+
+    assert type(handle.exception(DEADLINE)) is ParametersError
+    assert service.operation_history("local", limit=1)[0].id == handle.id
+
+
+def test_a_caller_may_go_on_with_its_own_parameters(service, tmp_path, journal):
+    """What is changed after the call is not part of it, however late the operation plans."""
+    service.add_provider(provider(tmp_path / "bank", WithPassword(journal, store_something)))
+    parameters: dict[str, dict[str, Any]] = {TYPE: {"level": 1}}
+    handles = []
+    for level in range(20):
+        parameters[TYPE]["level"] = level
+        handles.append(service.protect(plan("one"), parameters=parameters))
+    for handle in handles:
+        handle.result(DEADLINE)
+
+    seen = [call["parameters"]["level"] for call in journal.calls if call["hook"] == "on_main"]
+    assert sorted(seen) == list(range(20))
+
+
+@pytest.mark.parametrize("deadline", ["tomorrow", float("nan"), [1]])
+def test_a_deadline_that_is_no_moment_is_refused_at_the_call(service, tmp_path, journal, deadline):
+    service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal)))
+    with pytest.raises(ValueError, match="deadline"):
+        service.protect(plan("one"), deadline=deadline)
