@@ -131,7 +131,7 @@ class Protectables:
             shown = plugin.show_resource(context, resource_id, parameters=parameters)
             return None if shown is None else as_resource(shown)
         except Exception as error:  # plugin code: goes to the caller, naming the plugin
-            _raise_listing_error(error, None, plugin)
+            _raise_listing_error(error, (resource_type, resource_id), plugin)
 
     def look_up(
         self,
@@ -158,7 +158,12 @@ class Protectables:
         shows = getattr(type(self._plugins.get(resource.type)), "show_resource", None)
         if shows in (None, ProtectablePlugin.show_resource):
             return resource
-        found = self.show_resource(context, resource.type, resource.id)
+        try:
+            found = self.show_resource(context, resource.type, resource.id)
+        except ListingError as error:
+            if isinstance(error.__cause__, NotImplementedError):
+                return resource
+            raise
         if found is None:
             return None
         info = found.extra_info if resource.extra_info is None else resource.extra_info

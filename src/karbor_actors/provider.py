@@ -124,10 +124,13 @@ class Provider:
             PluginError: The plugin failed, or what it says does not fit its schema.
         """
         plugin = self.protection_plugins[resource.type]
+        getter = getattr(plugin, "get_saved_info", None)
+        if getter is None:
+            return {}
         section = checkpoint.get_resource_bank_section(resource)
         try:
-            info = plugin.get_saved_info(section, resource)
-        except (AttributeError, NotImplementedError):
+            info = getter(section, resource)
+        except NotImplementedError:
             return {}
         except KarborError:
             raise

@@ -252,9 +252,8 @@ class ProtectionService:
         """
         self._check_open()
         options = CallOptions.of(parameters, context, on_failure, timeout, deadline)
-        return self._start_checked(
-            self._verbs.delete(checkpoint_id, provider, options, force=force)
-        )
+        verb = self._verbs.delete(checkpoint_id, provider, options, force=force)
+        return self._start_checked(verb)
 
     def plan_operation(
         self,
@@ -264,29 +263,32 @@ class ProtectionService:
         provider: str | None = None,
         parameters: Mapping[str, Mapping[str, Any]] | None = None,
         context: Any = None,
-        on_failure: str = OnFailure.ABORT,
+        on_failure: str | None = None,
         to: str = "",
+        again: bool = False,
+        allow_partial: bool = False,
     ) -> PlannedOperation:
         """Return what a verb would run, in what order, without running it. Blocks.
 
         Args:
             operation_type: The verb, such as ``"protect"``.
             subject: The Plan for protect; a checkpoint's id for the others.
-            provider: As for :meth:`restore`, and so the others.
+            provider: As for the verb, and so all others.
             parameters: See there.
             context: See there.
             on_failure: See there.
-            to: For copy: the provider whose bank would get it.
+            to: See :meth:`copy`.
+            again: See :meth:`copy`.
+            allow_partial: See :meth:`restore`.
 
-        Raises:
-            GraphError: The graph cannot be built.
-            ParametersError: Parameters do not fit their schemas.
-            PluginError: A plugin failed.
+        Raises what the handle's ``result()`` would: a GraphError, a ParametersError and so on.
         """
         self._check_open()
         kind = OperationType(operation_type)
-        options = CallOptions.of(parameters, context, on_failure, None)
-        return self._verbs.of_type(kind, subject, provider, options, to).plan()
+        usual = OnFailure.ISOLATE if kind is OperationType.VERIFY else OnFailure.ABORT
+        options = CallOptions.of(parameters, context, on_failure or usual, None)
+        flags = {"again": again, "allow_partial": allow_partial}
+        return self._verbs.of_type(kind, subject, provider, options, to, **flags).plan()
 
     # -- operations
 

@@ -8,7 +8,6 @@ import os
 import threading
 import time
 import uuid
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.bank import checkpoint_rows as rows
@@ -38,6 +37,7 @@ from karbor_actors.model import CheckpointStatus, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from datetime import datetime
 
     from karbor_actors.actors.dispatcher import Dispatcher
     from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
@@ -264,7 +264,7 @@ class Bank:
             CheckpointNotFoundError: There is none.
             AmbiguousCheckpointError: Several ids begin so.
         """
-        if not checkpoint_id:
+        if not isinstance(checkpoint_id, str) or not checkpoint_id:
             raise CheckpointNotFoundError(checkpoint_id)
         with self._environment.snapshot() as snapshot:
             number = rows.find_number(snapshot, checkpoint_id)
@@ -295,22 +295,22 @@ class Bank:
 
         Args:
             plan: Only those of plans of this name.
-            status: Only those with this status, or one of these.
+            status: Only those with this status, or one of these; ValueError if there is no such.
             since: Only those created then or later: a datetime (else UTC), or seconds since 1970.
             until: Only those created before then.
             limit: How many at most.
             provider: Only those that this provider made.
             damaged: Gets the errors of damaged rows; they are logged, and left out.
         """
-        wanted = {status} if isinstance(status, str) else None if status is None else set(status)
+        wanted = _statuses(status)
         found: list[Checkpoint] = []
         with self._environment.snapshot() as snapshot:
             for number in rows.numbers_by_date(
                 snapshot,
                 plan=plan,
                 provider=provider,
-                since=_microseconds(since),
-                until=_microseconds(until),
+                since=rows.moment_given(since),
+                until=rows.moment_given(until),
             ):
                 if limit is not None and len(found) >= limit:
                     break
@@ -390,7 +390,6 @@ class Bank:
         self._environment.copy(os.path.join(target, "bank.lmdb", "data.mdb"))
 
 
-def _microseconds(moment: datetime | float | None) -> int | None:
-    if moment is None or isinstance(moment, datetime):
-        return None if moment is None else rows.microseconds(moment)
-    return round(moment * 1_000_000)
+def _statuses(status: str | Collection[str] | None) -> set[CheckpointStatus] | None:
+    listed = [status] if isinstance(status, str) else status
+    return None if listed is None else set(map(CheckpointStatus, listed))

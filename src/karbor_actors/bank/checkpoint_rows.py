@@ -110,6 +110,13 @@ class CheckpointRow:
             raise BankFormatError(f"{what} is damaged: {error}") from error
 
 
+def moment_given(moment: datetime | float | None) -> int | None:
+    """Return a moment as a caller gives it, a datetime or seconds since 1970, in microseconds."""
+    if isinstance(moment, datetime):
+        return microseconds(moment)
+    return None if moment is None else round(moment * _MICROSECONDS)
+
+
 def microseconds(moment: datetime) -> int:
     """Return *moment* as the rows and indices have it; one without a zone is taken as UTC."""
     if moment.tzinfo is None:

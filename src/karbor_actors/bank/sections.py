@@ -17,7 +17,8 @@ from karbor_actors.bank.keys import (
     split_row,
 )
 from karbor_actors.bank.records import pack_record, unpack_record
-from karbor_actors.bank.streams import StreamReader, Streams, StreamSession
+from karbor_actors.bank.stream_writer import StreamWriter, checked_key, stream_info
+from karbor_actors.bank.streams import Streams
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
     BankKeyError,
@@ -31,37 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from karbor_actors.bank.parts import BankParts
-    from karbor_actors.bank.streams import Readable, StreamInfo
+    from karbor_actors.bank.streams import Readable, StreamInfo, StreamReader
     from karbor_actors.bank.transactions import Reader, Transaction
 
 _COPY_ROWS = 1000
 _COPY_BYTES = 4 << 20
-
-
-class StreamWriter(StreamSession):
-    """What ``BankSection.stream_writer()`` gives: adds streams under keys that can be keys.
-
-    A stream of the bank is given as its StreamInfo, or open for reading.
-    """
-
-    def add(self, key: str, readable: Readable) -> StreamInfo:
-        """Store what *readable* gives, to its end, as *key*."""
-        return super().add(_checked(key), readable)
-
-    def patch(
-        self,
-        key: str,
-        changes: Iterable[tuple[int, bytes]],
-        *,
-        base: StreamInfo | StreamReader,
-        size: int | None = None,
-    ) -> StreamInfo:
-        """Store *base* with *changes*, (offset, bytes) in order, over it as *key*."""
-        return super().patch(_checked(key), changes, base=_info(base), size=size)
-
-    def reuse(self, key: str, stream: StreamInfo | StreamReader) -> StreamInfo:
-        """Store *stream* of this bank once more, as *key*, without reading it."""
-        return super().reuse(key, _info(stream))
 
 
 class BankSection:
@@ -155,6 +130,7 @@ class BankSection:
             ObjectNotFoundError: There is none.
             BankFormatError: It is damaged.
         """
+        check_may_block("get_object()")
         row, _ = self._row(key)
         with self._parts.environment.snapshot() as snapshot:
             value = snapshot.get(Table.OBJECTS, row)
@@ -185,6 +161,7 @@ class BankSection:
             limit: How many at most.
             marker: Return only what comes after this key.
         """
+        check_may_block("list_objects()")
         if limit is not None and limit < 0:
             raise BankKeyError(f"a listing has a limit of at least 0, not {limit}")
         with self._parts.environment.snapshot() as snapshot:
@@ -229,6 +206,7 @@ class BankSection:
 
         All become durable and visible together when its block ends well; else none does.
         """
+        check_may_block("storing a stream")
         self._check_writable()
         return StreamWriter(self._parts.blocks, self._rows, self._prefix, also=self._admit)
 
@@ -239,10 +217,11 @@ class BankSection:
             ObjectNotFoundError: There is none.
         """
         check_may_block("open_stream()")
-        return self._streams.open(_checked(key))
+        return self._streams.open(checked_key(key))
 
     def list_streams(self, prefix: str = "") -> list[StreamInfo]:
         """Return the streams whose keys begin with *prefix*, sorted by key."""
+        check_may_block("list_streams()")
         return sorted(self._streams.list(prefix), key=lambda info: info.key)
 
     def iterate_streams(self, prefix: str = "") -> Iterator[StreamInfo]:
@@ -256,12 +235,12 @@ class BankSection:
             ObjectNotFoundError: There is none.
         """
         self._check_writable()
-        self._streams.delete(_checked(key))
+        self._streams.delete(checked_key(key))
 
     def reuse_stream(self, stream: StreamInfo | StreamReader, key: str | None = None) -> StreamInfo:
         """Add *stream*, of this bank, as *key* (its own without one), without reading it."""
         with self.stream_writer() as writer:
-            return writer.reuse(_info(stream).key if key is None else key, stream)
+            return writer.reuse(stream_info(stream).key if key is None else key, stream)
 
     def copy_to(self, other: BankSection) -> None:
         """Copy all objects and streams to *other*, which may be in another bank.
@@ -275,9 +254,15 @@ class BankSection:
             other._put(rows)
         self._streams.copy_to(other._streams)
 
+    # -- for the event loop, where what blocks raises
+
     async def aupdate_object(self, key: str, value: Any) -> None:
         """Do :meth:`update_object` without blocking the event loop."""
         await asyncio.to_thread(self.update_object, key, value)
+
+    async def aupdate_objects(self, objects: Mapping[str, Any]) -> None:
+        """Do :meth:`update_objects` without blocking the event loop."""
+        await asyncio.to_thread(self.update_objects, objects)
 
     async def aget_object(self, key: str) -> Any:
         """Do :meth:`get_object` without blocking the event loop."""
@@ -287,13 +272,42 @@ class BankSection:
         """Do :meth:`delete_object` without blocking the event loop."""
         await asyncio.to_thread(self.delete_object, key)
 
-    async def alist_objects(self, prefix: str = "") -> list[str]:
+    async def alist_objects(
+        self, prefix: str = "", *, limit: int | None = None, marker: str | None = None
+    ) -> list[str]:
         """Do :meth:`list_objects` without blocking the event loop."""
-        return await asyncio.to_thread(self.list_objects, prefix)
+        return await asyncio.to_thread(self.list_objects, prefix, limit=limit, marker=marker)
 
-    async def awrite_stream(self, key: str, readable: Readable) -> StreamInfo:
+    async def awrite_stream(
+        self,
+        key: str,
+        readable: Readable | Iterable[tuple[int, bytes]],
+        *,
+        base: StreamInfo | StreamReader | None = None,
+        size: int | None = None,
+    ) -> StreamInfo:
         """Do :meth:`write_stream` without blocking the event loop."""
-        return await asyncio.to_thread(self.write_stream, key, readable)
+        return await asyncio.to_thread(self.write_stream, key, readable, base=base, size=size)
+
+    async def alist_streams(self, prefix: str = "") -> list[StreamInfo]:
+        """Do :meth:`list_streams` without blocking the event loop."""
+        return await asyncio.to_thread(self.list_streams, prefix)
+
+    async def adelete_stream(self, key: str) -> None:
+        """Do :meth:`delete_stream` without blocking the event loop."""
+        await asyncio.to_thread(self.delete_stream, key)
+
+    async def areuse_stream(
+        self, stream: StreamInfo | StreamReader, key: str | None = None
+    ) -> StreamInfo:
+        """Do :meth:`reuse_stream` without blocking the event loop."""
+        return await asyncio.to_thread(self.reuse_stream, stream, key)
+
+    async def acopy_to(self, other: BankSection) -> None:
+        """Do :meth:`copy_to` without blocking the event loop."""
+        await asyncio.to_thread(self.copy_to, other)
+
+    # -- inside
 
     def _check_writable(self) -> None:
         if not self.is_writable:
@@ -309,7 +323,7 @@ class BankSection:
             raise CheckpointNotFoundError(self.name.partition("/")[0])
 
     def _row(self, key: str) -> tuple[bytes, bytes]:
-        raw = self._raw_prefix + encode_name(_checked(key))
+        raw = self._raw_prefix + encode_name(checked_key(key))
         return named_row(self._rows, raw)
 
     def _packed_row(self, key: str, value: Any) -> tuple[bytes, bytes]:
@@ -354,13 +368,3 @@ class BankSection:
                     rows.append((row, head + bytes(packed)))
                     size += len(value)
         return sorted(rows), None
-
-
-def _checked(key: str) -> str:
-    """Return *key* if it can be one; see :func:`~karbor_actors.bank.keys.check_name`."""
-    encode_name(check_name(key))
-    return key
-
-
-def _info(stream: StreamInfo | StreamReader) -> StreamInfo:
-    return stream.info if isinstance(stream, StreamReader) else stream

@@ -7,12 +7,13 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.actors.blocking import check_may_block
 from karbor_actors.bank.records import pack_record
 from karbor_actors.bank.resource_rows import ConsistencyLevel
 from karbor_actors.errors import HookCancelledError, PluginError
+from karbor_actors.operations.artifacts import Artifact
 from karbor_actors.operations.memory import (
     CONSISTENCY_KEY,
-    Artifact,
     FrozenState,
     HookState,
     NewResources,
@@ -22,8 +23,8 @@ from karbor_actors.plain import text_fault
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.errors import ResourceKey
+    from karbor_actors.operations.artifacts import ArtifactRecord
     from karbor_actors.operations.attempt import Attempt
-    from karbor_actors.operations.memory import ArtifactRecord
 
 _LOG = logging.getLogger("karbor_actors.hooks")
 
@@ -74,6 +75,7 @@ class HookContext:
             kind: What it is, such as ``"snapshot"``.
             name: A name that finds it again, chosen before it exists.
         """
+        check_may_block("context.artifact()")
         attempt = self._attempt
         attempt.check()
         if text_fault(kind) or text_fault(name):
@@ -111,8 +113,13 @@ class HookContext:
 
         It is not deleted before this operation ends. Blocks on the bank.
         """
+        check_may_block("context.previous")
         attempt = self._attempt
         return attempt.run.previous(attempt.resource)
+
+    async def aprevious(self) -> Checkpoint | None:
+        """Return :attr:`previous` without blocking the event loop."""
+        return await asyncio.to_thread(lambda: self.previous)
 
     def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
         """Say how far this hook is, in *unit*s; also tells the engine that it is alive."""

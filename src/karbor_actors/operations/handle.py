@@ -51,10 +51,12 @@ class EventStream:
             self._queue.put(Event("dropped", time.time(), detail={"count": lost}))
         self._queue.put(event)
 
-    def close(self) -> None:
-        """End the listener's iteration."""
+    def close(self, last: Event | None = None) -> None:
+        """End the listener's iteration, with *last*, which is never dropped."""
         if self._dropped:
             self._queue.put(Event("dropped", time.time(), detail={"count": self._dropped}))
+        if last is not None:
+            self._queue.put(last)
         self._queue.put(None)
 
     def __iter__(self) -> Iterator[Event]:
@@ -276,8 +278,7 @@ class OperationHandle:
         self._decision.set()
         detail = {"status": status} if error is None else {"status": status, "error": str(error)}
         for stream in streams:
-            stream.put(Event("ended", time.time(), detail=detail))
-            stream.close()
+            stream.close(Event("ended", time.time(), detail=detail))
 
 
 class HookEvents:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from karbor_actors.bank.records import pack_record, unpack_record
 from karbor_actors.bank.resource_rows import KeptArtifact
 from karbor_actors.errors import PluginError, describe_key
+from karbor_actors.operations.artifacts import ArtifactRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,23 +46,6 @@ class Changes:
 
     def __bool__(self) -> bool:
         return bool(self.state or self.new_resources)
-
-
-@dataclass(slots=True)
-class ArtifactRecord:
-    """One external thing that a hook made, as the journal knows it."""
-
-    id: int
-    resource: int
-    kind: str
-    name: str
-    status: str = "outstanding"
-    """``outstanding``, ``released`` or ``kept``."""
-    data: bytes = b""
-
-
-def _data(record: ArtifactRecord) -> dict[str, Any]:
-    return dict(_value(record.data)) if record.data else {}
 
 
 class Memory:
@@ -156,7 +140,7 @@ class Memory:
         with self._lock:
             kept = {
                 resource: [
-                    KeptArtifact(record.kind, record.name, _data(record))
+                    KeptArtifact(record.kind, record.name, record.unpacked())
                     for record in known
                     if record.status == "kept"
                 ]
@@ -326,7 +310,7 @@ class NewResources(MutableMapping[Any, Any]):
         raise PluginError(msg)
 
     def __iter__(self) -> Iterator[ResourceKey]:
-        own = self._changes.new_resources
+        own = list(self._changes.new_resources)  # the hook's other threads may set some
         yield from own
         yield from [key for key in self._memory.new_resource_keys() if key not in own]
 
@@ -341,49 +325,3 @@ class NewResources(MutableMapping[Any, Any]):
     async def aflush(self) -> None:
         """Do :meth:`flush` without blocking the event loop."""
         await asyncio.to_thread(self.flush)
-
-
-class Artifact:
-    """An external thing (a snapshot, a temporary volume) that a hook made or is about to make."""
-
-    __slots__ = ("_record", "_save")
-
-    def __init__(self, record: ArtifactRecord, save: Callable[[ArtifactRecord], None]) -> None:
-        self._record, self._save = record, save
-
-    @property
-    def kind(self) -> str:
-        """What sort of thing it is, in the plugin's words."""
-        return self._record.kind
-
-    @property
-    def name(self) -> str:
-        """Its name, chosen before it was made."""
-        return self._record.name
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """What :meth:`update` kept."""
-        return _data(self._record)
-
-    def update(self, **data: Any) -> None:
-        """Keep *data* (an id that the outside gave, say) with it; durable on return."""
-        merged = self.data | data
-        self._record.data = pack_record(merged, f"artifact {self._record.name!r}")
-        self._save(self._record)
-
-    def release(self) -> None:
-        """Say that the thing is gone; durable on return."""
-        self._set_status("released")
-
-    def keep(self) -> None:
-        """Say that the thing belongs to the checkpoint and is for delete; durable on return."""
-        self._set_status("kept")
-
-    def _set_status(self, status: str) -> None:
-        before, self._record.status = self._record.status, status
-        try:
-            self._save(self._record)
-        except BaseException:
-            self._record.status = before
-            raise

@@ -186,6 +186,9 @@ def _kinds_of(table: HookTable, operation: Any, resource: Resource) -> bytes:
     except PluginError as error:
         msg = f"{resource}: {error}"
         raise PluginError(msg) from error
+    if isinstance(operation, type):
+        what = f"the plugin of {resource} returned the class {operation.__name__}"
+        raise PluginError(f"{what}, not an object of it")
     until = getattr(operation, "held_until", HOOKS[0])
     if until not in HOOKS:
         what = f"the held_until of {resource}'s operation is {until!r}"

@@ -11,9 +11,9 @@ from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.errors import describe_cause
 from karbor_actors.model import HookName
 from karbor_actors.operations.abort import AbortActor
+from karbor_actors.operations.artifacts import Artifact
 from karbor_actors.operations.hooks import ASYNC
 from karbor_actors.operations.intake import ABORT, ABORT_ON_LOOP
-from karbor_actors.operations.memory import Artifact
 from karbor_actors.operations.messages import AbortSucceeded, BodyFailed, RunAbort
 from karbor_actors.schedule import (
     BEGUN,

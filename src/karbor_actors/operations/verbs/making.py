@@ -112,18 +112,21 @@ class VerbMaker:
         provider: str | None,
         options: CallOptions,
         to: str,
+        *,
+        again: bool = False,
+        allow_partial: bool = False,
     ) -> Verb:
         """Return the verb of that type on *subject*: a plan, or a checkpoint's id."""
         if operation_type is OperationType.PROTECT:
             return self.protect(subject, options)
         if operation_type is OperationType.COPY:
-            return self.copy(str(subject), provider, options, to=to, again=True)
-        makers = {
-            OperationType.RESTORE: self.restore,
-            OperationType.VERIFY: self.verify,
-            OperationType.DELETE: self.delete,
-        }
-        return makers[operation_type](str(subject), provider, options)
+            return self.copy(
+                str(subject), provider, options, to=to, again=again, allow_partial=allow_partial
+            )
+        if operation_type is OperationType.RESTORE:
+            return self.restore(str(subject), provider, options, allow_partial=allow_partial)
+        make = self.verify if operation_type is OperationType.VERIFY else self.delete
+        return make(str(subject), provider, options)
 
     @staticmethod
     def checked(verb: CheckpointVerb) -> CheckpointVerb:
