@@ -72,12 +72,13 @@ class Terminal:
 
 
 def test_a_narrow_terminal_still_shows_which_resource_it_is(cli, slow_config):
-    with Terminal(cli, "protect", "thing", "--config", "slow.toml", columns=40) as terminal:
-        terminal.read_until("of 39.1 M")
+    with Terminal(cli, "protect", "thing", "--config", "slow.toml", columns=50) as terminal:
+        terminal.read_until("of 39.1 MiB")
         terminal.process.send_signal(signal.SIGINT)
         text = terminal.read_all()
 
-    assert re.search(r"Thing thing +on_main +[0-9.]+ ", text)
+    assert re.search(r"Thing thing +on_main +[0-9.]+ .iB of 39\.1 MiB", text)
+    assert "left" not in text
 
 
 def test_the_live_tree_shows_hook_bytes_rate_and_time_left(cli, slow_config):

@@ -284,3 +284,17 @@ def test_no_colour_reaches_a_pipe(cli, app):
 
 def test_the_version_is_printed(cli):
     assert cli("--version").out.startswith("karbor-actors ")
+
+
+def test_what_is_verified_of_a_partial_checkpoint_is_not_called_all_of_it(cli, app):
+    (app / "bad.db").write_bytes(b"SQLite format 3\0" + os.urandom(3000))
+    paths = ("app/rows.db", "app/bad.db")
+    cli("protect", *paths, "--bank", "bank", "--on-failure", "isolate", code=9)
+    [checkpoint] = cli("checkpoints", "list", "--bank", "bank", "--json").document
+
+    verified = cli("verify", checkpoint["id"], "--bank", "bank").out
+    options = ("--allow-partial", "-p", "SQLite::Database.overwrite=true")
+    restored = cli("restore", checkpoint["id"], "--bank", "bank", *options).out
+
+    assert f"what there is of the partial checkpoint {checkpoint['id']} is good" in verified
+    assert "restored: 1 available, 1 aborted" in restored

@@ -22,6 +22,7 @@ from karbor_actors import (
     RetryPolicy,
 )
 from karbor_actors.errors import (
+    CheckpointStateError,
     FencedError,
     OperationCancelledError,
     PartialOperationError,
@@ -70,6 +71,20 @@ def test_verify_looks_only_at_what_a_partial_checkpoint_holds(service, tmp_path,
     assert found.resources[TYPE, "b"] is ResourceStatus.ABORTED
     assert (TYPE, "b") not in found.evidence
     assert {name for _, name in journal.hooks("verify")} == {"a"}
+
+
+def test_a_restore_says_what_a_partial_checkpoint_did_not_hold(service, tmp_path, journal):
+    add(service, tmp_path, RecordingProtection(journal, failing(("on_complete", "b"))))
+    add(service, tmp_path, RecordingProtection(Journal()), name="offsite")
+    checkpoint = partial(service)
+    with pytest.raises(CheckpointStateError, match="to restore what is there"):
+        service.restore(checkpoint.id)
+    with pytest.raises(CheckpointStateError, match="to copy what is there"):
+        service.copy(checkpoint.id, to="offsite")
+
+    restored = service.restore(checkpoint.id, allow_partial=True).result(DEADLINE)
+    assert restored.resources[TYPE, "a"] is ResourceStatus.AVAILABLE
+    assert restored.resources[TYPE, "b"] is ResourceStatus.ABORTED
 
 
 @pytest.mark.parametrize("verbs", [("protect",), ("protect", "copy")])

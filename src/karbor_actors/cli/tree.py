@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 WHOLE_TREE = 50
 """Resources up to which each is shown; beyond, only those that have a running hook."""
 _SHOWN_RUNNING = 15
+_WIDE = 70
+"""Columns from which on rates and the time left are shown."""
 _LEAST_LABEL = 16
 """Columns that resources' names have even where the terminal is narrow."""
 _STYLES = {"failed": "red", "done": "green", "undone": "yellow", "waiting": "dim"}
@@ -139,13 +141,19 @@ class TreeView:
         name = "" if graph is None else graph.nodes[graph.number(key)].name
         return label_of(key, name)
 
+    @property
+    def _is_wide(self) -> bool:
+        """Whether the terminal has room for rates."""
+        return self._output.err.width >= _WIDE
+
     def _render(self, progress: Progress) -> RenderableType:
         grid = Table.grid(padding=(0, 2, 0, 0), expand=False)
         grid.add_column(min_width=_LEAST_LABEL)  # the one that is cut first: its cells say so
         for _ in range(2):
             grid.add_column(no_wrap=True)
-        for _ in range(2):
-            grid.add_column(no_wrap=True, justify="right")
+        if self._is_wide:
+            for _ in range(2):
+                grid.add_column(no_wrap=True, justify="right")
         running = {one.resource: one for one in progress.running}
         if self._lines:
             for line in self._lines:
@@ -185,19 +193,17 @@ class TreeView:
             with self._lock:
                 state = self._states.get(line.key, "waiting")
             style = _STYLES.get(state.rpartition(" ")[2], "")
-            grid.add_row(name, Text(state, style), "", "", "")
+            grid.add_row(name, Text(state, style))
             return
         hook = Text(str(running.hook), "cyan")
         if running.attempt > 1:
             hook.append(f" (attempt {running.attempt})", "yellow")
-        rate, left = self._rates.rate(running), self._rates.time_left(running)
-        grid.add_row(
-            name,
-            hook,
-            _how_far(running),
-            f"{human_count(rate, running.unit)}/s" if rate else "",
-            f"{human_seconds(left)} left" if left else "",
-        )
+        cells: list[RenderableType] = [name, hook, _how_far(running)]
+        if self._is_wide:
+            rate, left = self._rates.rate(running), self._rates.time_left(running)
+            cells.append(f"{human_count(rate, running.unit)}/s" if rate else "")
+            cells.append(f"{human_seconds(left)} left" if left else "")
+        grid.add_row(*cells)
 
 
 def _how_far(running: ResourceProgress) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from karbor_actors import OperationType, VerifyResult
+from karbor_actors import CheckpointStatus, OperationType, VerifyResult
 from karbor_actors.cli.banks import confirmed
 from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.files import merge_parameters, parse_parameters, read_parameters
@@ -201,7 +201,11 @@ def _verify(
                 show_evidence(invocation.output, error.result)
             raise
         show_evidence(invocation.output, result)
-        finish(invocation.output, result, handle, f"checkpoint {whole} is good", seconds)
+        is_whole = bank.checkpoint(whole).status is CheckpointStatus.AVAILABLE
+        verdict = f"checkpoint {whole} is good"
+        if not is_whole:
+            verdict = f"what there is of the partial checkpoint {whole} is good"
+        finish(invocation.output, result, handle, verdict, seconds)
 
 
 @click.argument("checkpoint")

@@ -64,3 +64,14 @@ def want_status(checkpoint: Checkpoint, wanted: set[CheckpointStatus], advice: s
     """Raise CheckpointStateError unless *checkpoint* has one of the statuses *wanted*."""
     if checkpoint.status not in wanted:
         raise CheckpointStateError(checkpoint.id, str(checkpoint.status), advice)
+
+
+def want_whole(checkpoint: Checkpoint, verb: str, *, allow_partial: bool) -> None:
+    """Want an available checkpoint, or a partial one where that is allowed."""
+    wanted = {CheckpointStatus.AVAILABLE}
+    if allow_partial:
+        wanted.add(CheckpointStatus.PARTIAL)
+    advice = f"{verb} wants an available one"
+    if checkpoint.status is CheckpointStatus.PARTIAL:
+        advice = f"say allow_partial=True (--allow-partial) to {verb} what is there"
+    want_status(checkpoint, wanted, advice)

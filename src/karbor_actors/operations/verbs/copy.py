@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from karbor_actors.bank.resource_rows import Ending
 from karbor_actors.errors import BankError, CheckpointNotFoundError
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType, ResourceStatus
-from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, left_out, want_status
+from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, left_out, want_whole
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
@@ -61,10 +61,7 @@ class Copy(CheckpointVerb):
 
     def check_status(self, checkpoint: Checkpoint) -> None:
         """Want an available checkpoint, or a partial one where that is allowed."""
-        wanted = {CheckpointStatus.AVAILABLE}
-        if self._allow_partial:
-            wanted.add(CheckpointStatus.PARTIAL)
-        want_status(checkpoint, wanted, "copy wants an available one")
+        want_whole(checkpoint, "copy", allow_partial=self._allow_partial)
 
     def plan(self) -> PlannedOperation:
         """Return what would run: nothing where a finished copy is there."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from karbor_actors.model import CheckpointStatus, OperationType, ResourceStatus
+from karbor_actors.model import OperationType, ResourceStatus
 from karbor_actors.operations.conflicts import LockRequest, resource_locks
 from karbor_actors.operations.context import new_resources_of
 from karbor_actors.operations.results import RestoreResult
-from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, want_status
+from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, want_whole
 from karbor_actors.operations.verbs.report import ResourceReport
 
 if TYPE_CHECKING:
@@ -38,21 +38,17 @@ class Restore(CheckpointVerb):
     ) -> None:
         super().__init__(operation_id, provider, options, checkpoint_id)
         self._allow_partial = allow_partial
+        self._lacking: dict[int, ResourceStatus] = {}
         self._report = ResourceReport(operation_id, checkpoint_id)
 
     def check_status(self, checkpoint: Checkpoint) -> None:
         """Want an available checkpoint, or a partial one where that is allowed."""
-        wanted = {CheckpointStatus.AVAILABLE}
-        if self._allow_partial:
-            wanted.add(CheckpointStatus.PARTIAL)
-        advice = "restore wants an available one"
-        if checkpoint.status is CheckpointStatus.PARTIAL:
-            advice = "say allow_partial=True (--allow-partial) to restore what is there"
-        want_status(checkpoint, wanted, advice)
+        want_whole(checkpoint, "restore", allow_partial=self._allow_partial)
 
     def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
         """Leave out what a partial checkpoint does not hold."""
-        for number in self._left_out():
+        self._lacking = self._left_out()
+        for number in self._lacking:
             operations[number] = None
 
     def locks(self, graph: ResourceGraph) -> LockRequest:
@@ -77,7 +73,7 @@ class Restore(CheckpointVerb):
         }
         for number, operation in enumerate(run.planned.operations):
             if operation is None:
-                statuses[nodes[number].key] = ResourceStatus.EMPTY
+                statuses[nodes[number].key] = self._lacking.get(number, ResourceStatus.EMPTY)
         new = run.memory.new_resources()
         return RestoreResult(run.checkpoint.id, new, statuses, self._report.statuses)
 
