@@ -96,6 +96,11 @@ class Provider:
     def __repr__(self) -> str:
         return f"<Provider {self.name!r}: {', '.join(sorted(self.protection_plugins))}>"
 
+    @property
+    def abort_pending(self) -> int:
+        """How many resources still wait to be undone: a gauge. Reads the bank; any thread."""
+        return sum(record.abort_pending for record in self.bank.journal.operations())
+
     def limits_of(self, resource_type: str) -> TimeLimits:
         """Return the time limits of the hooks of a type's resources."""
         return self._limits.get(resource_type) or self._limits["*"]

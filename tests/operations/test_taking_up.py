@@ -19,6 +19,7 @@ from karbor_actors import (
     ResourceStatus,
     faultpoints,
 )
+from karbor_actors.bank import abort_marks
 from karbor_actors.errors import OperationError, PartialOperationError
 from karbor_actors.operations import alarms
 from kit import Journal, RecordingProtection, plan, provider, store_something, thing
@@ -342,6 +343,65 @@ def test_an_abort_that_writes_down_what_it_does_never_waits_for_the_bank(tmp_pat
         assert all(handle.wait(DEADLINE) for handle in service.recovered)
         assert all(r.status.is_terminal for r in service.operation_history("local"))
     assert again.aborted() == ([] if hangs else ["one"]), "what was not recorded runs again"
+
+
+def test_what_a_crash_left_and_the_host_is_to_be_asked_about_is_listed_as_suspended(tmp_path):
+    """It does not run, whatever its dead process had recorded."""
+    gate = Gate()
+    plugin = RecordingProtection(Journal(), at("on_main", "one", lambda _: gate.pass_through()))
+    with opened(tmp_path, plugin) as service:
+        handle = service.protect(plan("one"))
+        gate.wait_entered()
+        left = crash_image(service, tmp_path / "left")
+        gate.open()
+        handle.result(DEADLINE)
+    with opened(left, RecordingProtection(Journal()), recover="ask") as service:
+        (asked,) = service.recovered
+        assert asked.wait(DEADLINE)
+        assert asked.status is OperationStatus.SUSPENDED
+    with Bank.open(left / "bank", readonly=True) as bank:
+        assert bank.journal.get(handle.id).status is OperationStatus.SUSPENDED
+    with opened(left, RecordingProtection(Journal()), recover="ask") as service:
+        assert service.recovered[0].wait(DEADLINE)
+        resumed = service.resume(handle.id)
+        assert resumed.result(DEADLINE).status is CheckpointStatus.AVAILABLE
+
+
+def fill_the_disk_in_main(path: Path, journal: Journal) -> Any:
+    """Protect two resources while the disk fills up; return the disk, still full."""
+    disk = StuckCommits(hangs=False)
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (hook, resource.id) == ("on_main", "one"):
+            disk.is_stuck.set()
+            section = call["checkpoint"].get_resource_bank_section(resource)
+            section.update_object("size", 1)
+
+    with ProtectionService(workers=2) as service:
+        service.add_provider(provider(path / "bank", RecordingProtection(journal, behave)))
+        faultpoints.install(disk)  # type: ignore[arg-type]
+        with pytest.raises(OperationError, match="no space is left"):
+            service.protect(plan("one", "two")).result(DEADLINE)
+    return disk
+
+
+def test_what_a_full_disk_had_undone_never_goes_on(tmp_path):
+    """The bank could not take down that it was undone: the next process knows all the same."""
+    journal = Journal()
+    disk = fill_the_disk_in_main(tmp_path, journal)
+    disk.free()
+    faultpoints.remove(disk)
+    assert sorted(journal.aborted()) == ["one", "two"]
+
+    again = Journal()
+    with opened(tmp_path, RecordingProtection(again)) as service:
+        (handle,) = service.recovered
+        assert handle.wait(DEADLINE)
+        assert handle.status is OperationStatus.FAILED
+    assert sorted(again.hooks()) == [("on_abort", "one"), ("on_abort", "two")]
+    with opened(tmp_path, RecordingProtection(Journal())) as service:
+        assert service.recovered == []
+    assert abort_marks.prepare(tmp_path / "bank", [handle.id]) == frozenset(), "it is forgotten"
 
 
 class StuckCommits:

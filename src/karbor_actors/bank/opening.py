@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.environment import Environment
     from karbor_actors.store.objects import ObjectStore
 
-_OWN = frozenset({"bank.lmdb", "lease", "lost+found", "objects"})
+_OWN = frozenset({"aborts", "bank.lmdb", "lease", "lost+found", "objects"})
 """What may stand in a directory that is to hold a bank."""
 
 

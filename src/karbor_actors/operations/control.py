@@ -382,6 +382,7 @@ class OperationControl:
         if not any(isinstance(failure, BankError) for failure in self.failures):
             self.failures.append(error)
         self.abort(AbortReason(AbortKind.FAILURE, describe_cause(error)))
+        self.run.mark_aborted(error)
         for hook in report.intents:
             self.tell(hook, NotBegun())
         for attempt in report.completions:

@@ -104,8 +104,14 @@ class EndingActor(PooledActor):
         self._refuse(self._crash or why)
 
     def _settle_suspended(self) -> None:
-        """Leave a recovered operation as it was found."""
+        """Leave a recovered operation as it was found, and say that it stands still."""
         self._is_waiting = False
+        if (found := self._verb.recovered) is not None and not found.record.status.is_terminal:
+            bank, number, status = self._verb.bank, found.record.number, OperationStatus.SUSPENDED
+            bank.writer.submit(
+                lambda transaction: bank.journal.update(transaction, number, status=status),
+                lambda _, __: None,  # else it is found as it was
+            )
         self._settle(OperationStatus.SUSPENDED, error=self._failure([], OperationStatus.SUSPENDED))
 
     def _closed(self, done: StepDone) -> None:

@@ -6,6 +6,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.bank import abort_marks
 from karbor_actors.bank.journal_records import replay
 from karbor_actors.errors import (
     CheckpointNotFoundError,
@@ -66,8 +67,11 @@ class Recovery:
             and record.provider == provider.name
         ]
         waiting, self._waiting = self._waiting, []
+        undone = _undone_from_memory(provider, [record.id for record in records])
         verbs = [self._read(owner, record) for owner, record in waiting]
-        verbs += [self._read(provider, record) for record in records]
+        for record in records:
+            abort = True if record.id in undone else None
+            verbs.append(self._read(provider, record, abort=abort))
         # All are known and have their locks before the first one runs, and takes the time.
         return [self._engine.start(v.operation_id, v) for v in verbs if v is not None]
 
@@ -175,6 +179,15 @@ class Recovery:
         provider.bank.writer.write(
             lambda transaction: journal.update(transaction, record.number, **end)
         )
+
+
+def _undone_from_memory(provider: Provider, unfinished: list[str]) -> frozenset[str]:
+    """Return the operations of *unfinished* that were undone while the bank could not write."""
+    try:
+        return abort_marks.prepare(provider.bank.directory, unfinished)
+    except OSError as error:
+        _LOG.warning("what a full disk undoes will not be remembered: %s", error)
+        return frozenset()
 
 
 class _FailedContext:

@@ -6,13 +6,15 @@ workers' threads too.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.bank import abort_marks
 from karbor_actors.bank.journal_records import JournalRecord
-from karbor_actors.errors import FencedError, HookFailedError
+from karbor_actors.errors import BankLeaseError, FencedError, HookFailedError
 from karbor_actors.operations.memory import Memory
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.recovery import Recovered, Verdict
     from karbor_actors.operations.results import ResourceProgress
+
+
+_LOG = logging.getLogger("karbor_actors.operations")
 
 
 @dataclass
@@ -77,6 +82,7 @@ class OperationRun:
         self.prepared_at: float | None = None
         """When the last prepare hook ended, in seconds since 1970; written by workers."""
         self._to_resume: set[int] = set()
+        self._is_marked = False
         if self.recovered is not None:
             self._to_resume = self.recovered.begun_resources()
             self.memory.restore(self.recovered.journal)
@@ -86,6 +92,16 @@ class OperationRun:
         if self.is_over:
             msg = "the operation has ended; what is written to its sections now is refused"
             raise FencedError(msg)
+
+    def mark_aborted(self, error: BaseException) -> None:
+        """Note beside the bank, which could not write for *error*, that all is undone; once."""
+        if self._is_marked or isinstance(error, BankLeaseError):  # a later owner has the bank
+            return
+        self._is_marked = True
+        try:
+            abort_marks.add(self.bank.directory, self.id)
+        except OSError as failure:
+            _LOG.warning("%s: that it is undone is not remembered: %s", self.id, failure)
 
     def is_settled(self, reason: AbortReason | None = None) -> bool:
         """Return whether it had ended before, and only undoes what was pending, for that *reason*.
