@@ -7,17 +7,26 @@ full disk would kill the process).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import shutil
-import struct
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import lmdb
 
 from karbor_actors import faultpoints
+from karbor_actors.bank.data_files import (
+    FORMAT_KEY,
+    FORMAT_VERSION,
+    MAGIC,
+    NEW,
+    OLD,
+    U64,
+    make_folder,
+    sync_folder,
+    tidy_folder,
+)
 from karbor_actors.bank.faults import open_error, record_error
 from karbor_actors.bank.mapping import MappedFile, data_file
 from karbor_actors.bank.transactions import Snapshot, Table, Transaction
@@ -38,17 +47,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT_VERSION", "Environment", "Outcome", "Snapshot", "Table", "Transaction"]
 
-FORMAT_VERSION = 1
-"""What this release writes; a bank of a higher one is refused."""
 DEFAULT_MAP_SIZE = 1 << 30
 """Bytes of address space at first, not of disk; doubled when full."""
 
-_NEW = ".new-"
-_OLD = ".old"
-_U64 = struct.Struct(">Q")
-_FORMAT_KEY = b"format"
 _EPOCH_KEY = b"epoch"
-_MAGIC = b"karbor-actors bank\x00"
 
 
 class Outcome(NamedTuple):
@@ -92,9 +94,9 @@ class Environment:
         """Set by the lease's holder: a commit is refused once the bank has another one."""
         self._committing = threading.Lock()
         if not readonly:
-            _tidy(self.path)
+            tidy_folder(self.path)
         if create and not readonly and not os.path.lexists(self.path):
-            _create(self.path, map_size)
+            make_folder(self.path, map_size)
         self._file: MappedFile | None = MappedFile.open(self.path, readonly=readonly)
         try:
             self._check_format()
@@ -186,7 +188,7 @@ class Environment:
 
         def change(transaction: Transaction) -> int:
             epoch = _number(transaction.get(Table.META, _EPOCH_KEY)) + 1
-            transaction.put(Table.META, _EPOCH_KEY, _U64.pack(epoch))
+            transaction.put(Table.META, _EPOCH_KEY, U64.pack(epoch))
             return epoch
 
         self.epoch = None
@@ -231,21 +233,21 @@ class Environment:
         """
         if self.readonly:
             raise BankReadonlyError(f"the bank {self.path} was opened for reading only")
-        making = f"{self.path}{_NEW}{secrets.token_hex(4)}"
+        making = f"{self.path}{NEW}{secrets.token_hex(4)}"
         with self._committing:
             try:
                 os.mkdir(making, 0o700)
                 self.copy(data_file(making))
-                _sync_folder(making)
-                self._opened().replace(making, f"{self.path}{_OLD}")
-                _sync_folder(os.path.dirname(self.path))
+                sync_folder(making)
+                self._opened().replace(making, f"{self.path}{OLD}")
+                sync_folder(os.path.dirname(self.path))
             except BankError:
                 raise  # some are OSErrors
             except OSError as error:
                 raise open_error(error, self.path) from error
             finally:
                 shutil.rmtree(making, ignore_errors=True)  # gone, unless it failed
-        _tidy(self.path)
+        tidy_folder(self.path)
 
     def _opened(self) -> MappedFile:
         if self._file is None:
@@ -316,12 +318,12 @@ class Environment:
 
     def _check_format(self) -> None:
         with self.snapshot() as snapshot:
-            found = snapshot.get(Table.META, _FORMAT_KEY)
-        if found is None or not found.startswith(_MAGIC):
+            found = snapshot.get(Table.META, FORMAT_KEY)
+        if found is None or not found.startswith(MAGIC):
             raise BankFormatError(
                 f"{self.path} is an LMDB file but no bank; name another directory"
             )
-        version = _number(found[len(_MAGIC) :])
+        version = _number(found[len(MAGIC) :])
         if version > FORMAT_VERSION:
             error = BankFormatError(
                 f"{self.path} has format {version}, and this release reads up to "
@@ -337,68 +339,7 @@ def _number(value: bytes | None) -> int:
     """Return the number in a META row, 0 where it is missing."""
     if value is None:
         return 0
-    if len(value) != _U64.size:
+    if len(value) != U64.size:
         raise BankFormatError("the bank is damaged: a number in its head is not one")
-    number: int = _U64.unpack(value)[0]
+    number: int = U64.unpack(value)[0]
     return number
-
-
-def _tidy(path: str) -> None:
-    """Finish what an owner was killed in: creating or compacting *path*."""
-    folder, name = os.path.split(path)
-    old = f"{path}{_OLD}"
-    try:
-        if not os.path.lexists(path) and os.path.isdir(old):
-            os.rename(old, path)
-        for left in os.listdir(folder) if os.path.isdir(folder) else ():
-            if left == name + _OLD or left.startswith(name + _NEW):
-                shutil.rmtree(os.path.join(folder, left))
-    except OSError as error:
-        raise open_error(error, path) from error
-
-
-def _create(path: str, map_size: int) -> None:
-    """Make a new environment beside *path* and give it its name when it is whole.
-
-    So an empty or cut data file is never one that a power cut left in the making.
-    """
-    making = f"{path}{_NEW}{secrets.token_hex(4)}"
-    try:
-        os.mkdir(making, 0o700)
-    except OSError as error:
-        raise open_error(error, os.path.dirname(path)) from error
-    try:
-        try:
-            _initialize(making, map_size)
-            os.unlink(os.path.join(making, "lock.mdb"))
-            _sync_folder(making)
-            os.rename(making, path)
-            _sync_folder(os.path.dirname(path))
-        except (lmdb.Error, OSError) as error:
-            raise open_error(error, path) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # renamed
-            shutil.rmtree(making)
-
-
-def _initialize(path: str, map_size: int) -> None:
-    with lmdb.Environment(
-        os.fsencode(path),
-        map_size=map_size,
-        max_dbs=len(Table),
-        mode=0o600,
-        lib_version=0,
-    ) as raw:
-        tables = {table: raw.open_db(table.value) for table in Table}
-        with raw.begin(write=True) as transaction:
-            value = _MAGIC + _U64.pack(FORMAT_VERSION)
-            transaction.put(_FORMAT_KEY, value, db=tables[Table.META])
-    assert os.path.getsize(data_file(path)) > 0
-
-
-def _sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

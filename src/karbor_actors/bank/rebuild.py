@@ -22,6 +22,7 @@ from karbor_actors.bank.block_rebuild import free_unneeded, record_packs
 from karbor_actors.bank.blocks import FOLDER as PACKS
 from karbor_actors.bank.blocks import BlockStore
 from karbor_actors.bank.checking import check_records
+from karbor_actors.bank.data_files import NEW
 from karbor_actors.bank.environment import Environment
 from karbor_actors.bank.faults import open_error
 from karbor_actors.bank.manifest import FOLDER as CHECKPOINTS
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from karbor_actors.store.objects import ObjectStore
 
 _BANK_ID = re.compile(r"[0-9a-f]{16}")
-_NEW = ".new-"  # what the environment clears away where somebody was killed
 _OLD = ".old"
 
 
@@ -69,7 +69,7 @@ def rebuild_records(directory: str, store: ObjectStore, bank_id: str | None) -> 
     report = RebuildReport(bank_id=bank_id or _find_bank(store))
     if not _BANK_ID.fullmatch(report.bank_id):
         raise BankPathError(f"{bank_id!r} is no bank's id, which has 16 hexadecimal digits")
-    making = f"{path}{_NEW}{secrets.token_hex(4)}"
+    making = f"{path}{NEW}{secrets.token_hex(4)}"
     try:
         with ExitStack() as closing:
             environment = closing.enter_context(Environment(making))

@@ -142,7 +142,7 @@ class SupervisorActor(EndingActor):
         if self._step is None and self._planned is None:
             deadline = self._verb.until_deadline
             if deadline is not None:
-                self._alarms.tell_later(deadline, Cancel(self._verb.past_deadline))
+                self._alarms.tell_later(deadline, Cancel(self._verb.options.past_deadline))
             self._begin_step(PLAN, self._verb.plan)
 
     def _step_done(self, done: StepDone) -> None:
@@ -226,7 +226,7 @@ class SupervisorActor(EndingActor):
         self._control = engine.control_of(run, handle, provider, self._request_flush)
         self._control.start()
         if (left := self._verb.time_left) is not None:
-            self._alarms.tell_later(left, Cancel(self._verb.too_long))
+            self._alarms.tell_later(left, Cancel(self._verb.options.too_long))
         if self._crash is not None:
             self._control.failures.append(self._crash)
         if self._cancelled is not None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.model import OnFailure
+from karbor_actors.model import AbortKind, AbortReason, OnFailure
 from karbor_actors.plain import checked_parameters
 
 if TYPE_CHECKING:
@@ -29,6 +29,16 @@ class CallOptions:
     """Seconds that the hooks may take in all, restarts included."""
     deadline: float | None = None
     """The moment, in seconds since 1970, at which the operation is given up."""
+
+    @property
+    def too_long(self) -> AbortReason:
+        """Why an operation is undone that has no time left."""
+        return AbortReason(AbortKind.TIMEOUT, f"it took longer than {self.timeout} s")
+
+    @property
+    def past_deadline(self) -> AbortReason:
+        """Why an operation is undone, or not even begun, after its deadline."""
+        return AbortReason(AbortKind.TIMEOUT, "its deadline has passed")
 
     @classmethod
     def of(

@@ -225,16 +225,6 @@ class Verb(abc.ABC):
         return ran if isinstance(ran, float) else 0.0
 
     @property
-    def too_long(self) -> AbortReason:
-        """Why it is undone when there is no time left."""
-        return AbortReason(AbortKind.TIMEOUT, f"it took longer than {self.options.timeout} s")
-
-    @property
-    def past_deadline(self) -> AbortReason:
-        """Why it is undone, or not even begun, after its deadline."""
-        return AbortReason(AbortKind.TIMEOUT, "its deadline has passed")
-
-    @property
     def must_tidy(self) -> bool:
         """Whether :meth:`tidy` has anything to do."""
         return self._is_done_with or self._number % _TRIM_EVERY == 0
