@@ -188,7 +188,10 @@ def check_undone(
     """
     for resource, operation in world.frozen:
         record = records.get(operation)
-        if is_last or record is None or not (record.abort_pending or not record.status.is_terminal):
+        goes_on = record is not None and not record.status.is_terminal
+        if record is not None and record.status is OperationStatus.SUSPENDED:
+            goes_on = False  # who is asked may take his time
+        if is_last or record is None or not (record.abort_pending or goes_on):
             yield Violation("thawed", f"{resource} stays frozen by {_label(world, operation)}")
     if not is_last:
         return

@@ -160,6 +160,7 @@ class Life:
     def _open(self) -> ProtectionService:
         scenario, dispatcher = self._scenario, self._dispatcher
         service = self._process.service
+        is_asked = self._is_last and scenario.recover == "ask"  # and the answer is yes
         for name in BANKS if self._needs_second else BANKS[:1]:
             bank = Bank.open(
                 self._lives.folder / name,
@@ -174,7 +175,7 @@ class Life:
                 protectables=[SimulatedProtectable(kind, scenario.children) for kind in TYPES],
                 retry={"*": scenario.retry},
                 time_limits=LIMITS,
-                recover=scenario.recover,
+                recover="resume" if is_asked else scenario.recover,
             )
             service.add_provider(provider)
         return service

@@ -109,7 +109,7 @@ def draw(seed: int) -> Scenario:
 
 
 def _with_more(scenario: Scenario) -> Scenario:
-    """Return *scenario* with copy hooks and closings, for a quarter of the seeds.
+    """Return *scenario* with copy hooks, closings and ``recover="ask"``, for a quarter of the seeds.
 
     They were added later: the seeds of before mean what they meant, so that those that showed
     bugs are tests still.
@@ -133,7 +133,8 @@ def _with_more(scenario: Scenario) -> Scenario:
         is_closed = rng.random() < 0.6  # noqa: PLR2004
         processes.append(replace(process, closing=closing if is_closed else None))
     latest = rng.choice((LATEST, 10.0))
-    return replace(scenario, traits=traits, processes=processes, latest=latest)
+    recover = "ask" if rng.random() < 0.2 else scenario.recover  # noqa: PLR2004
+    return replace(scenario, traits=traits, processes=processes, latest=latest, recover=recover)
 
 
 def without_faults(scenario: Scenario) -> Scenario:
