@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from karbor_actors.testing.simulation.violation import Violation
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from karbor_actors.testing.simulation.world import Entry, OperationSeen
+    from karbor_actors.testing.simulation.world import Entry, OperationSeen, World
 
 _ABORT = "on_abort"
 _ENDS = ("done", "failed", "late")
@@ -29,6 +30,37 @@ def check_abort_order(seen: OperationSeen, entries: Sequence[Entry]) -> Iterator
             yield from _check_own_hook(seen, own, resource)
             if seen.on_failure == "abort":
                 yield from _check_below(seen, own, resource)
+
+
+def check_aborts_once(
+    world: World, seen: OperationSeen, entries: Sequence[tuple[int, Entry]]
+) -> Iterator[Violation]:
+    """Yield the aborts that ran again although their end had become durable.
+
+    That is so two commits later, where nothing is late and no message or write went wrong.
+    """
+    done: dict[int, tuple[int, int]] = {}
+    inside: Counter[tuple[int, int]] = Counter()
+    unclear = set()
+    for _, entry in entries:
+        body = entry.process, entry.resource
+        inside[body] += {"begin": 1, "done": -1, "failed": -1, "late": -1}.get(entry.what, 0)
+        if entry.what in ("late", "failed"):
+            unclear.add(body)
+    unclear |= {body for body, count in inside.items() if count}
+    for place, entry in entries:
+        if entry.hook != _ABORT:
+            continue
+        resource = entry.resource
+        if entry.what == "done":
+            done[resource] = entry.process, place
+        elif entry.what == "begin" and resource in done:
+            process, ended = done[resource]
+            after = [n for p, n in world.commits if p == process and n > ended]
+            is_clear = process not in world.disturbed and (process, resource) not in unclear
+            if process != entry.process and is_clear and len(after) > 1:
+                name = f"{seen.label} {seen.keys[resource]}.on_abort"
+                yield Violation("once", f"{name} ran again in another process")
 
 
 def descendants(seen: OperationSeen, resource: int) -> set[int]:

@@ -14,7 +14,11 @@ from karbor_actors.model import (
     OperationType,
     ResourceStatus,
 )
-from karbor_actors.testing.simulation.abort_order import check_abort_order, descendants
+from karbor_actors.testing.simulation.abort_order import (
+    check_abort_order,
+    check_aborts_once,
+    descendants,
+)
 from karbor_actors.testing.simulation.bounds import check_bounds
 from karbor_actors.testing.simulation.violation import Violation
 
@@ -32,7 +36,7 @@ _ABORT = "on_abort"
 
 INVARIANTS: Mapping[str, str] = {
     "order": "no hook begins before all that it waits for are done, over all processes",
-    "once": "no hook runs again once one that waited for it has begun",
+    "once": "no hook runs again once one that waited for it has begun, no abort once it is recorded",
     "attempts": "a hook that runs again has the same idempotency key and a higher number",
     "kept": "hooks find the state, new resources and artifacts of before; on_abort is told the truth",
     "upwards": "an on_abort begins after its own hooks and after the on_aborts of all below",
@@ -60,6 +64,7 @@ def check_log(world: World, caps: Caps) -> Iterator[Violation]:
         seen = world.operations[operation]
         yield from _check_edges(seen, entries)
         yield from _check_attempts(seen, entries)
+        yield from check_aborts_once(world, seen, entries)
         yield from check_bounds(world, operation, [entry for _, entry in entries])
         yield from check_abort_order(seen, [entry for _, entry in entries])
     for invariant, sentence in world.faults:

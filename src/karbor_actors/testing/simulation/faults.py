@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmdb
@@ -15,7 +16,6 @@ from karbor_actors.testing.faults import FaultPlan, hook_facts
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterable
-    from pathlib import Path
 
     from karbor_actors.actors.simulated import SimulatedDispatcher
     from karbor_actors.testing.simulation.world import World
@@ -78,6 +78,8 @@ class SimulatedFaults(FaultPlan):
             self._world.note(f"commit {self.passed[Point.COMMIT_BEFORE]}")
         else:
             self.passed[Point.COMMIT_AFTER] += 1
+            if Path(path).parent.name == "local":
+                self._world.commits.append((self._world.process, len(self._world.entries)))
         fired = len(self.fired)
         try:
             super().on_commit(path, when)

@@ -13,7 +13,7 @@ from karbor_actors.bank.bank import Bank
 from karbor_actors.errors import KarborError, describe_cause
 from karbor_actors.model import CheckpointStatus, OperationStatus, Plan
 from karbor_actors.provider import Provider
-from karbor_actors.testing.fault_rules import Point
+from karbor_actors.testing.fault_rules import Action, Point
 from karbor_actors.testing.simulation.bounds import LIMITS
 from karbor_actors.testing.simulation.checker import (
     check_banks,
@@ -290,5 +290,9 @@ class Life:
         self._lives.crashes += self._dispatcher.is_halted
         self._process.bury()
         self._lives.passed = self._lives.passed or self._faults.passed
+        quiet = {Point.HOOK_BEFORE, Point.HOOK_AFTER}
+        lethal = {Action.KILL, Action.POWER_CUT}
         for fired in self._faults.fired:
+            if fired.rule.point not in quiet and fired.rule.action not in lethal:
+                self._world.disturbed.add(self._world.process)
             self._lives.faults[f"{fired.rule.point} {fired.rule.action}"] += 1

@@ -97,6 +97,10 @@ class World:
         """By operation and resource id: what its checkpoint must hold."""
         self.entries: list[Entry] = []
         self.operations: dict[str, OperationSeen] = {}
+        self.commits: list[tuple[int, int]] = []
+        """By durable commit of the first bank: the process, and how much had been logged."""
+        self.disturbed: set[int] = set()
+        """The processes in which messages or writes went wrong."""
         self.stalled: set[int] = set()
         """The processes whose machine stood still for a while."""
         self.cancels: dict[str, tuple[int, float]] = {}
