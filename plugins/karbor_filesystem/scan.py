@@ -106,13 +106,8 @@ class Scanner:
                 continue
             status, is_included = found
             if stat.S_ISREG(status.st_mode):
-                if not is_included or self._is_left(name):
-                    continue
-                if directory.waiting is not None:
-                    yield from self._take(walked)
-                depth = len(walked)
-                if takes_over is None or not takes_over(depth, name, status):
-                    yield entry_of(Kind.FILE, depth, name, status, atime=self.keeps_atime), status
+                if is_included and not self._is_left(name):
+                    yield from self._file(name, status, walked, takes_over)
             elif not stat.S_ISDIR(status.st_mode):
                 entry = self._special(name, status) if is_included else None
                 if entry is not None:
@@ -128,6 +123,19 @@ class Scanner:
                 walked.append(inner)
                 if is_included:
                     yield from self._take(walked)
+
+    def _file(
+        self,
+        name: bytes,
+        status: os.stat_result,
+        walked: list[_Directory],
+        takes_over: Callable[[int, bytes, os.stat_result], bool] | None,
+    ) -> Iterator[tuple[Entry, os.stat_result]]:
+        """Yield a file's entry, if nobody takes it over, behind the directories on the way to it."""
+        yield from self._take(walked)
+        depth = len(walked)
+        if takes_over is None or not takes_over(depth, name, status):
+            yield entry_of(Kind.FILE, depth, name, status, atime=self.keeps_atime), status
 
     def _take(self, walked: list[_Directory]) -> Iterator[tuple[Entry, os.stat_result]]:
         """Yield the directories on the way that were not yet taken."""

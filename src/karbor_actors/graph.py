@@ -280,8 +280,9 @@ def build_graph(
                 nodes.append(child)
             targets.append(number)
         if len(nodes) - known < len(children) > 1:  # one was met again, perhaps in this listing
-            first = offsets[-1]
-            targets[first:] = array("I", dict.fromkeys(targets[first:]))
+            found = targets[offsets[-1] :]
+            if len(once := dict.fromkeys(found)) < len(found):
+                targets[offsets[-1] :] = array("I", once)
         offsets.append(len(targets))
     return ResourceGraph(nodes, offsets, targets, numbers)
 
