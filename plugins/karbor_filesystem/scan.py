@@ -82,14 +82,11 @@ class Scanner:
             MovedError: While iterating: a directory was moved away below the walk.
         """
         status = os.fstat(self.descent.fd)
-        if self.left_to_children or not self.selection.takes_everything:
-            takes_run = None
         walked = [self._directory(b"", status, is_included=self.selection.takes_all)]
-        device = status.st_dev
         yield from self._take(walked)
         while walked:
             directory = walked[-1]
-            if takes_run is not None:
+            if takes_run is not None and self._takes_all_files:
                 directory.at += takes_run(
                     self.descent.fd, len(walked), directory.names, directory.at
                 )
@@ -101,8 +98,7 @@ class Scanner:
                 continue
             name = directory.names[directory.at]
             directory.at += 1
-            found = self._look(name, directory)
-            if found is None:
+            if (found := self._look(name, directory)) is None:
                 continue
             status, is_included = found
             if stat.S_ISREG(status.st_mode):
@@ -113,16 +109,23 @@ class Scanner:
                 if entry is not None:
                     yield from self._take(walked)
                     yield entry, status
-            elif place_of(status, self.bank) is not None:
-                reason = "it is the bank that the checkpoint goes to"
-                self.report.add(What.SKIPPED, self._path(name), reason)
-            elif self.one_file_system and status.st_dev != device:
+            else:
+                yield from self._inner(name, status, walked, is_included=is_included)
+
+    def _inner(
+        self, name: bytes, status: os.stat_result, walked: list[_Directory], *, is_included: bool
+    ) -> Iterator[tuple[Entry, os.stat_result]]:
+        """Enter a directory, unless it is left out or only noted; yield what is taken by that."""
+        if place_of(status, self.bank) is not None:
+            reason = "it is the bank that the checkpoint goes to"
+            self.report.add(What.SKIPPED, self._path(name), reason)
+        elif self.one_file_system and status.st_dev != walked[0].status.st_dev:
+            yield from self._take(walked)
+            yield self._mount_point(name, status), status
+        elif (inner := self._enter(name, status, is_included)) is not None:
+            walked.append(inner)
+            if is_included:
                 yield from self._take(walked)
-                yield self._mount_point(name, status), status
-            elif (inner := self._enter(name, status, is_included)) is not None:
-                walked.append(inner)
-                if is_included:
-                    yield from self._take(walked)
 
     def _file(
         self,
@@ -136,6 +139,10 @@ class Scanner:
         depth = len(walked)
         if takes_over is None or not takes_over(depth, name, status):
             yield entry_of(Kind.FILE, depth, name, status, atime=self.keeps_atime), status
+
+    @property
+    def _takes_all_files(self) -> bool:
+        return self.selection.takes_everything and not self.left_to_children
 
     def _take(self, walked: list[_Directory]) -> Iterator[tuple[Entry, os.stat_result]]:
         """Yield the directories on the way that were not yet taken."""
