@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers import DEADLINE
-from karbor_actors.errors import ParametersError
+from karbor_actors.errors import BankFullError, ParametersError
+from karbor_actors.testing import FaultPlan, Rule
 from kit import TYPE, RecordingProtection, plan, provider, store_something
 
 if TYPE_CHECKING:
@@ -81,3 +82,21 @@ def test_a_deadline_that_is_no_moment_is_refused_at_the_call(service, tmp_path, 
     service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal)))
     with pytest.raises(ValueError, match="deadline"):
         service.protect(plan("one"), deadline=deadline)
+
+
+def test_a_copy_into_a_bank_that_cannot_begin_it_is_one_operation_that_failed(
+    service, tmp_path, journal
+):
+    """It is recorded in its own bank by then: not a second time, and not as one that runs on."""
+    for name in ("local", "offsite"):
+        plugin = RecordingProtection(journal, store_something, verbs=("protect",))
+        service.add_provider(provider(tmp_path / name, plugin, name=name))
+    checkpoint = service.protect(plan("one")).result(DEADLINE)
+    full = Rule("commit_before", "disk_full", where={"path": "*/offsite/*"}, times=1)
+    with FaultPlan([full]).installed():
+        handle = service.copy(checkpoint.id, to="offsite")
+        assert isinstance(handle.exception(DEADLINE), BankFullError)
+
+    history = service.operation_history("local")
+    assert [(r.id, r.status) for r in history if r.type == "copy"] == [(handle.id, "failed")]
+    assert service.provider("local").bank.check() == []

@@ -173,7 +173,10 @@ class Verb(abc.ABC):
 
         def refuse(transaction: Transaction) -> None:
             if found is None:
-                journal.create(transaction, replace(record, **end))
+                if self._number:  # it was begun, and failed before its first hook
+                    journal.update(transaction, self._number, **end)
+                else:
+                    journal.create(transaction, replace(record, **end))
                 return
             change = self.abandon(outcome)
             if change is not None:
