@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -261,6 +262,40 @@ def test_a_hook_runs_only_after_its_operation_took_up_what_it_held(tmp_path):
         handle.result(DEADLINE)
 
     assert calls == ["begun", "resume", "resume", "resume", "main"]
+
+
+def test_the_point_in_time_is_that_of_the_prepare_hooks_whoever_ends_the_operation(tmp_path):
+    """A later process runs none of them again, and the data is of no other moment."""
+    begun, never, calls = threading.Event(), threading.Event(), []
+
+    class Prepared(Operation):
+        def on_prepare_finish(self, *arguments: Any, **kwargs: Any) -> None:
+            calls.append("prepared")
+
+        def on_main(
+            self, checkpoint: Any, resource: Any, context: Any, parameters: Any, **kwargs: Any
+        ) -> None:
+            if calls == ["prepared"]:
+                begun.set()
+                calls.append("waited")
+                while not context.cancelled:
+                    never.wait(0.01)
+                context.check_cancelled()
+            checkpoint.get_resource_bank_section(resource).update_object("metadata", 1)
+
+    with ProtectionService(workers=2) as service:
+        service.add_provider(provider(tmp_path / "bank", Single(Prepared())))
+        service.protect(plan("one"))
+        assert begun.wait(DEADLINE)
+    restarted = datetime.now(UTC)
+    with ProtectionService(workers=2) as service:
+        service.add_provider(provider(tmp_path / "bank", Single(Prepared())))
+        (handle,) = service.recovered
+        checkpoint = handle.result(DEADLINE)
+
+    assert calls == ["prepared", "waited"]
+    assert checkpoint.point_in_time is not None
+    assert checkpoint.created_at <= checkpoint.point_in_time < restarted
 
 
 def test_a_status_that_there_is_not_is_no_empty_listing(service, tmp_path, journal):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.bank.records import pack_record
+from karbor_actors.model import OperationType
+from karbor_actors.operations.memory import PREPARED_KEY
 from karbor_actors.operations.messages import JournalWritten
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ class Ledger:
         self._records: list[JournalRecord] = []
         self._then: list[Callable[[], None]] = []
         self._writing = 0
+        self._prepared_at = run.prepared_at
 
     @property
     def is_clear(self) -> bool:
@@ -63,6 +67,7 @@ class Ledger:
             for attempt in completions
             if (changes := attempt.written)
         ]
+        records += self._moment()
         record = JournalRecord.joined(records + self._records)
         then = tuple(self._then)
         self._intents, self._completions, self._records, self._then = [], [], [], []
@@ -76,6 +81,15 @@ class Ledger:
             written(None, None)
             return
         self._run.bank.writer.submit(lambda txn: journal.append(txn, number, record), written)
+
+    def _moment(self) -> list[JournalRecord]:
+        """Return what says when a protect's last prepare hook ended, if that is news."""
+        moment = self._run.prepared_at
+        if moment == self._prepared_at or self._run.type is not OperationType.PROTECT:
+            return []
+        self._prepared_at = moment
+        kept = {PREPARED_KEY: pack_record(moment, "a moment")}
+        return [JournalRecord.of_changes(0, kept, {})]
 
     def written(self, report: JournalWritten) -> None:
         """Note that one record's fate is known, and go on with what waited for it."""

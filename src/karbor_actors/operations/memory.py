@@ -29,6 +29,8 @@ _ABSENT = object()
 ENGINE_KEY = "\0"
 """What the engine's own keys in a resource's state begin with; no plugin sees them."""
 CONSISTENCY_KEY = ENGINE_KEY + "consistency"
+PREPARED_KEY = ENGINE_KEY + "prepared"
+"""Where the first resource's state keeps when the last prepare hook ended."""
 
 
 def _value(packed: bytes) -> Any:
@@ -98,6 +100,11 @@ class Memory:
         with self._lock:
             kept = {n: state.get(CONSISTENCY_KEY) for n, state in self._states.items()}
         return {n: tuple(_value(packed)) for n, packed in kept.items() if packed is not None}
+
+    def prepared_at(self) -> float | None:
+        """Return when an earlier process's last prepare hook ended, as it is recorded."""
+        packed = self.state_value(0, PREPARED_KEY)
+        return None if packed is None else float(_value(packed))
 
     def new_resource(self, key: ResourceKey) -> bytes | None:
         """Return the packed new id, or None."""

@@ -86,6 +86,7 @@ class OperationRun:
         if self.recovered is not None:
             self._to_resume = self.recovered.begun_resources()
             self.memory.restore(self.recovered.journal)
+            self.prepared_at = self.memory.prepared_at()
 
     def check_open(self) -> None:
         """Refuse what a hook's own threads still write when the operation has ended."""
