@@ -397,6 +397,32 @@ def test_an_artifact_left_outstanding_is_an_error_and_on_abort_gets_it(service, 
     assert left == [("volume", "temporary", {"id": 5})]
 
 
+@pytest.mark.parametrize("releases", [True, False])
+def test_an_artifact_that_on_abort_leaves_outstanding_leaves_its_resource_pending(
+    service, tmp_path, journal, releases
+):
+    """Else the snapshot would be forgotten with the operation's journal."""
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_prepare_begin":
+            call["context"].artifact("snapshot", "s1").update(id=7)
+        if hook == "on_main":
+            raise OSError("broke")
+        for artifact in call["kwargs"].get("artifacts", ()):
+            assert (artifact.kind, artifact.name, artifact.data) == ("snapshot", "s1", {"id": 7})
+            if releases:
+                artifact.release()
+
+    add(service, tmp_path, journal, behave, children={})
+    handle = service.protect(plan("one"))
+    assert handle.wait(DEADLINE)
+    (record,) = service.operation_history("local")
+    assert record.abort_pending == (0 if releases else 1)
+    assert journal.aborted() == ["one"] * (1 if releases else 3)
+    if not releases:
+        assert "release() what is gone" in record.error_info[-1]["message"]
+
+
 def test_a_kept_artifact_is_for_delete_although_nothing_is_in_the_bank(service, tmp_path, journal):
     seen: list[Any] = []
 

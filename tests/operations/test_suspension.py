@@ -324,15 +324,31 @@ def test_a_freeze_that_succeeds_after_the_operations_end_is_undone_all_the_same(
     service.close()
 
 
-def test_a_host_that_stops_all_its_actors_suspends_nothing_of_ours_by_that(tmp_path, journal):
+class Dying(pykka.ThreadingActor):
+    """An actor of the host's that takes all others along, as Pykka has it."""
+
+    def on_receive(self, message: Any) -> Any:
+        raise SystemExit("the host's own business")
+
+
+def die() -> None:
+    ref = Dying.start()
+    ref.tell("die")
+    assert ref.actor_stopped.wait(DEADLINE)
+
+
+@pytest.mark.crash_expected
+@pytest.mark.parametrize("end", [pykka.ActorRegistry.stop_all, die])
+def test_a_host_whose_actors_all_end_ends_nothing_of_ours_by_that(tmp_path, journal, end):
     gate = Gate()
     plugin = RecordingProtection(journal, leaving_at(gate, "on_main", "one", polls=False))
     with opened(tmp_path, plugin) as service:
         handle = service.protect(plan("one"))
         gate.wait_entered()
-        pykka.ActorRegistry.stop_all()
+        end()
         gate.open()
         assert handle.result(DEADLINE).status is CheckpointStatus.AVAILABLE
+        assert service.protect(plan("two")).result(DEADLINE).status is CheckpointStatus.AVAILABLE
 
 
 def test_pending_aborts_of_a_partial_protect_leave_what_it_holds_alone(tmp_path, journal):

@@ -339,7 +339,12 @@ def test_an_abort_that_writes_down_what_it_does_never_waits_for_the_bank(tmp_pat
             faultpoints.remove(disk)  # type: ignore[arg-type]
     assert journal.aborted() == ["one"], "it was tried once"
     again = Journal()
-    with opened(tmp_path, RecordingProtection(again)) as service:
+
+    def release(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        for artifact in call["kwargs"].get("artifacts", ()):
+            artifact.release()
+
+    with opened(tmp_path, RecordingProtection(again, release)) as service:
         assert all(handle.wait(DEADLINE) for handle in service.recovered)
         assert all(r.status.is_terminal for r in service.operation_history("local"))
     assert again.aborted() == ([] if hangs else ["one"]), "what was not recorded runs again"

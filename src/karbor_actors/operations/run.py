@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from karbor_actors.bank import abort_marks
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.errors import BankLeaseError, FencedError, HookFailedError
+from karbor_actors.model import HookName
 from karbor_actors.operations.memory import Memory
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
@@ -141,10 +142,16 @@ class OperationRun:
         self._write(record, waits=waits)
 
     def left_behind(self, attempt: Attempt) -> HookFailedError | None:
-        """Return an error if *attempt* was of its resource's last hook and left an artifact."""
+        """Return an error if *attempt* left an artifact, and was of its resource's last hook.
+
+        Or of its ``on_abort``: nobody else would ever know of the thing.
+        """
         hook, resource = attempt.hook_number, attempt.resource
-        last = (resource + 1) * HOOKS_PER_RESOURCE
-        if any(self.planned.hook_kinds[hook + 1 : last]):
+        following = range(hook + 1, (resource + 1) * HOOKS_PER_RESOURCE)
+        is_last = attempt.hook is HookName.ON_ABORT or not any(
+            self.planned.hook_kinds[later] for later in following
+        )
+        if not is_last:
             return None
         left = self.memory.outstanding(resource)
         if not left:

@@ -107,6 +107,8 @@ class Undo:
     def body_ended(self, attempt: Attempt, error: BaseException | None) -> None:
         """Tell the abort's actor that its body ended, or was given up, with *error*."""
         ref = self._refs.get(attempt.resource)
+        if error is None and self._control.run.memory.artifacts:
+            error = self._control.run.left_behind(attempt)
         if error is None and (changes := attempt.written):
             self._control.run.memory.apply(attempt.resource, changes)  # no abort waits for the bank
             self._control.record(
