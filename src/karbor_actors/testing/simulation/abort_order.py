@@ -119,7 +119,9 @@ def _check_below(seen: OperationSeen, own: Sequence[Entry], resource: int) -> It
         rounds = [
             n for n, e in enumerate(own) if e.resource == below and e.hook == _ABORT and n < first
         ]
-        if begins > first or (rounds and own[rounds[-1]].what not in _ENDS):
+        last = [own[n] for n in rounds if own[n].what == "begin"]
+        given_up = bool(last) and own[first].time - last[-1].time >= (LIMITS.abort or 0)
+        if begins > first or (own[rounds[-1]].what not in _ENDS and not given_up):
             names = f"{seen.keys[resource]}.on_abort", f"{seen.keys[below]}.on_abort"
             yield Violation("upwards", f"{seen.label} {names[0]} did not wait for {names[1]}")
 
