@@ -7,7 +7,7 @@ there is no deadlock and no starvation. Not safe for threads: the control thread
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,9 @@ class LockTable:
 
     def __init__(self) -> None:
         self._granted: dict[str, LockRequest] = {}
+        # Of all that is granted, so that a request is not held against each of a thousand others.
+        self._exclusive: set[Hashable] = set()
+        self._shared: Counter[Hashable] = Counter()
         self._waiting: OrderedDict[str, LockRequest] = OrderedDict()
 
     def request(self, owner: str, request: LockRequest) -> bool:
@@ -62,7 +65,7 @@ class LockTable:
         if owner in self._waiting:
             return False
         if self._is_free(request, self._waiting.values()):
-            self._granted[owner] = request
+            self._grant(owner, request)
             return True
         self._waiting[owner] = request
         return False
@@ -75,13 +78,18 @@ class LockTable:
 
     def release(self, owner: str) -> list[str]:
         """Take back what *owner* has or waits for; return who is granted something by it."""
-        self._granted.pop(owner, None)
+        had = self._granted.pop(owner, LockRequest())
+        self._exclusive -= had.exclusive
+        for key in had.shared:
+            self._shared[key] -= 1
+            if not self._shared[key]:
+                del self._shared[key]
         self._waiting.pop(owner, None)
         granted = []
         ahead: list[LockRequest] = []
         for name, request in list(self._waiting.items()):
             if self._is_free(request, ahead):
-                self._granted[name] = self._waiting.pop(name)
+                self._grant(name, self._waiting.pop(name))
                 granted.append(name)
             else:
                 ahead.append(request)
@@ -89,17 +97,23 @@ class LockTable:
 
     def add_shared(self, owner: str, key: Hashable) -> bool:
         """Let *owner*, which has been granted something, share *key* too, if nobody minds."""
-        wanted = LockRequest(shared=frozenset({key}))
-        others = [request for name, request in self._granted.items() if name != owner]
-        if any(wanted.conflicts_with(other) for other in others):
-            return False
         has = self._granted.get(owner, LockRequest())
-        self._granted[owner] = LockRequest(has.exclusive, has.shared | {key})
+        if key in self._exclusive and key not in has.exclusive:
+            return False
+        if key not in has.shared:
+            self._granted[owner] = LockRequest(has.exclusive, has.shared | {key})
+            self._shared[key] += 1
         return True
 
+    def _grant(self, owner: str, request: LockRequest) -> None:
+        self._granted[owner] = request
+        self._exclusive |= request.exclusive
+        self._shared.update(request.shared)
+
     def _is_free(self, request: LockRequest, ahead: Iterable[LockRequest]) -> bool:
-        return not any(
-            request.conflicts_with(other)
-            for others in (self._granted.values(), ahead)
-            for other in others
+        return (
+            self._exclusive.isdisjoint(request.exclusive)
+            and self._exclusive.isdisjoint(request.shared)
+            and self._shared.keys().isdisjoint(request.exclusive)
+            and not any(request.conflicts_with(other) for other in ahead)
         )
