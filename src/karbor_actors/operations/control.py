@@ -157,9 +157,9 @@ class OperationControl:
     def end_stall(self) -> None:
         """End an operation in which nothing is under way any more: a message was lost."""
         lost = ActorCrashedError("hooks wait although nothing runs: a message was lost")
+        self.undo.end_stall(lost)  # not the aborts that begin now, since their hooks are dropped
         for hook in list(self._refs):
             self.drop(hook, self.schedule.fail)
-        self.undo.end_stall(lost)
         if self.reason is None:
             self.failures.append(lost)
             self.abort(AbortReason(AbortKind.FAILURE, str(lost)))

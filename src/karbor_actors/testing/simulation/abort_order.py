@@ -19,17 +19,22 @@ _ABORT = "on_abort"
 _ENDS = ("done", "failed", "late")
 
 
-def check_abort_order(seen: OperationSeen, entries: Sequence[Entry]) -> Iterator[Violation]:
+def check_abort_order(
+    world: World, seen: OperationSeen, entries: Sequence[Entry]
+) -> Iterator[Violation]:
     """Yield the aborts of one operation that began too early, process by process.
 
-    One that is late itself waits for nobody; nor does one whose grace may be over.
+    One that is late itself waits for nobody; nor does one whose grace may be over. And nobody
+    waits for one that had failed before its body began, as where its actor was struck.
     """
-    for _, group in groupby(entries, key=lambda entry: entry.process):
+    for process, group in groupby(entries, key=lambda entry: entry.process):
         own = list(group)
         for resource in {entry.resource: None for entry in own if entry.hook == _ABORT}:
             yield from _check_own_hook(seen, own, resource)
             if seen.on_failure == "abort":
-                yield from _check_below(seen, own, resource)
+                yield from _check_below(
+                    seen, own, resource, may_have_failed=process in world.struck_aborts
+                )
 
 
 def check_aborts_once(
@@ -108,13 +113,15 @@ def _check_own_hook(
             yield Violation("upwards", f"{name}.on_abort began while {hook} was running")
 
 
-def _check_below(seen: OperationSeen, own: Sequence[Entry], resource: int) -> Iterator[Violation]:
+def _check_below(
+    seen: OperationSeen, own: Sequence[Entry], resource: int, *, may_have_failed: bool
+) -> Iterator[Violation]:
     first = _first(own, resource)
     if first is None or _may_be_impatient(own, first, resource):
         return
     for below in descendants(seen, resource):
         begins = _first(own, below)
-        if begins is None:
+        if begins is None or (begins > first and may_have_failed):
             continue
         rounds = [
             n for n, e in enumerate(own) if e.resource == below and e.hook == _ABORT and n < first

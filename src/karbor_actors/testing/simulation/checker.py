@@ -66,7 +66,7 @@ def check_log(world: World, caps: Caps) -> Iterator[Violation]:
         yield from _check_attempts(seen, entries)
         yield from check_aborts_once(world, seen, entries)
         yield from check_bounds(world, operation, [entry for _, entry in entries])
-        yield from check_abort_order(seen, [entry for _, entry in entries])
+        yield from check_abort_order(world, seen, [entry for _, entry in entries])
     for invariant, sentence in world.faults:
         yield Violation(invariant, sentence)
 

@@ -295,4 +295,6 @@ class Life:
         for fired in self._faults.fired:
             if fired.rule.point not in quiet and fired.rule.action not in lethal:
                 self._world.disturbed.add(self._world.process)
+                if ("actor", "AbortActor") in fired.facts:
+                    self._world.struck_aborts.add(self._world.process)
             self._lives.faults[f"{fired.rule.point} {fired.rule.action}"] += 1

@@ -101,6 +101,8 @@ class World:
         """By durable commit of the first bank: the process, and how much had been logged."""
         self.disturbed: set[int] = set()
         """The processes in which messages or writes went wrong."""
+        self.struck_aborts: set[int] = set()
+        """The processes in which the actor of an abort was struck, so that the abort failed."""
         self.stalled: set[int] = set()
         """The processes whose machine stood still for a while."""
         self.cancels: dict[str, tuple[int, float]] = {}
