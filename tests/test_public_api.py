@@ -46,7 +46,7 @@ def test_the_promised_names_are_exported():
 def test_all_agrees_with_the_names(name):
     package = importlib.import_module(name)
     submodules = {module.name for module in pkgutil.iter_modules(package.__path__)}
-    public = {key for key in vars(package) if not key.startswith("_")}
+    public = {key for key in vars(package) if not key.startswith(("_", "@"))}  # @: pytest's own
     names = public - submodules - {"annotations", "TYPE_CHECKING"}
     listed = getattr(package, "__all__", [])  # the linter (RUF022) looks after its order
 

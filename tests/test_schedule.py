@@ -326,3 +326,19 @@ def test_a_released_abort_waits_for_its_own_hook_only():
     assert aborts.release() == [0]
     hooks.complete(child_begin)
     assert aborts.hooks_changed([1]) == [1]
+
+
+def test_active_hooks_are_those_that_were_handed_out_and_have_not_ended():
+    hooks = schedule(2, [(0, 1)])
+    (first,) = hooks.start()
+    assert hooks.active_hooks() == [first]
+
+    ready = hooks.complete(first)
+    assert hooks.begin(ready[0])
+    assert hooks.active_hooks() == sorted(ready)
+
+    for hook in hooks.active_hooks():
+        hooks.withdraw(hook)
+    hooks.close()
+    assert hooks.active_hooks() == []
+    assert hooks.is_over

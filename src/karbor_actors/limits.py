@@ -91,3 +91,12 @@ class TimeLimits:
         """The shortest of them; infinity if there is none."""
         values = (getattr(self, limit.name) for limit in fields(self))
         return min((value for value in values if value is not None), default=inf)
+
+
+def check_numbers(workers: object, abort_grace: object) -> None:
+    """Refuse what cannot be: ValueError for no whole number of workers, or no grace in seconds."""
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise ValueError(f"workers is a whole number, at least 1, not {workers!r}")
+    is_number = isinstance(abort_grace, (int, float)) and not isinstance(abort_grace, bool)
+    if not is_number or not abort_grace >= 0:  # type: ignore[operator]
+        raise ValueError(f"abort_grace is a number of seconds, not {abort_grace!r}")

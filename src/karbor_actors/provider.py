@@ -13,8 +13,8 @@ from karbor_actors.errors import (
     ProviderNotFoundError,
     describe_cause,
 )
-from karbor_actors.limits import TimeLimits
-from karbor_actors.model import OperationType
+from karbor_actors.limits import RetryPolicy, TimeLimits
+from karbor_actors.model import HOOKS, OperationType
 from karbor_actors.plain import type_fault
 from karbor_actors.plugins import PROTECTABLE_GROUP, PROTECTION_GROUP, instantiate, load_plugin
 from karbor_actors.protectables import Protectables
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from karbor_actors.bank.bank import Bank
     from karbor_actors.bank.checkpoint import Checkpoint
-    from karbor_actors.model import Resource, RetryPolicy
+    from karbor_actors.model import Resource
     from karbor_actors.rules import Schema
 
 _SCHEMA_GETTERS = {
@@ -57,7 +57,8 @@ class Provider:
         description: For people.
 
     Raises:
-        PluginError: A plugin is not one, or two plugins handle one type.
+        PluginError: A plugin is not one, two plugins handle one type, or a policy or time limit
+            is none.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Provider:
         if isinstance(time_limits, TimeLimits):
             default, time_limits = time_limits, None
         self._limits = {"*": default, **(time_limits or {})}
+        _check_policies(self.retry, self._limits)
         self.recovery_context = recovery_context
         if recover not in {"resume", "abort", "ask"}:
             msg = f'recover is "resume", "abort" or "ask", not {recover!r}'
@@ -215,6 +217,19 @@ class ProviderRegistry:
             raise AmbiguousCheckpointError(checkpoint_id, [c.id for _, c in found])
         # Providers may share a bank: the one that made the checkpoint knows it best.
         return next((pair for pair in found if pair[0].name == pair[1].provider), found[0])
+
+
+def _check_policies(retry: Mapping[Any, Any], limits: Mapping[str, Any]) -> None:
+    """Refuse what is no policy, or belongs to nothing that there can be."""
+    for key, policy in retry.items():
+        name = key[1] if isinstance(key, tuple) and len(key) == 2 else key  # noqa: PLR2004 - (type, hook)
+        if not isinstance(policy, RetryPolicy):
+            raise PluginError(f"retry[{key!r}] is a RetryPolicy, not {policy!r}")
+        if not isinstance(name, str) or (name.startswith("on_") and name not in HOOKS):
+            raise PluginError(f"retry[{key!r}] names no hook; there are {', '.join(HOOKS)}")
+    for kind, limit in limits.items():
+        if not isinstance(limit, TimeLimits):
+            raise PluginError(f"time_limits[{kind!r}] is a TimeLimits, not {limit!r}")
 
 
 def _loaded(group: str, plugins: Iterable[Any]) -> list[Any]:

@@ -131,11 +131,6 @@ class HookSchedule:
         """Whether nothing runs and nothing more will start."""
         return self.active == 0 and (self.is_closed or self.unfinished == 0)
 
-    @property
-    def is_stalled(self) -> bool:
-        """Whether hooks wait although nothing runs: a lost message, or a bug."""
-        return self.active == 0 and not self.is_closed and self.unfinished > 0
-
     def start(self) -> list[int]:
         """Return the hooks that may run at once, in the order of their resources."""
         ready: list[int] = []
@@ -254,6 +249,10 @@ class HookSchedule:
             self._state[hook] == DONE or not self._implemented[hook]
             for hook in range(first, first + HOOKS_PER_RESOURCE)
         )
+
+    def active_hooks(self) -> list[int]:
+        """Return the hooks that are READY or BEGUN."""
+        return [hook for hook, state in enumerate(self._state) if state in (READY, BEGUN)]
 
     def completed(self) -> Iterator[int]:
         """Yield the implemented hooks that ended well."""

@@ -47,8 +47,6 @@ class ProtectionService:
         caps: Caps | None = None,
         engine: Engine | None = None,
     ) -> None:
-        if workers < 1:
-            raise ValueError(f"workers must be at least 1, not {workers}")
         self._own_engine = engine or Engine(workers, abort_grace=abort_grace, caps=caps)
         self._pid = os.getpid()
         self._registry = ProviderRegistry()
@@ -342,8 +340,8 @@ class ProtectionService:
 
         An operation in which nothing is frozen or open is suspended, and goes on at the next
         start; in another, first what is frozen or open comes to its end. Hooks that run are
-        told to leave, and given up after ``abort_grace``. What cannot be resumed is undone.
-        To wait for the operations instead, :meth:`wait` first.
+        told to leave, and given up after ``abort_grace``. What cannot be resumed is undone. If
+        it is interrupted, call it again. To wait for the operations instead, :meth:`wait` first.
 
         Args:
             drain: False cancels the operations: what they began is undone.
@@ -368,9 +366,11 @@ class ProtectionService:
                     handle.cancel_for(AbortReason(AbortKind.SHUTDOWN))
                 self._engine.wait_idle()
             self._engine.close()
-        finally:
-            for provider in providers:
-                provider.bank.close()
+        except BaseException:
+            self._closed = False  # interrupted: what runs keeps its bank, and this may be repeated
+            raise
+        for provider in providers:
+            provider.bank.close()
 
     # -- inside
 

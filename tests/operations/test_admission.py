@@ -107,6 +107,35 @@ def test_a_line_that_needs_two_keys_is_not_starved_by_those_that_need_one():
     assert both in running
 
 
+def test_a_thaw_does_not_wait_for_a_line_that_places_are_kept_for():
+    admission = Admission()
+    admission.set_cap("lane", 1)
+    admission.set_cap("type", 1)
+    inside = {key: Line((key,), nobody) for key in ("lane", "type")}
+    for line in inside.values():
+        admission.add(line, [0])
+    admission.pump(0.0)
+    both = Line(("lane", "type"), nobody)
+    admission.add(both, [0])
+    for _ in range(100):  # until places are kept for it
+        for key, line in list(inside.items()):
+            other = Line((key,), nobody)
+            admission.add(other, [0])
+            admission.pump(0.0)
+            admission.leave(line)
+            admission.pump(0.0)
+            if other.granted:
+                inside[key] = other
+    thaw = Line(("type",), nobody, is_urgent=True)
+    admission.add(thaw, [0])
+    admission.pump(0.0)
+    if not thaw.granted:
+        admission.leave(inside["type"])
+        admission.pump(0.0)
+
+    assert thaw.granted == [0]
+
+
 def test_what_was_in_of_an_ended_operation_makes_room_for_others():
     admission = Admission()
     admission.set_cap("key", 2)

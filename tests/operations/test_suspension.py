@@ -14,6 +14,7 @@ from karbor_actors import (
     Operation,
     OperationStatus,
     ProtectionService,
+    RetryPolicy,
     TimeLimits,
 )
 from karbor_actors.errors import (
@@ -95,6 +96,59 @@ def test_a_protect_whose_spans_have_ended_is_suspended_and_goes_on(tmp_path, jou
     assert ("on_complete", "server") in again.hooks()
     assert not any(hook.startswith("on_prepare") for hook, _ in again.hooks())
     assert (("on_main", "server") in again.hooks()) is polls
+
+
+@pytest.mark.parametrize("is_waiting", [True, False])
+def test_a_hook_that_has_attempts_left_is_suspended_not_failed(tmp_path, journal, is_waiting):
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if hook == "on_main":
+            gate.pass_through()
+            raise RuntimeError("not now")
+
+    retry = {"on_main": RetryPolicy(attempts=9, backoff=600.0, max_backoff=600.0)}
+    service = opened(tmp_path, RecordingProtection(journal, behave), retry=retry)
+    handle = service.protect(plan("disk1"))
+    if is_waiting:
+        gate.wait_entered()
+        gate.open()
+        while handle.progress().running:
+            pass
+        service.close()
+    else:
+        closer = close_while_at(gate, service)
+        wait_until_told(handle)
+        gate.open()
+        closer.join(DEADLINE)
+
+    assert handle.status is OperationStatus.SUSPENDED
+    assert journal.aborted() == []
+
+
+def test_a_close_that_was_interrupted_leaves_the_bank_open_and_can_be_repeated(
+    tmp_path, journal, monkeypatch
+):
+    gate = Gate()
+    plugin = RecordingProtection(journal, leaving_at(gate, "on_main", "disk1"))
+    service = opened(tmp_path, plugin)
+    handle = service.protect(plan("disk1"))
+    gate.wait_entered()
+
+    def interrupted(timeout: float | None = None) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service._engine, "wait_idle", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            service.close()
+    gate.open()
+    service.close()
+
+    assert handle.status is OperationStatus.SUSPENDED
+    with opened(tmp_path, RecordingProtection(Journal(), store_something)) as again:
+        assert [found.id for found in again.recovered] == [handle.id], "what it did was recorded"
 
 
 def test_open_spans_end_before_the_operation_is_suspended_and_nothing_else_runs(tmp_path, journal):

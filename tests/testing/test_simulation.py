@@ -361,4 +361,4 @@ def test_a_plugin_that_undoes_nothing_is_found(monkeypatch):
     places = crash_points("one", "protect", [Point.HOOK_AFTER])
     found = {violation.invariant for place in places for violation in crash(place).violations}
 
-    assert found == {"thawed", "accounted"}
+    assert found == {"undone", "thawed", "accounted"}

@@ -91,7 +91,7 @@ class Mailbox:
         self.stopped = False
         self.dead = False
         self.is_running = False
-        self.actor: PooledActor | None = None  # from start to death: what keeps it alive
+        self.actor: PooledActor | None = None  # until its death: what keeps it alive
         self.actor_class: type[pykka.Actor] | None = None
         self.dispatcher: Dispatcher | None = None
         self._urn: str | None = None

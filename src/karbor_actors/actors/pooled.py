@@ -119,7 +119,6 @@ class PooledActor(pykka.Actor):
             msg = f"{cls.__name__}.__init__() must call super().__init__()"
             raise TypeError(msg) from None
         mailbox.dispatcher = dispatcher
-        mailbox.actor = actor
         try:
             if cls.resident:
                 dispatcher.adopt(mailbox)
@@ -152,7 +151,7 @@ class PooledActor(pykka.Actor):
         """See `pykka.Actor.__init__`."""
         # Not Pykka's own: a URN, an event and a queue for each of a million actors.
         mailbox = self.actor_inbox = Mailbox()
-        mailbox.actor_class = self.__class__
+        mailbox.actor, mailbox.actor_class = self, self.__class__
         self._actor_ref: PooledRef[Any] = PooledRef(mailbox)
 
     @property

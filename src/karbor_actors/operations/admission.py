@@ -238,9 +238,11 @@ class Admission:
                     if favoured in self._parked[other]:
                         self._parked[other].remove(favoured)
                         self._queue(favoured)
-            return
+            if not (parked and parked[0].is_urgent):  # a thaw goes before all others
+                return
         room = found.limit - found.inside
-        while parked and room > 0:
+        is_kept = favoured is not None and key in favoured.keys
+        while parked and room > 0 and (parked[0].is_urgent or not is_kept):
             line = parked.popleft()
             line.is_queued = False
             if line.waiting:

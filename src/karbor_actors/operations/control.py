@@ -163,6 +163,8 @@ class OperationControl:
         if self.reason is None:
             self.failures.append(lost)
             self.abort(AbortReason(AbortKind.FAILURE, str(lost)))
+        for hook in self.schedule.active_hooks():  # handed out, and in nobody's hands
+            self.hook_withdrawn(hook)
         self.request_flush()
 
     def take_reports(self) -> None:
@@ -316,8 +318,6 @@ class OperationControl:
         if hook in self._refs:
             self.overtime.leave(hook)
             self.hook_failed(hook, error)
-
-    # -- what the aborts ask
 
     def run_abort(self, resource: int, number: int, arguments: dict[str, Any], way: Way) -> None:
         """Have attempt *number* of *resource*'s ``on_abort`` run."""

@@ -11,7 +11,7 @@ from pykka import ActorDeadError
 
 from karbor_actors.actors import ThreadDispatcher, current_dispatcher
 from karbor_actors.errors import DispatcherClosedError, KarborError, ServiceClosedError
-from karbor_actors.limits import Caps
+from karbor_actors.limits import Caps, check_numbers
 from karbor_actors.model import RetryPolicy
 from karbor_actors.operations.conflicts import LockRequest, LockTable
 from karbor_actors.operations.control import OperationControl
@@ -85,6 +85,7 @@ class Engine:
         runners: Runners | None = None,
         events: Dispatcher | None = None,
     ) -> None:
+        check_numbers(workers, abort_grace)
         self.workers, self.abort_grace = workers, abort_grace
         self.dispatcher: Dispatcher = dispatcher or ThreadDispatcher(name="karbor-control")
         self.runners = runners or Runners(workers)

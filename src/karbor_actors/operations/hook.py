@@ -104,6 +104,10 @@ class HookActor(LightActor):
         is_last = self._attempt >= policy.attempts or isinstance(
             error.__cause__, (CannotResumeError, HookGivenUpError)
         )
+        if not is_last and self.control.suspending.leaves(self.hook):
+            self.control.hook_withdrawn(self.hook)
+            self._stop()
+            return
         if is_last or self.control.schedule.is_closed:
             self.control.hook_failed(self.hook, error)
             self._stop()
@@ -113,8 +117,11 @@ class HookActor(LightActor):
         self._timer = self.control.retries.later(policy.delay(self._attempt), self.actor_ref)
 
     def _give_up(self) -> None:
-        """Leave without another attempt: as failed if one has failed, else as never run."""
-        if self._last_error is not None:
+        """Leave without another attempt: as failed if one has failed, else as never run.
+
+        Where a later process goes on, the attempts that are left are its own.
+        """
+        if self._last_error is not None and not self.control.suspending.leaves(self.hook):
             self.control.hook_failed(self.hook, self._last_error)
         else:
             self.control.hook_withdrawn(self.hook)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from karbor_actors.operations.admission import HOOK_BITS, Admission, Line
 from karbor_actors.operations.hooks import ASYNC
@@ -245,5 +245,5 @@ class Intake:
 
 def _groups(operation: object) -> tuple[str, ...]:
     """Return the named groups that an Operation's hooks count against."""
-    groups = getattr(operation, "cap_groups", ())
+    groups: Any = getattr(operation, "cap_groups", ())  # names, as was checked when it was planned
     return (groups,) if isinstance(groups, str) else tuple(dict.fromkeys(groups))

@@ -193,6 +193,16 @@ def _kinds_of(table: HookTable, operation: Any, resource: Resource) -> bytes:
     if until not in HOOKS:
         what = f"the held_until of {resource}'s operation is {until!r}"
         raise PluginError(f"{what}; it is one of {', '.join(HOOKS)}")
+    groups = getattr(operation, "cap_groups", ())
+    if groups and not (
+        isinstance(groups, str)
+        or (
+            isinstance(groups, (list, tuple, set, frozenset))
+            and all(isinstance(g, str) for g in groups)
+        )
+    ):
+        what = f"the cap_groups of {resource}'s operation are {groups!r}"
+        raise PluginError(f"{what}, not names of groups")
     if operation is not None and not any(own) and not _could_be_operation(operation):
         msg = f"the plugin of {resource} returned {operation!r}, not an Operation"
         raise PluginError(msg)

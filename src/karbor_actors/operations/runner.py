@@ -96,8 +96,10 @@ class ThreadRunner:
         self._closed = False
 
     def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
-        """Queue *calls*, in order, with *first* before all others. Any thread."""
+        """Queue *calls*, in order, with *first* before all others; not once closed. Any thread."""
         with self._lock:
+            if self._closed:
+                return
             is_taken = len(self._abandoned) < self._max_abandoned
             if is_taken and first:
                 self._queue.extendleft(reversed(calls))
@@ -122,7 +124,7 @@ class ThreadRunner:
                     self._abandoned.add(thread)
                     break
             else:
-                if call in self._queue:
+                with contextlib.suppress(ValueError):  # a worker takes it meanwhile
                     self._queue.remove(call)
             refused: list[Call] = []
             if len(self._abandoned) >= self._max_abandoned:

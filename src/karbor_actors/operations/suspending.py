@@ -25,6 +25,11 @@ class Suspending:
         """Whether the operation ends with nothing undone, for a later process to go on."""
         return self._control.run.needed is not None and self._control.reason is None
 
+    def leaves(self, hook: int) -> bool:
+        """Return whether *hook* is left to the process that goes on."""
+        needed = self._control.run.needed
+        return self.is_on and needed is not None and hook not in needed
+
     def begin(self) -> None:
         """End the critical spans that are open, then start nothing more; undo what cannot wait."""
         control = self._control
