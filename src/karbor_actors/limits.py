@@ -62,9 +62,9 @@ class TimeLimits:
     prepare: float | None = 600.0
     """Each of the two prepare hooks."""
     main: float | None = 3600.0
-    """The main hook, since it last said ``context.progress(...)``."""
+    """The main hook, since it last said ``context.progress(...)`` or moved a stream's data."""
     complete: float | None = 3600.0
-    """The complete hook, since it last said ``context.progress(...)``."""
+    """The complete hook, since the same."""
     abort: float | None = 300.0
     """``on_abort``."""
     max_quiesce: float | None = 300.0

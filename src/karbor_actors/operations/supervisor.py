@@ -122,6 +122,7 @@ class SupervisorActor(EndingActor):
         control = dead._control
         self._planned, self._run, self._control = dead._planned, dead._run, control
         self._step, self._outcome, self._alarms = dead._step, dead._outcome, dead._alarms
+        self._started_at = dead._started_at
         self._cancelled = AbortReason(AbortKind.FAILURE, str(crash))
         if self._step is not None:
             if self._step.done is not None:
