@@ -12,6 +12,7 @@ import struct
 import subprocess
 import termios
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,16 @@ class Terminal:
             pass
         self.process.wait(timeout=DEADLINE)
         return self.text
+
+    def wait_reading(self) -> None:
+        """Wait until the command's main thread waits for what is typed."""
+        poll = threading.Event()
+        for _ in range(int(DEADLINE * 100)):
+            call = Path(f"/proc/{self.process.pid}/syscall").read_text().split()
+            if len(call) > 1 and call[1] in ("0x0", "0x1"):  # of descriptor 0, or up to there
+                return
+            poll.wait(0.01)
+        pytest.fail("it never read")
 
     @property
     def text(self) -> str:
@@ -127,6 +138,8 @@ def test_ctrl_c_at_a_question_changes_nothing_and_says_so_on_a_line_of_its_own(c
     checkpoint = cli.protect("app")
     with Terminal(cli, "delete", checkpoint, "--bank", "bank") as terminal:
         terminal.read_until("[y/N]")
+        # One that comes just before the program begins to read is seen only after what it reads.
+        terminal.wait_reading()
         terminal.process.send_signal(signal.SIGINT)
         text = terminal.read_all()
 
