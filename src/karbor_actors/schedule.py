@@ -82,12 +82,12 @@ class HookSchedule:
         "_child_targets",
         "_implemented",
         "_isolate",
-        "_missing",
         "_parent_offsets",
         "_parent_targets",
         "_state",
         "active",
         "is_closed",
+        "missing",
         "passed_over",
         "unfinished",
     )
@@ -109,7 +109,8 @@ class HookSchedule:
         self._begun_before: Container[int] = ()
         resources = len(child_offsets) - 1
         self._state = bytearray(resources * HOOKS_PER_RESOURCE)
-        self._missing = _upstream_counts(child_offsets, parent_offsets)
+        self.missing = _upstream_counts(child_offsets, parent_offsets)
+        """By hook: how many of the hooks that it waits for have not ended well."""
         self.active = 0
         """Hooks that are READY or BEGUN."""
         self.unfinished = len(self._state)
@@ -137,7 +138,7 @@ class HookSchedule:
         roots = [  # all at once: passing hooks over brings more counts to zero
             hook
             for hook in range(0, len(self._state), HOOKS_PER_RESOURCE)
-            if self._missing[hook] == 0
+            if self.missing[hook] == 0
         ]
         for hook in roots:
             if self._implemented[hook]:
@@ -333,7 +334,7 @@ class HookSchedule:
         The hot loop of the engine: the edges are written out rather than taken from
         :meth:`downstream`, which costs twice as much.
         """
-        state, missing, implemented = self._state, self._missing, self._implemented
+        state, missing, implemented = self._state, self.missing, self._implemented
         ended = [hook]
         while ended:
             hook = ended.pop()

@@ -190,6 +190,7 @@ RECORDS = st.builds(
         max_size=2,
     ),
     aborts=st.lists(st.builds(AbortEnded, NUMBERS, st.booleans()), max_size=2),
+    withdrawn=st.lists(NUMBERS, max_size=2),
 )
 
 

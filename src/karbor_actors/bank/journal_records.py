@@ -14,6 +14,7 @@ n     new resources: [type, id, packed value] each
 x     artifacts as they are now: [id, resource, kind, name, status, packed data] each
 d     the decision to abort: [kind, error, type, id, hook, resources or nil for all]
 a     ended aborts: [resource, whether it succeeded] each
+w     the hooks that did not run after all: each takes one intent back
 ====  =======================================================================================
 """
 
@@ -100,11 +101,17 @@ class JournalRecord:
     artifacts: Sequence[ArtifactEntry] = ()
     decisions: Sequence[AbortDecision] = ()
     aborts: Sequence[AbortEnded] = ()
+    withdrawn: Sequence[int] = ()
 
     @classmethod
     def of_hooks(cls, intents: Sequence[int], completions: Sequence[int]) -> Self:
         """Return a record of hooks that are about to run, and of some that completed."""
         return cls(intents=intents, completions=completions)
+
+    @classmethod
+    def of_withdrawn(cls, hooks: Sequence[int]) -> Self:
+        """Return a record of hooks whose intents were written, and that did not run after all."""
+        return cls(withdrawn=hooks)
 
     @classmethod
     def of_failure(cls, hook: int, attempt: int, error: str) -> Self:
@@ -173,6 +180,7 @@ class JournalRecord:
             "x": self.artifacts,
             "d": [_pack_decision(decision) for decision in self.decisions],
             "a": self.aborts,
+            "w": _pack_numbers(self.withdrawn),
         }
         said |= {key: items for key, items in others.items() if items}
         packed: bytes = msgpack.packb(said, unicode_errors="surrogateescape")
@@ -197,6 +205,7 @@ class JournalRecord:
             artifacts=_tuples(record, "x", ArtifactEntry, (int, int, str, str, str, bytes)),
             decisions=[_unpack_decision(item) for item in _list(record.get("d", []))],
             aborts=_tuples(record, "a", AbortEnded, (int, bool)),
+            withdrawn=_unpack_numbers(record.get("w", b"")),
         )
 
 
@@ -224,7 +233,9 @@ class JournalState:
     def add(self, record: JournalRecord) -> None:
         """Take the next record in."""
         for hook in record.intents:
-            self.attempts[hook] = self.attempts.get(hook, 0) + 1
+            self._count(hook, 1)
+        for hook in record.withdrawn:
+            self._count(hook, -1)
         self.completed.update(record.completions)
         self.failures.update((failed.hook, failed) for failed in record.failures)
         for resource, key, value in record.state:
@@ -237,6 +248,13 @@ class JournalState:
         self.artifacts.update((artifact.id, artifact) for artifact in record.artifacts)
         self.decisions.extend(record.decisions)
         self.aborts.update(record.aborts)
+
+    def _count(self, hook: int, attempts: int) -> None:
+        count = self.attempts.get(hook, 0) + attempts
+        if count:
+            self.attempts[hook] = count
+        else:
+            del self.attempts[hook]
 
 
 def replay(records: Iterable[JournalRecord]) -> JournalState:

@@ -141,7 +141,7 @@ class Admission:
             if full is not None:
                 self._park(line, full)
             elif line.waiting:
-                room = self._room(line)
+                room = self.room(line)
                 self._grant(line, min(room, self._quantum(line)) if turns else room)
                 woken[id(line)] = line
                 if line.waiting:
@@ -189,7 +189,7 @@ class Admission:
         if line is self._favoured:
             self._favour(None)
 
-    def _room(self, line: Line) -> int:
+    def room(self, line: Line) -> int:
         """Return how many hooks of *line* may come in now, apart from other lines' turns."""
         if self._favoured is not None:
             return 1

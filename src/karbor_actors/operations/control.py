@@ -24,7 +24,8 @@ from karbor_actors.errors import (
 )
 from karbor_actors.model import HOOKS, AbortKind, AbortReason, HookName, OnFailure, RetryPolicy
 from karbor_actors.operations.alarms import Retries
-from karbor_actors.operations.attempt import Attempt, abort_number
+from karbor_actors.operations.attempt import Attempt
+from karbor_actors.operations.foresight import Foresight
 from karbor_actors.operations.hook import HookActor
 from karbor_actors.operations.ledger import Ledger
 from karbor_actors.operations.messages import (
@@ -95,11 +96,12 @@ class OperationControl:
         """Why everything is undone, if it is."""
         self.doomed: list[int] = []
         """Resources undone by themselves, for the supervisor to take: their grace begins."""
-        self._outbox, self._report = outbox, outbox.put
+        self._outbox, self.report = outbox, outbox.put
         self.ask_flush, self.events = ask_flush, events
         self._is_flush_asked = False
         self._ledger = Ledger(run, outbox)
         self.intake = intake
+        self.foresight = Foresight(self)
         self._refs: dict[int, ActorRef[HookActor]] = {}
         self._attempts: dict[int, int] = {}
         """By hook of a recovered operation that had begun: the number of its next attempt."""
@@ -132,7 +134,7 @@ class OperationControl:
             if hook in needed:
                 self.intake.add([hook])
             else:
-                self.schedule.withdraw(hook)
+                self.foresight.leave_out(hook)
 
     def record(self, record: JournalRecord, then: Callable[[], None] | None = None) -> None:
         """Have *record* written; *then* is called once its fate is known."""
@@ -202,7 +204,7 @@ class OperationControl:
         self.schedule.close()
         self.run.is_cancelled = True
         for hook in self.intake.clear():
-            self.schedule.withdraw(hook)
+            self.foresight.leave_out(hook)
         self.withdraw(lambda _: True)
         decision = JournalRecord.of_abort_decision(reason)
         self.record(decision, lambda: self.undo.add_begun(reason))
@@ -221,7 +223,7 @@ class OperationControl:
 
     def record_intent(self, hook: int) -> None:
         """Have *hook*'s intent recorded; its actor is told when it is durable."""
-        self._ledger.add_intent(hook)
+        self._ledger.add_intents([hook])
         self.request_flush()
 
     def dispatch(self, hook: int, number: int) -> bool:
@@ -233,19 +235,18 @@ class OperationControl:
             number += self._attempts.get(hook, 1) - 1
         resource, name, way = hook >> 2, HOOKS[hook & 3], self.intake.way(hook)
         lane = way.lane or Lane.MAIN
-        attempt = Attempt(self.run, hook, resource, name, number, lane, self._report)
-        self.watch.begin(attempt, self.dispatcher.now())
-        self.intake.add_call(attempt, way)
+        attempt = Attempt(self.run, hook, resource, name, number, lane, self.report)
+        self.run_attempt(attempt, way)
         if self.events.handle.has_listeners:
             self.events.emit("hook_started", resource, name, attempt=number)
-        if not self._is_flush_asked:
-            self.request_flush()
         return True
 
     def hook_completed(self, hook: int) -> None:
         """Let *hook*'s downstream hooks run. Hot: what has nothing to do is not called."""
         self._refs.pop(hook, None)  # it gave up its place when its body ended
         ready = self.schedule.complete(hook)
+        if self.foresight.is_on:
+            self.foresight.settled(hook)
         if ready:
             self.admit(ready)
         if self.watch.held:
@@ -319,28 +320,25 @@ class OperationControl:
             self.overtime.leave(hook)
             self.hook_failed(hook, error)
 
-    def run_abort(self, resource: int, number: int, arguments: dict[str, Any], way: Way) -> None:
-        """Have attempt *number* of *resource*'s ``on_abort`` run."""
-        name, number_of = HookName.ON_ABORT, abort_number(resource)
-        report = self._report
-        attempt = Attempt(
-            self.run, number_of, resource, name, number, Lane.ABORT, report, arguments
-        )
+    def run_attempt(self, attempt: Attempt, way: Way) -> None:
+        """Have *attempt*'s body run, and watched."""
         self.watch.begin(attempt, self.dispatcher.now())
         self.intake.add_call(attempt, way)
-        self.request_flush()
+        if not self._is_flush_asked:
+            self.request_flush()
 
     # -- the rest
 
     def _admit(self, hook: int) -> None:
         if not self.schedule.begin(hook):
-            self.schedule.withdraw(hook)
+            self.foresight.leave_out(hook)
             self.intake.leave(hook)
             return
         ref = self._refs[hook] = HookActor.start_on(self.dispatcher, self, hook)
         ref.tell(RUN_HOOK)
 
     def _retire(self, hook: int) -> None:
+        self.foresight.settled(hook)
         if self._refs.pop(hook, None) is not None:
             self.intake.leave(hook)
 
@@ -361,6 +359,8 @@ class OperationControl:
         elif hook in self._refs:
             self.intake.leave(hook)  # its worker is free, whatever the commit takes
             self._ledger.add_completion(attempt)
+            if self.foresight.is_on:
+                self._ledger.add_intents(self.foresight.ended(hook))
 
     def _journal_written(self, report: JournalWritten) -> None:
         if report.error is not None:

@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors import PooledActor
-from karbor_actors.errors import KarborError, OperationCancelledError
-from karbor_actors.model import AbortKind, OperationStatus
+from karbor_actors.errors import KarborError, OperationCancelledError, describe_cause
+from karbor_actors.model import AbortKind, AbortReason, OperationStatus
 from karbor_actors.operations.alarms import Alarms
 from karbor_actors.operations.outcome import Outcome, progress_of
 from karbor_actors.operations.runner import Lane
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from karbor_actors.errors import ActorCrashedError, OperationError
-    from karbor_actors.model import AbortReason
     from karbor_actors.operations.control import OperationControl
     from karbor_actors.operations.engine import Engine
     from karbor_actors.operations.handle import OperationHandle
@@ -118,6 +117,9 @@ class EndingActor(PooledActor):
         outcome = self._outcome
         if outcome is None:
             return
+        if done.error is not None and self._control is not None and self._verb.must_undo(outcome):
+            self._undo_end(self._control, done.error)
+            return
         if done.error is not None:
             outcome.failures.append(done.error)
             outcome.status = OperationStatus.FAILED
@@ -128,6 +130,13 @@ class EndingActor(PooledActor):
         elif outcome.status is not OperationStatus.SUCCEEDED:
             error = self._failure(causes, outcome.status, done.result)
         self._settle(outcome.status, done.result, error)
+
+    def _undo_end(self, control: OperationControl, error: BaseException) -> None:
+        """Undo what the hooks did, all of them well, since that could not be recorded."""
+        self._outcome, control.run.is_over = None, False
+        control.failures.append(error)
+        control.abort(AbortReason(AbortKind.FAILURE, describe_cause(error)))
+        control.run.mark_aborted(error)
 
     def _failure(
         self, causes: list[BaseException], status: OperationStatus, result: Any = None

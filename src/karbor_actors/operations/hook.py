@@ -88,7 +88,7 @@ class HookActor(LightActor):
                     self._give_up()
 
     def _begin_attempt(self) -> None:
-        if self.control.needs_intent(self.hook):
+        if self.control.needs_intent(self.hook) and not self.control.foresight.take(self.hook):
             self._stage = _INTENDED
             self.control.record_intent(self.hook)
         else:

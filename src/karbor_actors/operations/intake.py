@@ -146,6 +146,13 @@ class Intake:
         if line is not None:
             line.leaving += 1
 
+    def room(self, hook: int) -> int:
+        """Return how many hooks that go *hook*'s way would get in at once."""
+        line = self._capped_line(hook) if self._caps else self._line(hook)
+        if line.waiting:
+            return 0
+        return (self._admission.room(line) if line.keys else WINDOW) - len(self._arrived)
+
     def clear(self) -> list[int]:
         """Turn all that waits away; return it."""
         self._line_up()

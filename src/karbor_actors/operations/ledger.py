@@ -11,7 +11,7 @@ from karbor_actors.operations.memory import PREPARED_KEY
 from karbor_actors.operations.messages import JournalWritten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.outbox import Outbox
@@ -40,9 +40,9 @@ class Ledger:
         """Whether everything gathered was written, well or not."""
         return not (self._writing or self._intents or self._completions or self._records)
 
-    def add_intent(self, hook: int) -> None:
-        """Gather the intent of *hook*."""
-        self._intents.append(hook)
+    def add_intents(self, hooks: Iterable[int]) -> None:
+        """Gather the intents of *hooks*."""
+        self._intents.extend(hooks)
 
     def add_completion(self, attempt: Attempt) -> None:
         """Gather the completion of a hook, with what it changed."""

@@ -12,9 +12,11 @@ from karbor_actors.errors import describe_cause
 from karbor_actors.model import HookName
 from karbor_actors.operations.abort import AbortActor
 from karbor_actors.operations.artifacts import Artifact
+from karbor_actors.operations.attempt import Attempt, abort_number
 from karbor_actors.operations.hooks import ASYNC
 from karbor_actors.operations.intake import ABORT, ABORT_ON_LOOP
 from karbor_actors.operations.messages import AbortSucceeded, BodyFailed, RunAbort
+from karbor_actors.operations.runner import Lane
 from karbor_actors.schedule import (
     BEGUN,
     DONE,
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from pykka import ActorRef
 
     from karbor_actors.model import AbortReason
-    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.control import OperationControl
 
 
@@ -121,7 +122,14 @@ class Undo:
         """Have attempt *number* of *resource*'s ``on_abort`` run."""
         is_async = self._control.run.planned.abort_kinds[resource] == ASYNC
         way = ABORT_ON_LOOP if is_async else ABORT
-        self._control.run_abort(resource, number, self.arguments(resource), way)
+        control, arguments = self._control, self.arguments(resource)
+        hook, name = abort_number(resource), HookName.ON_ABORT
+        control.run_attempt(
+            Attempt(
+                control.run, hook, resource, name, number, Lane.ABORT, control.report, arguments
+            ),
+            way,
+        )
 
     def finish(self, resource: int, error: BaseException | None) -> None:
         """Deal with the end of *resource*'s abort, well or not."""

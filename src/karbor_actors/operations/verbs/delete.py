@@ -56,6 +56,7 @@ class Delete(CheckpointVerb):
 
     type: ClassVar[OperationType] = OperationType.DELETE
     is_writer: ClassVar[bool] = True
+    undoes_its_end: ClassVar[bool] = False  # what is deleted does not come back
 
     def __init__(
         self,

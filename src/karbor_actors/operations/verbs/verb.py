@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.bank.journal import OperationRecord
 from karbor_actors.bank.journal_records import JournalRecord
-from karbor_actors.errors import (
-    CheckpointNotFoundError,
-)
+from karbor_actors.errors import CheckpointNotFoundError, KarborError
 from karbor_actors.model import (
     AbortKind,
     AbortReason,
@@ -20,40 +18,33 @@ from karbor_actors.model import (
     OperationType,
     ResourceStatus,
 )
-from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock
 from karbor_actors.operations.lost import check_parameters, stand_in
 from karbor_actors.operations.paths import paths_ahead
 from karbor_actors.operations.planning import PlannedOperation, hook_kinds_of, plan_operations
 from karbor_actors.operations.recovery import (
     GRAPH,
-    RAN,
-    RECOVERIES,
     Verdict,
     check_graph,
     conditions_of,
     decide,
 )
 from karbor_actors.operations.run import OperationRun
-from karbor_actors.operations.verbs.options import CallOptions, OperationLog
+from karbor_actors.operations.verbs.options import OperationLog
+from karbor_actors.operations.verbs.recorded import RecordedOperation
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Mapping
 
-    from karbor_actors.bank.bank import Bank
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.transactions import Transaction
     from karbor_actors.bank.writer import Change
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.attempt import Attempt
+    from karbor_actors.operations.conflicts import LockRequest
     from karbor_actors.operations.outcome import Outcome
-    from karbor_actors.operations.recovery import Recovered
-    from karbor_actors.provider import Provider
-
-_TRIM_EVERY = 100
-"""Operations between two looks at the history for what is too old."""
 
 
-class Verb(abc.ABC):
+class Verb(RecordedOperation):
     """One operation's plan, beginning and end.
 
     Args:
@@ -65,45 +56,10 @@ class Verb(abc.ABC):
     type: ClassVar[OperationType]
     is_writer: ClassVar[bool] = False
     """Whether hooks may write to the checkpoint's sections."""
+    undoes_its_end: ClassVar[bool] = True
+    """Whether the hooks are undone if all of them ended well, and that cannot be recorded."""
     replans: ClassVar[bool] = False
     """Whether a plan is stale once the operation had to wait for its locks."""
-
-    def __init__(self, operation_id: str, provider: Provider, options: CallOptions) -> None:
-        self.operation_id, self.provider, self.options = operation_id, provider, options
-        self.checkpoint_id: str | None = None
-        self._log: OperationLog | None = None
-        self._number = 0
-        self._is_done_with = False
-        """Whether the end is recorded, and nothing pending: nobody needs what is left of it."""
-        self.is_cancelled = False
-        """Set by the supervisor: a plan that is being made is wanted no more."""
-        self.looked_up = 0
-        """Resources that a plan has looked at: it gets on."""
-        self.extra: dict[str, Any] = {}
-        """What else the operation's record is to say."""
-        self.graph: ResourceGraph | None = None
-        """The graph that the journal's numbers are of, once it is known."""
-        self.recovered: Recovered | None = None
-        """What an earlier process left of the operation, if it began it."""
-        self.pending_keys: frozenset[Hashable] = frozenset()
-        """The lock keys of what could not be undone, once the operation has ended."""
-
-    @property
-    def bank(self) -> Bank:
-        """Where the operation's record is."""
-        return self.provider.bank
-
-    @property
-    def time_left(self) -> float | None:
-        """Seconds that the hooks may still take of the timeout."""
-        timeout = self.options.timeout
-        return None if timeout is None else max(timeout - self._ran_before(), 0.0)
-
-    @property
-    def until_deadline(self) -> float | None:
-        """Seconds until the moment at which the operation is given up."""
-        deadline = self.options.deadline
-        return None if deadline is None else max(deadline - time.time(), 0.0)
 
     @abc.abstractmethod
     def plan(self) -> PlannedOperation:
@@ -129,19 +85,44 @@ class Verb(abc.ABC):
         """Return the verb's result, once the end is durable."""
 
     def close(self, run: OperationRun, outcome: Outcome) -> Any:
-        """Conclude, record the operation's end whatever happens to that, and return the result."""
+        """Conclude, record the operation's end, and return the result.
+
+        If that cannot be recorded the hooks are to be undone, or, where they were, or need not
+        be, that it failed is recorded.
+        """
         run.is_over = True
         is_over = run.verdict is not None and run.verdict.is_over
         try:
             change = (self.conclude_again if is_over else self.conclude)(run, outcome)
             self._record_end(outcome, change)
         except BaseException as error:
-            outcome.failures.append(error)
-            outcome.status = OperationStatus.FAILED
-            self._record_end(outcome, None if is_over else self.give_up(run, outcome))
-            outcome.failures.pop()
-            raise
+            self._has_end = is_over or self._is_recorded()
+            if self.must_undo(outcome):
+                raise
+            if is_over or not self._has_end:
+                self._give_up(run, outcome, error)
+                raise
         return self.result(run, outcome)
+
+    def _is_recorded(self) -> bool:
+        """Return whether the end is in the bank, although who wrote it did not say so."""
+        try:
+            return self.bank.journal.get(self.operation_id).status.is_terminal
+        except KarborError:
+            return False
+
+    def _give_up(self, run: OperationRun, outcome: Outcome, error: BaseException) -> None:
+        """Record that the operation failed of *error* at its end."""
+        outcome.failures.append(error)
+        outcome.status = OperationStatus.FAILED
+        is_over = run.verdict is not None and run.verdict.is_over
+        self._record_end(outcome, None if is_over else self.give_up(run, outcome))
+        outcome.failures.pop()
+
+    def must_undo(self, outcome: Outcome) -> bool:
+        """Return whether an operation whose end could not be recorded is to be undone."""
+        is_good = outcome.status in (OperationStatus.SUCCEEDED, OperationStatus.PARTIAL)
+        return is_good and self.undoes_its_end and not self._has_end
 
     def conclude_again(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Return what is to be recorded when only pending aborts of an ended one were left."""
@@ -196,72 +177,6 @@ class Verb(abc.ABC):
         if self.recovered is None:
             return None
         return decide(planned, self.recovered, self.provider.protection_plugins)
-
-    def suspend(self, ran: float) -> None:
-        """Record that the operation stands still, for a later process to go on.
-
-        Args:
-            ran: Seconds that its hooks have run.
-        """
-        journal, number = self.bank.journal, self._number
-        self.extra |= {RECOVERIES: 0, RAN: self._ran_before() + ran}
-        if number:
-            self.bank.writer.write(
-                lambda transaction: journal.update(
-                    transaction, number, status=OperationStatus.SUSPENDED, extra=self.extra
-                )
-            )
-
-    def note_ran(self, ran: float) -> None:
-        """Have it recorded that the hooks have run for *ran* seconds, if that counts; never blocks."""
-        if self.options.timeout is None or not self._number:
-            return
-        self.extra[RAN] = self._ran_before() + ran
-        journal, number, extra = self.bank.journal, self._number, dict(self.extra)
-        self.bank.writer.submit(
-            lambda transaction: journal.update(transaction, number, extra=extra),
-            lambda _, __: None,  # said again before long, or at the end
-        )
-
-    def _ran_before(self) -> float:
-        ran = 0.0 if self.recovered is None else self.recovered.record.extra.get(RAN, 0.0)
-        return ran if isinstance(ran, float) else 0.0
-
-    @property
-    def must_tidy(self) -> bool:
-        """Whether :meth:`tidy` has anything to do."""
-        return self._is_done_with or self._number % _TRIM_EVERY == 0
-
-    def tidy(self) -> None:
-        """Drop what nobody needs once the operation has ended."""
-        if self._is_done_with:
-            self.bank.journal.drop(self._number)
-        if self._number % _TRIM_EVERY == 0:
-            self.bank.journal.trim()
-
-    def leave(self, resources: Iterable[int]) -> None:
-        """Note that what was done to *resources* of the graph is not undone."""
-        graph, left = self.graph, list(resources)
-        if graph is None or not left:
-            self.pending_keys = frozenset()
-            return
-        keys = (("resource", graph.nodes[resource].key) for resource in left)
-        self.pending_keys = frozenset({checkpoint_lock(self.bank, self.checkpoint_id), *keys})
-
-    def leave_unended(self, resources: Iterable[int]) -> None:
-        """Do :meth:`leave` for an operation that cannot record its end; never blocks.
-
-        Its record says what is pending, if the bank can say so, and stays for a recovery.
-        """
-        left = list(resources)
-        self.leave(left)
-        number = self._number if self.recovered is None else self.recovered.record.number
-        if left and number:
-            journal = self.bank.journal
-            self.bank.writer.submit(
-                lambda transaction: journal.update(transaction, number, abort_pending=len(left)),
-                lambda _, __: None,
-            )
 
     # -- for the verbs
 
@@ -369,6 +284,7 @@ class Verb(abc.ABC):
     def _record_end(self, outcome: Outcome, change: Change[Any] | None) -> None:
         """Commit the operation's end, and *change* with it."""
         if not self.bank.is_writable:
+            self._has_end = True
             return
         journal, number = self.bank.journal, self._number
         counts = Counter(str(status) for status in outcome.resources.values())
@@ -393,4 +309,5 @@ class Verb(abc.ABC):
             return pending == 0 and journal.drop_some(transaction, number)
 
         is_dropped = self.bank.writer.write(end)
+        self._has_end = True
         self._is_done_with = pending == 0 and not is_dropped

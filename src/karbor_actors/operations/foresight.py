@@ -1,0 +1,77 @@
+"""Which hooks run next once the completions that are being written are durable.
+
+Their intents go into the same journal record as the completions that let them through, so that
+a chain of hooks takes one commit a hook, not two. Nothing else comes of it: a hook runs when the
+schedule says so. A hook that does not run after all has its intent taken back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from karbor_actors.bank.journal_records import JournalRecord
+
+if TYPE_CHECKING:
+    from karbor_actors.operations.control import OperationControl
+
+
+class Foresight:
+    """Counts what the schedule will count once it is durable. The control thread only."""
+
+    def __init__(self, control: OperationControl) -> None:
+        self._control, self._implemented = control, control.run.planned.hook_kinds
+        self.is_on = any(control.run.planned.abort_kinds)
+        """Whether there are intents at all."""
+        self._ended: dict[int, list[int]] = {}
+        """By hook whose completion is being written: the hooks that will wait for one less."""
+        self._ahead: dict[int, int] = {}
+        """By hook: how many of those that it waits for are being written."""
+        self._intents: set[int] = set()
+        """Hooks that have not begun, and whose intents are written or being written."""
+
+    def ended(self, hook: int) -> list[int]:
+        """Note that *hook*'s completion is being written; return whose intents go with it."""
+        missing, ahead = self._control.schedule.missing, self._ahead
+        counted = self._ended[hook] = []
+        ready = []
+        passed = [hook]
+        while passed:
+            for following in self._control.schedule.downstream(passed.pop()):
+                counted.append(following)
+                ahead[following] = ahead.get(following, 0) + 1
+                if ahead[following] < missing[following]:
+                    continue
+                if not self._implemented[following]:
+                    passed.append(following)
+                elif self._runs_at_once(following):
+                    self._intents.add(following)
+                    ready.append(following)
+        return ready
+
+    def settled(self, hook: int) -> None:
+        """Note that the schedule has counted *hook*, or never will."""
+        for following in self._ended.pop(hook, ()):
+            if self._ahead[following] > 1:
+                self._ahead[following] -= 1
+            else:
+                del self._ahead[following]
+
+    def take(self, hook: int) -> bool:
+        """Return whether *hook*'s intent is there already, and forget it, since the hook begins."""
+        if hook not in self._intents:
+            return False
+        self._intents.remove(hook)
+        return True
+
+    def leave_out(self, hook: int) -> None:
+        """Withdraw *hook*, which has no actor, and the intent that went before it."""
+        self._control.schedule.withdraw(hook)
+        if self.take(hook):
+            self._control.record(JournalRecord.of_withdrawn([hook]))
+
+    def _runs_at_once(self, hook: int) -> bool:
+        """Return whether *hook* has an intent to write, and nothing else to wait for."""
+        control = self._control
+        if hook in self._intents or control.schedule.is_closed or control.run.needed is not None:
+            return False
+        return control.needs_intent(hook) and control.intake.room(hook) > len(self._intents)
