@@ -26,6 +26,7 @@ from karbor_actors.bank.resource_rows import Ending
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
     BankBrokenError,
+    BankClosedError,
     BankError,
     BankFullError,
     BankPathError,
@@ -123,6 +124,34 @@ def test_compacting_without_space_for_a_copy_changes_nothing(small_disk):
         assert len(section.list_objects()) == 18
         assert bank.check() == []
         assert sorted(os.listdir(bank.directory)) == ["bank.lmdb", "lease", "objects"]
+
+
+def test_a_backup_that_failed_leaves_nothing_and_can_be_tried_again(small_disk, tmp_path):
+    with Bank.open(tmp_path / "bank") as bank:
+        section = bank.create_checkpoint({}, "p", make_graph()).get_resource_bank_section(SERVER)
+        section.update_objects({str(number): bytes(100_000) for number in range(17)})
+        ballast = small_disk / "ballast"
+        ballast.write_bytes(bytes(2 << 20))
+        with pytest.raises(BankFullError):
+            bank.backup(small_disk / "backup")
+        assert os.listdir(small_disk) == ["ballast"]
+        ballast.unlink()
+        bank.backup(small_disk / "backup")
+
+    with Bank.open(small_disk / "backup", objects=str(tmp_path / "bank" / "objects")) as backup:
+        found = backup.checkpoints()[0].get_resource_bank_section(SERVER)
+        assert len(found.list_objects()) == 17
+
+
+def test_a_backup_that_failed_takes_away_only_what_it_made(tmp_path):
+    with Bank.open(tmp_path / "bank") as bank:
+        (tmp_path / "mine").mkdir()
+        with pytest.raises(BankPathError, match="exists"):
+            bank.backup(tmp_path / "mine")
+    with pytest.raises(BankClosedError):
+        bank.backup(tmp_path / "backup")
+
+    assert sorted(os.listdir(tmp_path)) == ["bank", "mine"]
 
 
 def test_a_read_only_file_system_can_be_read_and_says_that_it_cannot_be_written(small_disk):

@@ -11,6 +11,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.bank import checkpoint_rows as rows
+from karbor_actors.bank.backup import back_up
 from karbor_actors.bank.block_check import repack
 from karbor_actors.bank.block_rebuild import free_unneeded
 from karbor_actors.bank.blocks import BlockStore
@@ -28,7 +29,6 @@ from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
     AmbiguousCheckpointError,
     BankFormatError,
-    BankPathError,
     BankReadonlyError,
     CheckpointNotFoundError,
     describe_cause,
@@ -379,15 +379,10 @@ class Bank:
         data is not copied; keep the checkpoints that the backup names until it is of no use.
 
         Raises:
-            BankPathError: *path* exists, or cannot be written.
+            BankPathError: *path* exists, or cannot be written; nothing is left of the attempt.
+            BankFullError: There is no space for it; the same.
         """
-        target = os.path.abspath(path)
-        try:
-            os.mkdir(target, 0o700)
-            os.mkdir(os.path.join(target, "bank.lmdb"), 0o700)
-        except OSError as error:
-            raise BankPathError(f"cannot back up to {target}: {error.strerror}") from error
-        self._environment.copy(os.path.join(target, "bank.lmdb", "data.mdb"))
+        back_up(self._environment, path)
 
 
 def _statuses(status: str | Collection[str] | None) -> set[CheckpointStatus] | None:

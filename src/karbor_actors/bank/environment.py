@@ -215,9 +215,11 @@ class Environment:
         try:
             self._opened().copy_to(fd)
             os.fsync(fd)
-        except (lmdb.Error, OSError) as error:
+        except BaseException as error:
             os.unlink(path)
-            raise open_error(error, path) from error
+            if isinstance(error, (lmdb.Error, OSError)):
+                raise open_error(error, path) from error
+            raise
         finally:
             os.close(fd)
 
