@@ -162,15 +162,19 @@ class ProviderRegistry:
         self._providers: dict[str, Provider] = {}
 
     def add(self, provider: Provider) -> None:
-        """Add *provider*.
+        """Add *provider*; its bank is this registry's until it is closed.
 
         Raises:
             ValueError: There is one of that name.
+            BankLeaseError: Its bank is another service's.
+            BankClosedError: Its bank is closed.
         """
         with self._lock:
             if provider.name in self._providers:
                 msg = f"a provider named {provider.name!r} was added already"
                 raise ValueError(msg)
+            owner = f"the provider {provider.name!r} of another service of this process"
+            provider.bank.claim(self, owner)
             self._providers[provider.name] = provider
 
     def all(self) -> dict[str, Provider]:

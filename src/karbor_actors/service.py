@@ -73,6 +73,7 @@ class ProtectionService:
 
         Raises:
             ValueError: A provider of that name is there already.
+            BankLeaseError: Its bank is another service's; BankClosedError: it is closed.
             ServiceClosedError: The service was closed.
         """
         with self._lock:
@@ -355,7 +356,6 @@ class ProtectionService:
             if self._closed:
                 return
             self._closed = True
-            providers = list(self._registry.all().values())
         self._engine.refuse_new()
         try:
             if drain:
@@ -369,7 +369,7 @@ class ProtectionService:
         except BaseException:
             self._closed = False  # interrupted: what runs keeps its bank, and this may be repeated
             raise
-        for provider in providers:
+        for provider in self._registry.all().values():
             provider.bank.close()
 
     # -- inside

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers import DEADLINE
+from helpers import DEADLINE, Gate
 from karbor_actors import (
+    Bank,
     Consistency,
     ConsistencyLevel,
     OnFailure,
@@ -22,7 +23,12 @@ from karbor_actors import (
     Provider,
     RetryPolicy,
 )
-from karbor_actors.errors import BlockingCallError, PluginError
+from karbor_actors.errors import (
+    BankClosedError,
+    BankLeaseError,
+    BlockingCallError,
+    PluginError,
+)
 from karbor_actors.operations.handle import EventStream
 from karbor_actors.operations.results import Event
 from kit import TYPE, RecordingProtection, Things, plan, provider, store_something, thing
@@ -315,3 +321,42 @@ def test_a_handle_names_errors_by_kind(service, tmp_path, journal):
 
     assert isinstance(handle.exception(DEADLINE), OperationError)
     assert handle.status is OperationStatus.FAILED
+
+
+def test_a_bank_that_a_service_has_is_refused_to_another_which_would_recover_what_runs(
+    tmp_path, journal
+):
+    gate = Gate()
+    plugin = RecordingProtection(journal, lambda *_: gate.pass_through(), ("on_main",))
+    given = provider(tmp_path / "bank", plugin)
+    with ProtectionService() as first, ProtectionService() as second:
+        first.add_provider(given)
+        handle = first.protect(plan("one"))
+        gate.wait_entered()
+        same_bank = Provider("other", bank=given.bank, protection_plugins=[plugin])
+        for taken in (given, same_bank):
+            with pytest.raises(BankLeaseError, match=r"'local' of another service.*readonly=True"):
+                second.add_provider(taken)
+        with pytest.raises(BankLeaseError, match="this process"):
+            Bank.open(tmp_path / "bank")
+        first.add_provider(same_bank)  # in one service providers may share
+        readonly = Bank.open(tmp_path / "bank", readonly=True)
+        second.add_provider(Provider("reader", bank=readonly, protection_plugins=[plugin]))
+        gate.open()
+
+        assert handle.result(DEADLINE).status == "available"
+        assert second.recovered == []
+        assert journal.hooks() == [("on_main", "one")]
+
+
+def test_a_bank_is_free_for_another_service_once_it_was_closed_and_opened_again(tmp_path, journal):
+    plugin = RecordingProtection(journal, store_something)
+    given = provider(tmp_path / "bank", plugin)
+    with ProtectionService() as first:
+        first.add_provider(given)
+    with ProtectionService() as second:
+        with pytest.raises(BankClosedError, match="closed"):
+            second.add_provider(given)
+        assert second.providers == {}
+        second.add_provider(provider(tmp_path / "bank", plugin))
+        assert second.protect(plan("one")).result(DEADLINE).status == "available"

@@ -19,7 +19,6 @@ from karbor_actors.bank.checking import check_bank
 from karbor_actors.bank.checkpoint import Checkpoint
 from karbor_actors.bank.environment import FORMAT_VERSION, Environment
 from karbor_actors.bank.journal import Journal
-from karbor_actors.bank.keys import unpack_u64
 from karbor_actors.bank.lease import Lease, break_lease
 from karbor_actors.bank.manifests import MAKING, Manifests
 from karbor_actors.bank.opening import make_directory, open_objects, open_writer
@@ -27,8 +26,9 @@ from karbor_actors.bank.parts import BankParts
 from karbor_actors.bank.rebuild import RebuildReport, rebuild_records
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
-    AmbiguousCheckpointError,
+    BankClosedError,
     BankFormatError,
+    BankLeaseError,
     BankReadonlyError,
     CheckpointNotFoundError,
     describe_cause,
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from karbor_actors.store.objects import ObjectStore
 
 _LOG = logging.getLogger("karbor_actors.bank")
-_SHOWN_MATCHES = 10
 
 
 class Bank:
@@ -75,6 +74,7 @@ class Bank:
         self._environment = environment
         self._closing = closing
         self._lock = threading.Lock()
+        self._owner: tuple[object, str] | None = None
 
     @classmethod
     def open(
@@ -183,7 +183,22 @@ class Bank:
         What is asked of it later raises BankClosedError.
         """
         with self._lock:
+            self._owner = None
             self._closing.close()
+
+    def claim(self, owner: object, name: str) -> None:
+        """Let *owner*, known by *name*, run operations on it from now on, and nobody else.
+
+        Raises:
+            BankLeaseError: Somebody else in this process does; the error says who.
+            BankClosedError: It is closed.
+        """
+        with self._lock:
+            if not self.is_open:
+                raise BankClosedError
+            first, known_as = self._owner = self._owner or (owner, name)
+            if first is not owner:
+                raise BankLeaseError(self.directory, known_as)
 
     def create_checkpoint(
         self,
@@ -267,14 +282,7 @@ class Bank:
         if not isinstance(checkpoint_id, str) or not checkpoint_id:
             raise CheckpointNotFoundError(checkpoint_id)
         with self._environment.snapshot() as snapshot:
-            number = rows.find_number(snapshot, checkpoint_id)
-            if number is None:
-                prefix = rows.id_key(checkpoint_id)
-                found = list(snapshot.scan(Table.INDICES, prefix))
-                if len(found) > 1:
-                    ids = [key[1:].decode("utf-8", "replace") for key, _ in found]
-                    raise AmbiguousCheckpointError(checkpoint_id, ids[:_SHOWN_MATCHES])
-                number = unpack_u64(found[0][1]) if found else 0
+            number = rows.find_begun_so(snapshot, checkpoint_id)
             row = rows.read_row(snapshot, number)
         if row is None or not row.id.startswith(checkpoint_id):
             raise CheckpointNotFoundError(checkpoint_id)

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 from karbor_actors.bank.keys import digest_name, pack_u32, pack_u64, unpack_u64
 from karbor_actors.bank.records import field, pack_plain, pack_record, unpack_record
 from karbor_actors.bank.transactions import Table
-from karbor_actors.errors import BankFormatError, CheckpointNotFoundError, CheckpointStateError
+from karbor_actors.errors import (
+    AmbiguousCheckpointError,
+    BankFormatError,
+    CheckpointNotFoundError,
+    CheckpointStateError,
+)
 from karbor_actors.model import CheckpointStatus
 
 if TYPE_CHECKING:
@@ -44,6 +49,7 @@ _COUNTER = b"checkpoint number"
 _MICROSECONDS = 1_000_000
 _MAX_ID = 256
 _ROW_LIMIT = 256 << 20
+_SHOWN_MATCHES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +317,22 @@ def find_number(reader: Reader, checkpoint_id: str) -> int | None:
     """Return the number of the checkpoint with that whole id, or None."""
     value = reader.get(Table.INDICES, id_key(checkpoint_id))
     return None if value is None else unpack_u64(value)
+
+
+def find_begun_so(reader: Reader, beginning: str) -> int:
+    """Return the number of the checkpoint with that id, or the only one whose id begins so; or 0.
+
+    Raises:
+        AmbiguousCheckpointError: Several ids begin so.
+    """
+    number = find_number(reader, beginning)
+    if number is not None:
+        return number
+    found = list(reader.scan(Table.INDICES, id_key(beginning)))
+    if len(found) > 1:
+        ids = [key[1:].decode("utf-8", "replace") for key, _ in found]
+        raise AmbiguousCheckpointError(beginning, ids[:_SHOWN_MATCHES])
+    return unpack_u64(found[0][1]) if found else 0
 
 
 def remove_rows(

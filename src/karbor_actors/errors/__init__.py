@@ -22,7 +22,7 @@ The tree (a leaf also inherits the builtin that a caller would catch)::
     |   +-- BankFormatError             ValueError     foreign, damaged or newer format
     |   +-- BankReadonlyError           PermissionError
     |   +-- BankFullError               OSError        the disk (or a quota) is full
-    |   +-- BankLeaseError                             another process owns the bank
+    |   +-- BankLeaseError                             another process, or service, owns the bank
     |   |   +-- ForeignLeaseError                      another host's, which may be dead
     |   +-- BankKeyError                ValueError     a key that can name nothing
     |   +-- BankValueError              ValueError     a value that no record can hold

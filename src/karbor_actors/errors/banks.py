@@ -54,7 +54,7 @@ class BankFullError(BankError, OSError):
 
 
 class BankLeaseError(BankError):
-    """Another process owns the bank."""
+    """Another process, or another service of this one, owns the bank."""
 
     def __init__(self, directory: str, owner: str) -> None:
         super().__init__(directory, owner)
