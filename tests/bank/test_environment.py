@@ -178,6 +178,65 @@ def test_a_failure_that_lmdb_calls_final_is_healed_by_opening_again(environment,
     assert set(rows(environment)) == {b"a", b"c"}
 
 
+def take_away(file):
+    file.unlink()
+
+
+def put_another_in_place(file):
+    shutil.copy(file, file.with_suffix(".copy"))
+    os.replace(file.with_suffix(".copy"), file)
+
+
+def take_the_folder_away(file):
+    shutil.rmtree(file.parent)
+
+
+@pytest.mark.parametrize("harm", [take_away, put_another_in_place, take_the_folder_away])
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_what_goes_into_a_file_that_is_not_there_any_more_is_never_durable(path, harm, size):
+    """LMDB writes on, into a file that nobody will find again."""
+    with Environment(path) as environment:
+        environment.commit(put(b"a"))
+        harm(Path(path) / "data.mdb")
+        for _ in range(2):
+            outcomes = environment.commit_group([put(b"b", bytes(size)), put(b"c")])
+
+            assert [type(outcome.error) for outcome in outcomes] == [BankBrokenError] * 2
+            assert "data.mdb" in str(outcomes[0].error)
+            assert "close the bank" in str(outcomes[1].error)
+        assert rows(environment)[b"a"] == b"v"
+        if harm is not put_another_in_place:
+            with pytest.raises(BankPathError, match="No such file"):
+                environment.info()
+
+
+def test_a_failure_that_cannot_be_healed_is_told_to_each(environment, path, monkeypatch):
+    def panic():
+        take_the_folder_away(Path(path) / "data.mdb")
+        raise lmdb.PanicError("update of the meta page failed")
+
+    monkeypatch.setattr(environment._file, "begin", panic)
+    broken = environment.commit_group([put(b"a"), put(b"b")])
+    monkeypatch.undo()
+    later = environment.commit_group([put(b"c")])
+
+    assert all(isinstance(outcome.error, BankError) for outcome in [*broken, *later])
+
+
+@pytest.mark.parametrize("error", [OSError(5, "input/output error"), MemoryError(), KeyError(1)])
+def test_whatever_a_commit_meets_is_told_to_each_who_asked(environment, monkeypatch, error):
+    def broken():
+        raise error
+
+    monkeypatch.setattr(environment._file, "extend", broken)
+    outcomes = environment.commit_group([put(b"a"), put(b"b")])
+    monkeypatch.undo()
+    environment.commit(put(b"c"))
+
+    assert [type(outcome.error) for outcome in outcomes] == [BankBrokenError] * 2
+    assert outcomes[0].error.__cause__ is error
+
+
 def test_a_group_too_large_for_one_transaction_is_split(environment, monkeypatch):
     begin = environment._file.begin
     refused = iter([True, False, False])

@@ -32,12 +32,14 @@ from karbor_actors.bank.mapping import MappedFile, data_file
 from karbor_actors.bank.transactions import Snapshot, Table, Transaction
 from karbor_actors.bank.writer import in_runs
 from karbor_actors.errors import (
+    BankBrokenError,
     BankClosedError,
     BankError,
     BankFormatError,
     BankLeaseError,
     BankPathError,
     BankReadonlyError,
+    describe_cause,
 )
 
 if TYPE_CHECKING:
@@ -150,7 +152,7 @@ class Environment:
 
         A change that raises, whatever it is, fails alone. A full map is doubled and the group
         done again. Where the disk fails, all of the group fail and the environment stays usable.
-        Never raises.
+        Never raises: what else goes wrong is a BankBrokenError of each change.
         """
         with self._committing:
             return self._commit_group(changes)
@@ -162,26 +164,36 @@ class Environment:
                 return self._attempt(changes, careful=careful)
             except _NeighbourFailed:
                 careful = True
-            except lmdb.MapFullError as error:
-                try:
-                    self._opened().grow()
-                except BankError as refusal:
-                    refusal.__cause__ = error
-                    return [Outcome(None, refusal)] * len(changes)
             except lmdb.TxnFullError as error:
                 if len(changes) == 1:
                     return [Outcome(None, record_error(error, self.path))]
                 half = len(changes) // 2
                 return self._commit_group(changes[:half]) + self._commit_group(changes[half:])
-            except lmdb.Error as error:
-                failure = record_error(error, self.path)
-                failure.__cause__ = error
-                if isinstance(error, lmdb.PanicError):
-                    self._opened().reopen()
-                return [Outcome(None, failure)] * len(changes)
-            except BankError as error:
-                return [Outcome(None, error)] * len(changes)
+            except Exception as error:  # told to each who asked for one of the changes
+                failure = self._mend(error)
+                if failure is not None:
+                    return [Outcome(None, failure)] * len(changes)
         return []
+
+    def _mend(self, error: Exception) -> BankError | None:
+        """Return what *error* means for all of a group; None where that may be done again."""
+        try:
+            if isinstance(error, lmdb.MapFullError):
+                self._opened().grow()
+                return None
+            if isinstance(error, lmdb.PanicError):
+                self._opened().reopen()
+        except BankError as refusal:
+            refusal.__cause__ = error
+            return refusal
+        if isinstance(error, BankError):
+            return error
+        if isinstance(error, lmdb.Error):
+            failure = record_error(error, self.path)
+        else:
+            failure = BankBrokenError(f"a commit to {self.path} failed: {describe_cause(error)}")
+        failure.__cause__ = error
+        return failure
 
     def next_epoch(self) -> int:
         """Make this environment the bank's owner: whoever was it before can commit no more."""

@@ -180,12 +180,15 @@ class MappedFile:
         try:
             raw = self._still_open()
             info, stat = raw.info(), raw.stat()
+            file_bytes = os.path.getsize(data_file(self.path))
+        except OSError as error:
+            raise open_error(error, self.path) from error
         finally:
             self.gate.leave()
         return {
             "map_size": info["map_size"],
             "used_bytes": (info["last_pgno"] + 1) * stat["psize"],
-            "file_bytes": os.path.getsize(data_file(self.path)),
+            "file_bytes": file_bytes,
             "readers": info["num_readers"],
         }
 
@@ -224,6 +227,7 @@ class MappedFile:
         except (lmdb.Error, OSError) as error:
             raise open_error(error, self.path) from error
         try:
+            self._file_id = _file_id(data_file(self.path))
             self._page_size = self._raw.stat()["psize"]
             self._least_bytes = 0
             self._check_length()
@@ -234,7 +238,7 @@ class MappedFile:
             raise BankFormatError(
                 f"{self.path} is an LMDB file but no bank; name another directory"
             ) from error
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             self._raw.close()
             raise open_error(error, self.path) from error
         except BaseException:
@@ -246,12 +250,30 @@ class MappedFile:
 
         A transaction that frees again the last pages that it took does not write them. Nobody
         reads them, but a file that is shorter than it should be looks as if it had been cut.
+
+        Raises:
+            BankBrokenError: The file is not where the next open looks for it: what is written
+                is lost.
         """
-        missing = self._missing_bytes()
-        if missing > 0:
-            path = data_file(self.path)
-            with contextlib.suppress(OSError):  # then the next open looks more closely
+        path = data_file(self.path)
+        self._check_place(path)
+        with contextlib.suppress(OSError):  # then the next open looks more closely
+            missing = self._missing_bytes()
+            if missing > 0:
                 os.truncate(path, self._least_bytes + missing)
+
+    def _check_place(self, path: str) -> None:
+        try:
+            is_same = _file_id(path) == self._file_id
+        except OSError as error:
+            raise BankBrokenError(
+                f"{path} is gone ({error.strerror}): it was taken away while the bank was open; "
+                "close the bank, then restore it from a backup or rebuild it"
+            ) from error
+        if not is_same:
+            raise BankBrokenError(
+                f"{path} was replaced while the bank was open; close the bank and open it again"
+            )
 
     def _missing_bytes(self) -> int:
         needed = int((self._raw.info()["last_pgno"] + 1) * self._page_size)
@@ -291,6 +313,11 @@ class MappedFile:
     def _check(self) -> None:
         if os.getpid() != self._pid:
             raise BankError("this bank was opened before a fork; open it anew in the child")
+
+
+def _file_id(file: str) -> _FileId:
+    status = os.stat(file)
+    return status.st_dev, status.st_ino
 
 
 def _identify(path: str) -> _FileId:
