@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.errors import OperationNotFoundError, ServiceClosedError
-from karbor_actors.model import AbortKind, AbortReason, OnFailure, OperationType, Plan
+from karbor_actors.model import OnFailure, OperationType, Plan
 from karbor_actors.operations.engine import ABORT_GRACE, Engine
 from karbor_actors.operations.process import check_process
 from karbor_actors.operations.recovering import Recovery
@@ -56,6 +57,7 @@ class ProtectionService:
         # Re-entrant: a recovery_context is called by add_provider, and may use the service.
         self._lock = threading.RLock()
         self._closed = False
+        self._ending = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -343,34 +345,25 @@ class ProtectionService:
         start; in another, first what is frozen or open comes to its end. Hooks that run are
         told to leave, and given up after ``abort_grace``. What cannot be resumed is undone. If
         it is interrupted, call it again. To wait for the operations instead, :meth:`wait` first.
+        Called on several threads, each call returns when all is closed, and the strictest counts.
 
         Args:
             drain: False cancels the operations: what they began is undone.
             timeout: Seconds to wait for critical spans to end; then they are undone.
 
         Raises:
-            RuntimeError: Called by a done callback or an actor, for whose thread it would wait.
+            RuntimeError: Called by a hook, a done callback or an actor, for whose thread it would
+                wait; it goes on as if it had not been.
         """
         self._engine.check_may_close()
         with self._lock:
-            if self._closed:
-                return
             self._closed = True
-        self._engine.refuse_new()
-        try:
-            if drain:
-                for handle in self._engine.handles():
-                    handle.suspend()
-            if not (drain and self._engine.wait_idle(timeout)):
-                for handle in self._engine.handles():
-                    handle.cancel_for(AbortReason(AbortKind.SHUTDOWN))
-                self._engine.wait_idle()
+        self._engine.bring_to_end(drain=drain, timeout=timeout)
+        with self._ending:
             self._engine.close()
-        except BaseException:
-            self._closed = False  # interrupted: what runs keeps its bank, and this may be repeated
-            raise
-        for provider in self._registry.all().values():
-            provider.bank.close()
+            with contextlib.ExitStack() as banks:
+                for provider in self._registry.all().values():
+                    banks.callback(provider.bank.close)
 
     # -- inside
 

@@ -10,21 +10,24 @@ import pytest
 
 from helpers import DEADLINE, Gate
 from karbor_actors import (
+    Bank,
     CheckpointStatus,
     Operation,
     OperationStatus,
     ProtectionService,
+    Provider,
     RetryPolicy,
     TimeLimits,
 )
 from karbor_actors.errors import (
+    ListingError,
     OperationCancelledError,
     OperationError,
     OperationNotFoundError,
     OperationSuspendedError,
     PartialOperationError,
 )
-from kit import Journal, RecordingProtection, plan, provider, store_something
+from kit import Journal, RecordingProtection, Things, plan, provider, store_something
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,6 +128,92 @@ def test_a_hook_that_has_attempts_left_is_suspended_not_failed(tmp_path, journal
 
     assert handle.status is OperationStatus.SUSPENDED
     assert journal.aborted() == []
+
+
+def test_every_close_returns_when_all_is_closed(tmp_path, journal):
+    gate = Gate()
+    plugin = RecordingProtection(journal, leaving_at(gate, "on_main", "disk1"))
+    service = opened(tmp_path, plugin)
+    bank = service.provider("local").bank
+    handle = service.protect(plan("disk1"))
+    seen: list[tuple[OperationStatus, bool]] = []
+
+    def close() -> None:
+        service.close()
+        seen.append((handle.status, bank.is_open))
+
+    gate.wait_entered()
+    closers = [threading.Thread(target=close) for _ in range(3)]
+    for closer in closers:
+        closer.start()
+        wait_until_told(handle)
+    gate.open()
+    for closer in closers:
+        closer.join(DEADLINE)
+
+    assert seen == [(OperationStatus.SUSPENDED, False)] * 3
+
+
+def test_a_stricter_close_hurries_the_one_that_waits(tmp_path, journal):
+    """The hook leaves only when everything is undone, which the first close does not ask for."""
+    entered = threading.Event()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_prepare_begin":
+            entered.set()
+            poll = threading.Event()
+            while not call["context"].cancelled:
+                poll.wait(0.001)
+            call["context"].check_cancelled()
+
+    service = opened(tmp_path, RecordingProtection(journal, behave))
+    handle = service.protect(plan("disk1"))
+    assert entered.wait(DEADLINE)
+    patient = threading.Thread(target=service.close)
+    patient.start()
+    wait_until_told(handle)
+    service.close(drain=False)
+    patient.join(DEADLINE)
+
+    assert handle.status is OperationStatus.CANCELLED
+    assert journal.aborted() == ["disk1"]
+    assert not patient.is_alive()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("hook", ["on_prepare_begin", "on_main"])
+def test_a_hook_cannot_close_its_service_and_is_told_so(tmp_path, journal, is_async, hook):
+    caught: list[str] = []
+
+    def behave(verb: str, name: str, resource: Resource, call: dict[str, Any]) -> None:
+        if name == hook:
+            with pytest.raises(RuntimeError, match="waits for the thread") as refused:
+                service.close()
+            caught.append(str(refused.value))
+
+    service = opened(tmp_path, RecordingProtection(journal, behave, is_async=is_async))
+    checkpoint = service.protect(plan("disk1")).result(DEADLINE)
+    service.close()
+
+    assert checkpoint.status is CheckpointStatus.AVAILABLE
+    assert "a hook" in caught[0]
+
+
+def test_a_plugin_that_is_asked_for_resources_cannot_close_the_service(tmp_path, journal):
+    class Closing(Things):
+        def get_dependent_resources(self, context: Any, parent_resource: Resource) -> Any:
+            service.close()
+
+    with ProtectionService() as service:
+        given = Provider(
+            "local",
+            bank=Bank.open(tmp_path / "bank"),
+            protection_plugins=[RecordingProtection(journal)],
+            protectables=[Closing()],
+        )
+        service.add_provider(given)
+        with pytest.raises(ListingError, match="call of a plugin"):
+            service.protect(plan("disk1")).result(DEADLINE)
 
 
 def test_a_close_that_was_interrupted_leaves_the_bank_open_and_can_be_repeated(

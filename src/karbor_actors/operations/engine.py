@@ -12,7 +12,7 @@ from pykka import ActorDeadError
 from karbor_actors.actors import ThreadDispatcher, current_dispatcher
 from karbor_actors.errors import DispatcherClosedError, KarborError, ServiceClosedError
 from karbor_actors.limits import Caps, check_numbers
-from karbor_actors.model import RetryPolicy
+from karbor_actors.model import AbortKind, AbortReason, RetryPolicy
 from karbor_actors.operations.conflicts import LockRequest, LockTable
 from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.handle import HookEvents, OperationHandle
@@ -162,17 +162,35 @@ class Engine:
 
     def check_may_close(self) -> None:
         """Refuse to close on a thread that closing waits for."""
+        caller = ""
         if current_dispatcher() in (self._events, self.dispatcher):
-            msg = "close() waits for the thread that calls it: a done callback; use another one"
+            caller = "a done callback"
+        elif self.runners.runs_caller():
+            caller = "a hook, or another call of a plugin"
+        if caller:
+            msg = f"close() waits for the thread that calls it: {caller}; use another one"
             raise RuntimeError(msg)
 
-    def refuse_new(self) -> None:
-        """Start no operation from now on."""
+    def bring_to_end(self, *, drain: bool, timeout: float | None) -> None:
+        """Start nothing new, and wait until every operation has ended.
+
+        Args:
+            drain: Whether to suspend them, which ends what is frozen; else they are undone.
+            timeout: Seconds after which those that are not suspended yet are undone.
+        """
         with self._lock:
             self._is_closing = True
+        if drain:
+            for handle in self.handles():
+                handle.suspend()
+            if self.wait_idle(timeout):
+                return
+        for handle in self.handles():
+            handle.cancel_for(AbortReason(AbortKind.SHUTDOWN))
+        self.wait_idle()
 
     def close(self) -> None:
-        """End every thread; all operations have ended."""
+        """End every thread; all operations have ended. Idempotent."""
         self.runners.close()
         self.dispatcher.close()
         self._events.close()

@@ -116,6 +116,13 @@ class LoopRunner:
         """How many threads run loops that were blocked and have not ended."""
         return sum(loop.thread.is_alive() for loop in self._retired)
 
+    def runs_caller(self) -> bool:
+        """Return whether a task of its is what calls this."""
+        own = threading.current_thread()
+        with self._changed:
+            loops = (self._current, *self._retired)
+        return any(loop is not None and loop.thread is own for loop in loops)
+
     def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
         """Start *calls* as tasks, in order."""
         with self._changed:

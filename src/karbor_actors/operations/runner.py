@@ -115,6 +115,10 @@ class ThreadRunner:
         """How many threads still run calls that were given up."""
         return len(self._abandoned)
 
+    def runs_caller(self) -> bool:
+        """Return whether a call of its is what calls this."""
+        return threading.current_thread() in self._running
+
     def abandon(self, call: Call) -> None:
         """Give up *call*; another thread may take the place of the one that runs it."""
         with self._lock:
@@ -223,6 +227,12 @@ class Runners:
     def abandoned(self) -> int:
         """How many threads run calls that were given up and have not returned."""
         return self._loop.abandoned + sum(runner.abandoned for runner in self._lanes.values())
+
+    def runs_caller(self) -> bool:
+        """Return whether a call of theirs is what calls this: a hook, say."""
+        return self._loop.runs_caller() or any(
+            runner.runs_caller() for runner in self._lanes.values()
+        )
 
     def look_around(self) -> None:
         """See whether the event loop answers; replace it if it does not. Never blocks."""

@@ -47,7 +47,11 @@ class _Job:
     def run(self) -> None:
         """Go on until the next pause; scheduled by the dispatcher."""
         self.is_hanging = False
-        pause = next(self._phases, None)
+        self.runners.is_calling = True
+        try:
+            pause = next(self._phases, None)
+        finally:
+            self.runners.is_calling = False
         if pause is None:
             self.runners.ended(self)
         elif pause == _NEVER:
@@ -86,6 +90,12 @@ class SimulatedRunners(Runners):
         self._queues: dict[Lane, deque[Call]] = {lane: deque() for lane in Lane}
         self._busy = dict.fromkeys(Lane, 0)
         self._jobs: list[_Job] = []
+        self.is_calling = False
+        """Whether a body runs just now."""
+
+    def runs_caller(self) -> bool:
+        """See Runners."""
+        return self.is_calling
 
     def submit(self, lane: Lane, calls: Sequence[Call], *, first: bool = False) -> None:
         """See Runners."""
