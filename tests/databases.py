@@ -11,6 +11,17 @@ from contextlib import closing, suppress
 from helpers import DEADLINE
 
 ACCOUNTS = 100
+_SETTINGS = (
+    "page_size",
+    "page_count",
+    "freelist_count",
+    "auto_vacuum",
+    "encoding",
+    "journal_mode",
+    "application_id",
+    "user_version",
+    "schema_version",
+)
 
 
 def make_database(path, *, journal_mode="delete", rows=200, version=1) -> str:
@@ -69,6 +80,19 @@ def content_of(path) -> dict[str, list[tuple]]:
             name: connection.execute(f"SELECT * FROM {name} ORDER BY rowid").fetchall()
             for (name,) in tables
         }
+
+
+def everything_in(path):
+    """Return every row, the schema and the settings of a database that is sound."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        schema = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+        rows = {
+            name: sorted(connection.execute(f'SELECT * FROM "{name}"').fetchall(), key=repr)
+            for kind, name, _ in schema
+            if kind == "table"
+        }
+        return rows, schema, {p: connection.execute(f"PRAGMA {p}").fetchone() for p in _SETTINGS}
 
 
 def balance_of(content) -> int:
