@@ -144,21 +144,25 @@ def _copied_between_commits(
             raise _RestartedError
 
     try:
-        waiting.retry(lambda: _backup(origin, copy, progress), report)
+        version = waiting.retry(lambda: _backup(origin, copy, progress), report)
     except _RestartedError:
         return False
-    return True
+    # A VACUUM or a new table meanwhile is in the copy, but the schema version is of before.
+    return bool(waiting.retry(lambda: _pragma(origin, "schema_version"), report) == version)
 
 
 def _backup(
     origin: sqlite3.Connection, copy: sqlite3.Connection, progress: Callable[[int, int, int], None]
-) -> None:
+) -> int:
+    """Copy *origin*; return the schema version that the copy has, that of the beginning."""
     page_size = int(_pragma(origin, "page_size"))
+    version = int(_pragma(origin, "schema_version"))
     # The backup counts the copy's schema version up by one, from where it stood before.
     copy.execute(f"PRAGMA page_size = {page_size}")
-    copy.execute(f"PRAGMA schema_version = {int(_pragma(origin, 'schema_version')) - 1}")
+    copy.execute(f"PRAGMA schema_version = {version - 1}")
     pages = max(1, _STEP_BYTES // page_size)
     origin.backup(copy, pages=pages, progress=progress, sleep=_RETRY_DELAY)
+    return version
 
 
 def _hold_snapshot(origin: sqlite3.Connection) -> None:

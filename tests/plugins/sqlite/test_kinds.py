@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from databases import everything_in, make_database
+from databases import everything_in, make_database, open_writer
 from karbor_actors import Resource
 from karbor_sqlite import DatabaseMissingError
 
@@ -76,6 +76,43 @@ def test_what_stands_behind_the_last_page_is_left_out(driver, data, tmp_path):
     restored = there_and_back(driver, path, tmp_path)
     assert everything_in(restored) == before
     assert os.path.getsize(restored) == size
+
+
+@pytest.mark.parametrize("page_size", [512, 65536])
+def test_a_database_that_is_vacuumed_to_another_page_size_meanwhile_comes_back(
+    driver, data, tmp_path, make_context, page_size
+):
+    path = make_database(data / "app.db", rows=1000)
+
+    def vacuum():
+        if len(context.reports) == 3:  # about a MiB is copied
+            with closing(open_writer(path)) as writer:
+                writer.execute("DELETE FROM note WHERE id % 3 = 0")
+                writer.execute(f"PRAGMA page_size = {page_size}")
+                writer.execute("VACUUM")
+
+    context = make_context(vacuum)
+    restored = there_and_back(driver, path, tmp_path, context)
+
+    after = everything_in(path)
+    assert after[2]["page_size"] == (page_size,)
+    assert everything_in(restored) == after
+
+
+def test_a_table_that_is_made_meanwhile_counts_in_the_schema_version(
+    driver, data, tmp_path, make_context
+):
+    path = make_database(data / "app.db", rows=1000)
+
+    def make_table():
+        if len(context.reports) == 3:
+            with closing(open_writer(path)) as writer:
+                writer.execute("CREATE TABLE late (a)")
+
+    context = make_context(make_table)
+    restored = there_and_back(driver, path, tmp_path, context)
+
+    assert everything_in(restored) == everything_in(path)
 
 
 def test_a_database_that_is_deleted_while_it_is_copied_is_gone(driver, data, make_context):
