@@ -15,6 +15,7 @@ from karbor_sqlite.errors import (
     DatabaseWrongError,
     ScratchError,
     reason_of,
+    show,
 )
 from karbor_sqlite.places import DATABASE_TYPE, regular_file
 from karbor_sqlite.restore import RestoreDatabase
@@ -192,7 +193,7 @@ class ProtectDatabase(Operation):
             "mtime_ns": status.st_mtime_ns,
         }
         section.update_object(STREAM, facts | attributes)
-        context.report_consistency("application", "between two transactions, by online backup")
+        _report_consistency(context, path, status.st_nlink)
 
     @staticmethod
     def _check(copy: str, path: str, check: str, context: Any) -> None:
@@ -209,6 +210,19 @@ class ProtectDatabase(Operation):
     ) -> None:
         """Remove the temporary copy, if a crash left one."""
         remove_scratch(context)
+
+
+def _report_consistency(context: Any, path: str, names: int) -> None:
+    """Say that the copy is of one moment, unless another name may hide a part of it.
+
+    SQLite names a log after the name by which a program opened the database.
+    """
+    if names == 1:
+        context.report_consistency("application", "between two transactions, by online backup")
+        return
+    cause = f"the file has {names} names, and what a program does by another one may be missing"
+    context.log.warning("%s: %s; leave one name", show(path), cause)
+    context.report_consistency("none", cause)
 
 
 class VerifyDatabase(Operation):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
 
-from databases import everything_in, make_database, open_writer
+from databases import content_of, everything_in, make_database, open_writer
+from helpers import DEADLINE
 from karbor_actors import Resource
 from karbor_sqlite import DatabaseMissingError
 
@@ -121,3 +124,27 @@ def test_a_database_that_is_deleted_while_it_is_copied_is_gone(driver, data, mak
 
     with pytest.raises(DatabaseMissingError, match="it is gone"):
         driver.protect(Resource("SQLite::Database", path), context)
+
+
+def test_a_database_with_several_names_is_not_said_to_be_of_one_moment(
+    driver, data, tmp_path, make_context, caplog
+):
+    """What a program commits by the other name stands in a log that is named after that."""
+    path = make_database(data / "app.db", journal_mode="wal")
+    os.link(path, data / "other.db")
+    script = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("INSERT INTO note (text) VALUES ('in the log')")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", script, path], check=True, timeout=DEADLINE)
+    context = make_context()
+
+    restored = there_and_back(driver, data / "other.db", tmp_path, context)
+
+    assert len(content_of(restored)["note"]) == 200
+    level, cause = context.consistency
+    assert level == "none"
+    assert "2 names" in cause
+    assert cause in caplog.text
