@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ _RETRY_DELAY = 0.05
 _OPCODES_PER_LOOK = 200_000
 """How many of SQLite's instructions (some milliseconds) run between looks at a cancel."""
 _WAL_FORMAT = 2
+_UNDOING = threading.Lock()
+"""Held where SQLite may undo what a crash cut off: of a transaction over several databases it opens
+the journals of all, and fails on one that is removed meanwhile because its own is undone too."""
 
 _WRONG = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
@@ -102,7 +106,7 @@ def copy_database(source: str, target: str, busy_timeout: float, report: Report)
     waiting = _Waiting(source, busy_timeout)
     try:
         with connect(source, mode=mode) as origin, _open_scratch(target) as copy:
-            is_wal = waiting.retry(lambda: _pragma(origin, "journal_mode"), report) == "wal"
+            is_wal = waiting.retry(lambda: _first_look(origin, source, report), report) == "wal"
             if is_wal or not _copied_between_commits(origin, copy, report, waiting):
                 waiting.retry(lambda: _hold_snapshot(origin), report)
                 _backup(origin, copy, waiting.watch(report))
@@ -110,6 +114,18 @@ def copy_database(source: str, target: str, busy_timeout: float, report: Report)
         raise _explain(error, source, target) from error
     if identity(os.stat(source, follow_symlinks=False)) != before:
         raise DatabaseReplacedError(source)
+
+
+def _first_look(origin: sqlite3.Connection, path: str, report: Report) -> Any:
+    """Return the journal mode of *origin*, which undoes what a journal beside *path* holds."""
+    if not os.path.lexists(f"{path}-journal"):
+        return _pragma(origin, "journal_mode")
+    while not _UNDOING.acquire(timeout=_RETRY_DELAY):
+        report(0, 0)
+    try:
+        return _pragma(origin, "journal_mode")
+    finally:
+        _UNDOING.release()
 
 
 @contextmanager
