@@ -241,8 +241,11 @@ def _explain(error: sqlite3.Error, source: str, target: str) -> Exception:
     if primary_code(error) == sqlite3.SQLITE_FULL:
         return ScratchError(os.path.dirname(target), str(error))
     reason = f"SQLite says: {error}"
-    if primary_code(error) == sqlite3.SQLITE_CANTOPEN:
-        reason += "; to read a database with a write-ahead log, it must write in the directory"
+    if primary_code(error) in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+        reason += (
+            "; to read a database with a write-ahead log, or one that a crash left in the middle "
+            "of a transaction, it must write in the directory"
+        )
     return DatabaseUnreadableError(source, reason)
 
 

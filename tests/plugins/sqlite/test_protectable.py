@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from databases import make_database, open_writer
+from databases import crash_in_transaction, make_database, open_writer
 from helpers import DEADLINE
 from karbor_actors import Resource
 from karbor_sqlite import DatabaseProtectable, DatabaseUnreadableError, protectable
@@ -213,12 +213,15 @@ def test_what_the_disk_cannot_read_is_an_error_and_not_an_empty_listing(data, mo
         find(data)
 
 
-def test_a_log_that_cannot_be_read_for_want_of_a_right_to_write_says_so(public, tmp_path):
-    path = make_database(public / "wal.db", journal_mode="wal")
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+def test_what_needs_a_right_to_write_to_be_read_says_so(public, tmp_path, journal_mode):
+    path = make_database(public / "busy.db", journal_mode=journal_mode)
+    if journal_mode == "delete":
+        crash_in_transaction(path)
     public.chmod(0o555)
 
     (error,) = as_nobody(
         lambda: copy_database(path, str(tmp_path / "copy"), 1.0, lambda done, total: None)
     )
-    assert str(error).startswith(f"cannot read {path}: SQLite says: unable to open database file; ")
+    assert str(error).startswith(f"cannot read {path}: SQLite says: ")
     assert "it must write in the directory" in str(error)
