@@ -156,18 +156,19 @@ def test_what_was_in_of_an_ended_operation_makes_room_for_others():
     assert other.granted == [7]
 
 
-def test_a_window_fits_itself_to_how_fast_hooks_leave():
+def test_a_window_fits_itself_to_how_long_hooks_take_and_not_to_how_seldom_they_leave():
     admission = Admission()
     admission.set_window("lane", 4, 64)
     line = Line(("lane",), nobody)
     for hook in range(10_000):
         admission.add(line, [hook])
 
-    def inside_after(seconds: float, left: int) -> int:
+    def inside_after(took: float, left: int = 4, seconds: float = 0.1) -> int:
         nonlocal now
         for _ in range(left):
+            line.ended, line.spent = 1, took
             admission.leave(line)
-            admission.pump(now)  # too soon to measure anything
+            admission.pump(now)  # too soon to learn anything
         now += seconds
         admission.leave(line)
         admission.pump(now)
@@ -175,14 +176,15 @@ def test_a_window_fits_itself_to_how_fast_hooks_leave():
 
     now = 0.0
     admission.pump(now)
-    assert line.inside == 8
+    assert line.inside == 4
     for _ in range(5):
-        inside_after(0.1, 4)
-    assert line.inside == 4, "ten in a second for each worker: none is queued"
-    assert inside_after(0.1, 199) == 14, "500 in a second each: some are"
-    assert inside_after(0.1, 999) == 64, "never more than the ceiling"
-    inside_after(10.0, 60)
-    assert inside_after(10.0, 60) == 4, "nor fewer than there are workers"
+        inside_after(0.1)
+    assert line.inside == 4, "a tenth of a second each: none is queued"
+    assert inside_after(0.002) == 14, "two thousandths each: some are"
+    assert inside_after(0.0) == 64, "never more than the ceiling"
+    assert inside_after(1e-5, left=60, seconds=10.0) == 64, "few a second, but each is short"
+    inside_after(1.0, left=60)
+    assert inside_after(1.0, left=60) == 4, "nor fewer than there are workers"
 
 
 def graph(children: dict[str, list[str]]) -> ResourceGraph:

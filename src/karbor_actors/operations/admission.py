@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 _QUEUE_SECONDS = 1e-5
-"""A worker that ends r hooks a second has as many queued as it ends in r times this: a thousand for
+"""A worker whose hooks take s seconds has as many queued as s goes into this over s: a thousand for
 16 workers at no-op hooks, one in ten workers at hooks of ten milliseconds."""
 _MEASURED = 0.02
-"""Seconds over which a window's throughput is measured at the least."""
+"""Seconds over which hooks are measured at the least."""
+_NOTHING = 1e-6
+"""Seconds that a hook is taken to last at the least."""
 _TURNS_OF_A_WINDOW = 8
 """So many lines at least share a window, if there are as many."""
 _PATIENCE = 16
@@ -46,9 +48,12 @@ class _Key:
     workers: int = 0
     """Of a window: who takes what is in; 0: the limit is fixed."""
     ceiling: int = 0
-    left: int = 0
-    """Hooks that left since the window was last measured."""
+    ended: int = 0
+    """Hooks that were measured since the window was last fitted to them."""
+    spent: float = 0.0
+    """Seconds that those took on their workers, in all."""
     measured_at: float = 0.0
+    """When it was last fitted, or the first of those ended."""
 
     @property
     def quantum(self) -> int:
@@ -66,6 +71,7 @@ class Line:
     """
 
     __slots__ = (
+        "ended",
         "granted",
         "inside",
         "is_queued",
@@ -73,6 +79,7 @@ class Line:
         "keys",
         "leaving",
         "refused",
+        "spent",
         "waiting",
         "wake",
     )
@@ -89,6 +96,8 @@ class Line:
         """How many are in, taken or not."""
         self.leaving = 0
         """How many of those have ended, for whoever gathers them to call :meth:`Admission.leave`."""
+        self.ended, self.spent = 0, 0.0
+        """How many of those were measured, and the seconds that they took on their workers."""
         self.is_queued = False
         """Whether it has its turn to come, or is parked."""
         self.refused = 0
@@ -113,7 +122,7 @@ class Admission:
 
     def set_window(self, key: Hashable, workers: int, ceiling: int) -> None:
         """Let as many hooks with *key* in as keep *workers* busy, at most *ceiling* if that is more."""
-        self.set_cap(key, 2 * workers)
+        self.set_cap(key, workers)
         window = self._keys[key]
         window.workers, window.ceiling = workers, max(workers, ceiling)
         self._windows.append(window)
@@ -131,7 +140,9 @@ class Admission:
     def pump(self, now: float) -> None:
         """Let in what there is room for, at *now* in seconds, and wake whose it is."""
         for window in self._windows:
-            if window.left and now - window.measured_at >= _MEASURED:
+            if window.ended and not window.measured_at:
+                window.measured_at = now
+            elif window.ended and now - window.measured_at >= _MEASURED:
                 _adjust(window, now)
         woken: dict[int, Line] = {}
         while turns := self._urgent or self._turns:
@@ -155,8 +166,10 @@ class Admission:
         for key in line.keys:
             found = self._keys[key]
             found.inside -= count
-            found.left += count
+            found.ended += line.ended
+            found.spent += line.spent
             self._unpark(key)
+        line.ended, line.spent = 0, 0.0
 
     def clear(self, line: Line) -> list[int]:
         """Turn all that waits in *line*, or is in and not taken, away; return it."""
@@ -258,8 +271,12 @@ class Admission:
 
 
 def _adjust(window: _Key, now: float) -> None:
-    """Fit a window to how fast hooks leave it."""
-    rate = window.left / (now - window.measured_at) / window.workers
-    queued = int(window.workers * rate * rate * _QUEUE_SECONDS)
+    """Fit a window to how long hooks take.
+
+    Not to how fast they leave it, which says how busy the control thread is: what is in would be
+    few while many small operations are under way, and each of them would get on by single hooks.
+    """
+    each = max(window.spent / window.ended, _NOTHING)
+    queued = int(window.workers * _QUEUE_SECONDS / (each * each))
     window.limit = min(window.workers + queued, window.ceiling)
-    window.left, window.measured_at = 0, now
+    window.ended, window.spent, window.measured_at = 0, 0.0, now

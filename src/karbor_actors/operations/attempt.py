@@ -54,6 +54,7 @@ class Attempt:
         "number",
         "resource",
         "run",
+        "took",
         "written",
     )
 
@@ -81,6 +82,8 @@ class Attempt:
         """How far it said it is: done, total, unit."""
         self.has_ended = False
         """Whether the body has returned."""
+        self.took = 0.0
+        """Seconds that the body took, once it has returned."""
         self.error: BaseException | None = None
         """What it raised, as a HookFailedError."""
         self.is_fenced = False
@@ -227,6 +230,8 @@ class Attempt:
         """Report how the body ended; after :meth:`begin`, once."""
         run = self.run
         self.has_ended = True
+        if self.began_at is not None:
+            self.took = run.clock() - self.began_at
         if run.running.get(self.resource) is self:
             del run.running[self.resource]
             if self.hook in _PREPARE:

@@ -357,7 +357,7 @@ class OperationControl:
         elif error is not None:
             self.tell(hook, BodyFailed(error))
         elif hook in self._refs:
-            self.intake.leave(hook)  # its worker is free, whatever the commit takes
+            self.intake.leave(hook, attempt.took)  # its worker is free, whatever the commit takes
             self._ledger.add_completion(attempt)
             if self.foresight.is_on:
                 self._ledger.add_intents(self.foresight.ended(hook))

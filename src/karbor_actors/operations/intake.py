@@ -140,11 +140,19 @@ class Intake:
         """Return how *hook*, which is in, gets to where it runs."""
         return self._inside[hook].way
 
-    def leave(self, hook: int) -> None:
-        """Make room for another hook, by the next :meth:`admit`: *hook*, which was in, has ended."""
+    def leave(self, hook: int, took: float | None = None) -> None:
+        """Make room for another hook, by the next :meth:`admit`: *hook*, which was in, has ended.
+
+        Args:
+            hook: Which hook.
+            took: Seconds that its body took, if that is to be learned from.
+        """
         line = self._inside.pop(hook, None)
         if line is not None:
             line.leaving += 1
+            if took is not None:
+                line.ended += 1
+                line.spent += took
 
     def room(self, hook: int) -> int:
         """Return how many hooks that go *hook*'s way would get in at once."""
