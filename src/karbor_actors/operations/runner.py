@@ -211,7 +211,9 @@ class Runners:
         name: What the threads' names begin with.
     """
 
-    PLANNERS, RECORDERS = 16, 4
+    PLANNERS = 16
+    RECORDERS = 32
+    """Those that wait for one commit share it; they do little else."""
 
     def __init__(self, workers: int, name: str = "karbor") -> None:
         self._lanes: dict[Lane, ThreadRunner] = {
