@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -337,6 +338,24 @@ def test_scans_agree_with_a_sorted_list(tmp_path_factory, keys, prefix, start, b
     assert back == [key for key in reversed(wanted) if before is None or key < before]
     assert last == (wanted[-1] if wanted else None)
     assert count == len(keys)
+
+
+def test_a_scan_reads_no_row_that_it_does_not_yield(environment):
+    keys = [b"%d%02d" % (tens, n) for tens in range(9) for n in range(30)]
+    environment.commit(lambda t: t.put_many(OBJECTS, [(key, b"") for key in keys]))
+    read = 0
+
+    def count(frame, event, argument):
+        nonlocal read
+        read += event == "c_call" and argument.__name__ == "startswith"
+
+    with environment.snapshot() as snapshot:
+        sys.setprofile(count)
+        found = [*snapshot.scan(OBJECTS, b"4"), *snapshot.scan_back(OBJECTS, b"4")]
+        sys.setprofile(None)
+
+    assert len(found) == 60
+    assert read == 62, "of each way the first row that is another's is looked at"
 
 
 def test_rows_can_be_deleted_while_they_are_scanned(environment):

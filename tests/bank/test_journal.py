@@ -149,6 +149,24 @@ def test_a_thousand_operations_are_kept_by_default(bank):
     assert len(bank.journal.operations()) == 1000
 
 
+def test_a_look_for_what_is_too_old_does_not_read_the_whole_history(bank, monkeypatch):
+    for number in range(50):
+        create(bank, f"op-{number}", SUCCEEDED, created_at=10.0, ended_at=11.0)
+    read = []
+    unpack = OperationRecord.unpack
+    monkeypatch.setattr(
+        OperationRecord,
+        "unpack",
+        lambda packed, number: (read.append(number), unpack(packed, number))[1],
+    )
+
+    assert bank.journal.trim(kept=50, clock=lambda: 20.0) == 0
+    assert len(read) == 1
+    read.clear()
+    assert bank.journal.trim(kept=47, clock=lambda: 20.0) == 3
+    assert len(read) == 4
+
+
 # Journals
 
 PACKED = st.binary(max_size=8)

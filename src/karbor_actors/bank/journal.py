@@ -241,14 +241,21 @@ class Journal:
         Those with a pending abort stay. In small transactions; returns how many went.
         """
         oldest = clock() - seconds
-        old = []
+        old, journals = [], []
         with self._environment.snapshot() as snapshot:
-            for place, record in enumerate(_newest_first(snapshot)):
+            too_many = snapshot.count(Table.OPERATIONS) - kept
+            for place, (key, value) in enumerate(snapshot.scan(Table.OPERATIONS)):
+                number = unpack_u64(key)
+                record = OperationRecord.unpack(value, number)
+                if place >= too_many and record.created_at >= oldest:
+                    break  # nor are those that came after it: a look costs no more for a thousand
                 ended = record.ended_at if record.ended_at is not None else record.created_at
-                is_old = place >= kept or ended < oldest
+                is_old = place < too_many or ended < oldest
                 if is_old and record.status.is_terminal and not record.abort_pending:
-                    old.append((record.number, record.id))
-        for number, _ in old:
+                    old.append((number, record.id))
+                    if snapshot.last_key(Table.JOURNAL, key) is not None:
+                        journals.append(number)
+        for number in journals:
             self.drop(number)
         for start in range(0, len(old), _TRIMMED_AT_ONCE):
             self._forget(old[start : start + _TRIMMED_AT_ONCE])

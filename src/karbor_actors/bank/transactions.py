@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from enum import Enum
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import lmdb
@@ -76,11 +76,8 @@ class Reader:
         """
         following = max(prefix, start)
         while True:
-            batch = self._batch(table, following)
-            for key, value in batch:
-                if not key.startswith(prefix):
-                    return
-                yield key, value
+            batch = self._batch(table, prefix, following)
+            yield from batch
             if len(batch) < _SCAN_BATCH:
                 return
             following = batch[-1][0] + b"\x00"
@@ -92,11 +89,8 @@ class Reader:
         ends = [end for end in (_after(prefix), before) if end is not None]
         end = min(ends, default=None)
         while True:
-            batch = self._batch_back(table, end)
-            for key, value in batch:
-                if not key.startswith(prefix):
-                    return
-                yield key, value
+            batch = self._batch_back(table, prefix, end)
+            yield from batch
             if len(batch) < _SCAN_BATCH:
                 return
             end = batch[-1][0]
@@ -113,24 +107,26 @@ class Reader:
             self._fail(error)
         return key if found and key.startswith(prefix) else None
 
-    def _batch(self, table: Table, start: bytes) -> list[tuple[bytes, bytes]]:
+    def _batch(self, table: Table, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
         self._check()
         try:
             with self._raw.cursor(self._tables[table]) as cursor:
                 if not (cursor.set_range(start) if start else cursor.first()):
                     return []
-                return list(islice(cursor.iternext(), _SCAN_BATCH))
+                return _first_with(prefix, cursor.iternext())
         except lmdb.Error as error:
             self._fail(error)
 
-    def _batch_back(self, table: Table, end: bytes | None) -> list[tuple[bytes, bytes]]:
+    def _batch_back(
+        self, table: Table, prefix: bytes, end: bytes | None
+    ) -> list[tuple[bytes, bytes]]:
         self._check()
         try:
             with self._raw.cursor(self._tables[table]) as cursor:
                 found = cursor.prev() if end and cursor.set_range(end) else cursor.last()
                 if not found or end == b"":
                     return []
-                return list(islice(cursor.iterprev(), _SCAN_BATCH))
+                return _first_with(prefix, cursor.iterprev())
         except lmdb.Error as error:
             self._fail(error)
 
@@ -214,6 +210,15 @@ class Transaction(Reader):
     def end(self) -> None:
         """Refuse all further use; called by the environment, which commits."""
         self._raw = None
+
+
+def _first_with(prefix: bytes, rows: Iterator[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return a batch of *rows*, up to the first whose key does not begin with *prefix*.
+
+    What comes after that is not read: it may be many and large, and other checkpoints'.
+    """
+    batch = islice(rows, _SCAN_BATCH)
+    return list(takewhile(lambda row: row[0].startswith(prefix), batch) if prefix else batch)
 
 
 def _after(prefix: bytes) -> bytes | None:
