@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import DEADLINE
+from karbor_actors import rules
 from karbor_actors.errors import BankFormatError, ParametersError, PluginError
 from karbor_actors.graph import build_graph
 from karbor_actors.model import Resource
@@ -425,6 +429,55 @@ def test_a_plugins_schema_is_prepared():
     assert plugin_schema(Plugin({}), "get_options_schema", VOLUME) == {}
     prepared = plugin_schema(Plugin(KARBOR), "get_options_schema", VOLUME)
     assert prepared == translate(KARBOR)
+
+
+def test_a_prepared_schema_is_compiled_once_for_all_operations(monkeypatch):
+    made = []
+
+    class Counted(rules.SchemaValidator):
+        def __init__(self, *args, **kwargs):
+            made.append(self)
+            super().__init__(*args, **kwargs)
+
+    prepared = prepare_schema(SCHEMAS[VOLUME], "P", VOLUME)
+    monkeypatch.setattr(rules, "SchemaValidator", Counted)
+    graph = build_graph([DISK], lambda _: [])
+    for mode in ("full", "incremental", "odd", "full"):
+        given = {VOLUME: {"mode": mode}}
+        if mode == "odd":
+            with pytest.raises(ParametersError, match="one of"):
+                validate_parameters(graph, given, lambda _: prepared)
+        else:
+            found = validate_parameters(graph, given, lambda _: prepared)
+            assert found.for_resource(0)["mode"] == mode
+
+    assert len(made) == 1
+
+
+def test_no_two_threads_use_one_validator_at_once():
+    inside = threading.Barrier(4)
+
+    def check(field, value, error):
+        inside.wait(DEADLINE)
+        if value % 2:
+            error(field, f"{value} is odd")
+
+    prepared = prepare_schema({"n": {"check_with": check}}, "P", VOLUME)
+    graph = build_graph([DISK], lambda _: [])
+
+    def faults(number):
+        try:
+            validate_parameters(graph, {VOLUME: {"n": number}}, lambda _: prepared)
+        except ParametersError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(faults, range(4)))
+
+    assert [bool(text) for text in found] == [False, True, False, True]
+    assert "1 is odd" in found[1]
+    assert "3 is odd" in found[3]
 
 
 def test_a_plugin_that_fails_to_give_its_schema_is_named():

@@ -13,12 +13,12 @@ from cerberus import errors
 
 from karbor_actors.errors import Fault, describe_cause, describe_value
 from karbor_actors.plain import copy_plain
-from karbor_actors.rules import REFERENCE_FAULT, SchemaValidator, mentions_secret
+from karbor_actors.rules import REFERENCE_FAULT, mentions_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from karbor_actors.rules import Schema
+    from karbor_actors.rules import PreparedSchema
 
     WhereOf = Callable[[str | None], str]
 
@@ -37,17 +37,16 @@ _OTHER_WORDS = errors.BasicErrorHandler.messages
 class ValueChecker:
     """Normalizes values by a prepared schema and says what is wrong with them.
 
-    Keeps Cerberus's validator, which is slow to make; not safe from several threads.
+    Any thread may use it.
 
     Args:
         schema: The prepared schema.
         what: What the values are for, as faults show it.
     """
 
-    def __init__(self, schema: Schema, what: str) -> None:
+    def __init__(self, schema: PreparedSchema, what: str) -> None:
         self._schema, self._what = schema, what
         self._secret = {str(name): mentions_secret(rules) for name, rules in schema.items()}
-        self._validator = SchemaValidator(schema)
 
     def check(
         self, values: dict[str, Any], where_of: WhereOf
@@ -60,21 +59,24 @@ class ValueChecker:
                 fault shows it.
         """
         try:
-            self._validator.validate(copy_plain(values, "", []))
+            with self._schema.validator() as validator:
+                validator.validate(copy_plain(values, "", []))
+                found, document = list(_flat(validator._errors)), validator.document  # noqa: SLF001 - only these have codes
         except Exception as error:  # a check_with of the plugin's: reported as a fault
             reason = type(error).__name__ if any(self._secret.values()) else describe_cause(error)
             return {}, [Fault(where_of(None), f"cannot be checked: {reason}")]
-        faults = []
-        for found in _flat(self._validator._errors):  # noqa: SLF001 - only these have codes
-            top = str(found.document_path[0]) if found.document_path else None
-            hidden = top is None or self._secret.get(top, True)
-            sentence = _sentence(found, self._schema, self._what, hidden=hidden)
-            faults.append(Fault(_where(where_of(top), found.document_path), sentence))
+        faults = [self._fault(error, where_of) for error in found]
         normalized = {}
-        for name, value in ({} if faults else self._validator.document).items():
+        for name, value in ({} if faults else document).items():
             # A coerce may give anything, but the journal must be able to keep it.
             normalized[name] = copy_plain(value, f"{where_of(name)}.{name}", faults)
         return normalized, faults
+
+    def _fault(self, found: Any, where_of: WhereOf) -> Fault:
+        top = str(found.document_path[0]) if found.document_path else None
+        hidden = top is None or self._secret.get(top, True)
+        sentence = _sentence(found, self._schema, self._what, hidden=hidden)
+        return Fault(_where(where_of(top), found.document_path), sentence)
 
 
 def _flat(found: list[Any]) -> Iterator[Any]:

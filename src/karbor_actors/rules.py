@@ -13,6 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import cerberus
@@ -45,6 +46,27 @@ class SchemaValidator(cerberus.Validator):  # type: ignore[misc]
         is_reference = isinstance(value, str) and _REFERENCE.fullmatch(value)
         if secret and value is not None and not is_reference:
             self._error(field, REFERENCE_FAULT)
+
+
+class PreparedSchema(Schema):
+    """A schema that was translated and checked, with the validators that were made of it.
+
+    Those take longer to make than to use. Any thread may ask for one.
+    """
+
+    def __init__(self, rules: Schema) -> None:
+        super().__init__(rules)
+        self._validators: list[SchemaValidator] = []
+
+    @contextmanager
+    def validator(self) -> Iterator[SchemaValidator]:
+        """Give a validator that nobody else uses meanwhile."""
+        try:
+            validator = self._validators.pop()
+        except IndexError:
+            validator = SchemaValidator(dict(self))
+        yield validator
+        self._validators.append(validator)  # not one in which something was raised
 
 
 def is_json_schema(schema: Mapping[str, Any]) -> bool:
@@ -154,8 +176,8 @@ def _has_fields(rules: Mapping[str, Any]) -> bool:
     return all(isinstance(value, Mapping) for value in rules["schema"].values())
 
 
-def prepare_schema(schema: Any, plugin: str, resource_type: str) -> Schema:
-    """Return a plugin's schema, translated and checked; warnings are logged.
+def prepare_schema(schema: Any, plugin: str, resource_type: str) -> PreparedSchema:
+    """Return a plugin's schema, translated and checked, once; warnings are logged.
 
     Args:
         schema: What the plugin gave.
@@ -165,6 +187,8 @@ def prepare_schema(schema: Any, plugin: str, resource_type: str) -> Schema:
     Raises:
         PluginError: It is no schema.
     """
+    if isinstance(schema, PreparedSchema):
+        return schema
     about = f"the schema of {plugin} for {resource_type}"
     if not isinstance(schema, Mapping):
         msg = f"{about} is a {type(schema).__name__}, not a dict"
@@ -181,10 +205,10 @@ def prepare_schema(schema: Any, plugin: str, resource_type: str) -> Schema:
         raise PluginError(msg)
     for warning in warnings:
         logger.warning("%s: %s", about, warning)
-    return prepared
+    return PreparedSchema(prepared)
 
 
-def plugin_schema(plugin: Any, getter: str, resource_type: str) -> Schema | None:
+def plugin_schema(plugin: Any, getter: str, resource_type: str) -> PreparedSchema | None:
     """Return what a plugin's *getter* (``get_options_schema``, ...) says, translated and checked.
 
     None means that the plugin says nothing about its parameters, so that any are taken: it has

@@ -23,6 +23,7 @@ from karbor_actors.errors import (
 from karbor_actors.findings import ValueChecker
 from karbor_actors.plain import checked_parameters, copy_plain
 from karbor_actors.rules import (
+    PreparedSchema,
     Schema,
     plugin_schema,
     prepare_schema,
@@ -188,7 +189,7 @@ def validate_parameters(
     """
     faults: list[Fault] = []
     by_type, own = _sorted_out(graph, checked_parameters(parameters, faults), faults)
-    schemas: dict[str, Schema | None] = {}
+    schemas: dict[str, PreparedSchema | None] = {}
     for resource_type in dict.fromkeys((*graph.types, *by_type)):
         try:
             schemas[resource_type] = _prepared(schema_for, resource_type)
@@ -240,7 +241,7 @@ def _raise_first_at_each_place(faults: list[Fault]) -> None:
         raise ParametersError(list(first.values()))
 
 
-def _prepared(schema_for: SchemaFor, resource_type: str) -> Schema | None:
+def _prepared(schema_for: SchemaFor, resource_type: str) -> PreparedSchema | None:
     schema = schema_for(resource_type)
     return None if schema is None else prepare_schema(schema, "the plugin", resource_type)
 
@@ -270,7 +271,7 @@ class _TypeMerge:
         self,
         resource_type: str,
         fields: Mapping[str, Any],
-        schema: Schema | None,
+        schema: PreparedSchema | None,
         what: str,
         values: list[bytes],
     ) -> None:
