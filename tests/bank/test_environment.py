@@ -331,12 +331,14 @@ def test_scans_agree_with_a_sorted_list(tmp_path_factory, keys, prefix, start, b
             forward = [key for key, _ in snapshot.scan(OBJECTS, prefix, start)]
             back = [key for key, _ in snapshot.scan_back(OBJECTS, prefix, before)]
             last = snapshot.last_key(OBJECTS, prefix)
+            has = bool(prefix) and snapshot.has(OBJECTS, prefix)
             count = snapshot.count(OBJECTS)
     shutil.rmtree(folder)
 
     assert forward == [key for key in wanted if key >= start]
     assert back == [key for key in reversed(wanted) if before is None or key < before]
     assert last == (wanted[-1] if wanted else None)
+    assert has == bool(prefix and wanted)
     assert count == len(keys)
 
 

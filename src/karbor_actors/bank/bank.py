@@ -261,7 +261,7 @@ class Bank:
             graph_digest=rows.digest_graph(packed_graph),
             copied_from=copied_from,
         )
-        packed = row.pack(is_new=True)
+        packed = row.pack(is_new=not isinstance(plan, Plan))  # a Plan is plain
         row = rows.CheckpointRow.unpack(packed, 0)  # shares nothing with the caller
 
         def change(transaction: Transaction) -> Checkpoint:

@@ -33,7 +33,7 @@ from karbor_actors.model import CheckpointStatus
 from karbor_actors.store.codec import DIGEST_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from karbor_actors.bank.checkpoint_rows import CheckpointRow
     from karbor_actors.bank.environment import Environment
@@ -74,23 +74,28 @@ def manifest_records(
     for start in range(0, len(packed), _PIECE):
         yield [ROW, packed[start : start + _PIECE]]
     prefix = pack_u64(number)
+    with environment.snapshot() as snapshot:  # most checkpoints have few kinds of rows
+        kinds = [kind for kind in _KINDS if snapshot.has(Table.CHECKPOINTS, prefix + kind)]
+        has_objects = snapshot.has(Table.OBJECTS, prefix)
+        has_streams = snapshot.has(Table.STREAMS, rows_prefix(prefix))
     for _, value in _scan(environment, Table.CHECKPOINTS, prefix + rows.GRAPH):
         yield [GRAPH, value]
     for kind, name in _KINDS.items():
-        yield from _resource_records(environment, prefix + kind, name, ending)
-    for key, value in _scan(environment, Table.OBJECTS, prefix):
+        old = _scan(environment, Table.CHECKPOINTS, prefix + kind) if kind in kinds else ()
+        yield from _resource_records(old, prefix + kind, name, ending)
+    for key, value in _scan(environment, Table.OBJECTS, prefix) if has_objects else ():
         raw, rest = split_row(key[:SECTION_SIZE], key, value)
         yield [OBJECT, unpack_u32(key, len(prefix)), raw, bytes(rest)]
-    yield from _stream_records(environment, prefix)
+    if has_streams:
+        yield from _stream_records(environment, prefix)
 
 
 def _resource_records(
-    environment: Environment, prefix: bytes, name: str, ending: Mapping[bytes, bytes]
+    old: Iterable[tuple[bytes, bytes]], prefix: bytes, name: str, ending: Mapping[bytes, bytes]
 ) -> Iterator[Record]:
     new = sorted((key, 0, value) for key, value in ending.items() if key.startswith(prefix))
-    old = ((key, 1, value) for key, value in _scan(environment, Table.CHECKPOINTS, prefix))
     last = b""
-    for key, _, value in heapq.merge(new, old):
+    for key, _, value in heapq.merge(new, ((key, 1, value) for key, value in old)):
         if key != last:
             yield [name, unpack_u32(key, len(prefix)), value]
         last = key

@@ -60,6 +60,16 @@ class Reader:
             self._fail(error)
         return value
 
+    def has(self, table: Table, prefix: bytes) -> bool:
+        """Return whether a key begins with *prefix*, which is not empty."""
+        self._check()
+        try:
+            with self._raw.cursor(self._tables[table]) as cursor:
+                found: bool = cursor.set_range(prefix) and cursor.key().startswith(prefix)
+        except lmdb.Error as error:
+            self._fail(error)
+        return found
+
     def count(self, table: Table) -> int:
         """Return how many rows *table* has; costs the same for any number."""
         self._check()

@@ -156,7 +156,7 @@ class Protect(Verb):
         else:
             self.checkpoint_id = str(uuid.uuid4())
             change = self.bank.create_checkpoint_change(
-                plan=self._plan.to_dict(),
+                plan=self._plan,
                 provider=self.provider.name,
                 graph=planned.graph,
                 checkpoint_id=self.checkpoint_id,
