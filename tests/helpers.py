@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DEADLINE = 30.0
 """Seconds that a test waits for anything: generous, since reaching it means failure."""
@@ -39,3 +47,24 @@ def open_files() -> dict[int, str]:
         except FileNotFoundError:
             continue  # the listing's own descriptor, or one closed meanwhile
     return found
+
+
+@contextlib.contextmanager
+def mounted(place: Path, size: str) -> Iterator[None]:
+    """Make *place* a file system of its own, of *size* (``"4m"``), in memory."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(place)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount a small file system, to fill it")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(ballast: Path) -> None:
+    """Leave no space on a file system: the file *ballast* takes all."""
+    with contextlib.suppress(OSError), ballast.open("wb") as file:
+        while True:
+            file.write(bytes(4096))
+            file.flush()

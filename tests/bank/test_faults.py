@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from banks import SERVER, VOLUME, make_graph
+from helpers import fill, mounted
 from karbor_actors.bank.bank import Bank
 from karbor_actors.bank.environment import Environment
 from karbor_actors.bank.journal import OperationRecord
@@ -57,14 +58,9 @@ def run_script(script, *args, **kwargs):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 3 MiB of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs", str(place)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("only root may mount; the test with a limit on the file size still runs")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    """A file system of 4 MiB of its own."""
+    with mounted(tmp_path / "disk", "4m"):
+        yield tmp_path / "disk"
 
 
 def write_until_full(section, written):
@@ -101,10 +97,7 @@ def test_on_a_full_disk_nothing_that_was_acknowledged_is_lost(small_disk):
 
 
 def test_a_bank_cannot_be_made_on_a_full_disk_and_nothing_is_left_of_it(small_disk):
-    with contextlib.suppress(OSError), (small_disk / "ballast").open("wb") as file:
-        while True:
-            file.write(bytes(4096))
-            file.flush()
+    fill(small_disk / "ballast")
     with pytest.raises(BankFullError):
         Bank.open(small_disk / "bank")
     (small_disk / "ballast").unlink()
@@ -123,7 +116,7 @@ def test_compacting_without_space_for_a_copy_changes_nothing(small_disk):
 
         assert len(section.list_objects()) == 18
         assert bank.check() == []
-        assert sorted(os.listdir(bank.directory)) == ["bank.lmdb", "lease", "objects"]
+        assert sorted(os.listdir(bank.directory)) == ["bank.lmdb", "lease", "objects", "reserve"]
 
 
 def test_a_backup_that_failed_leaves_nothing_and_can_be_tried_again(small_disk, tmp_path):
@@ -131,7 +124,7 @@ def test_a_backup_that_failed_leaves_nothing_and_can_be_tried_again(small_disk, 
         section = bank.create_checkpoint({}, "p", make_graph()).get_resource_bank_section(SERVER)
         section.update_objects({str(number): bytes(100_000) for number in range(17)})
         ballast = small_disk / "ballast"
-        ballast.write_bytes(bytes(2 << 20))
+        ballast.write_bytes(bytes(3 << 20))
         with pytest.raises(BankFullError):
             bank.backup(small_disk / "backup")
         assert os.listdir(small_disk) == ["ballast"]

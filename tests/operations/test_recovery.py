@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 import killed_process
-from helpers import DEADLINE
+from helpers import DEADLINE, fill, mounted
 from karbor_actors import Bank, CheckpointStatus, Plan, ProtectionService, Resource
+from karbor_actors.bank.environment import Environment, Outcome
 from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.errors import BankFullError
 from recovering import HOOKS, recover, run_until_killed
 
 POINTS = [
@@ -48,6 +50,45 @@ def test_the_other_verbs_are_resumed_and_succeed(tmp_path, verb, hook):
     assert f"begin {verb} on_resume disk1" in log
     with Bank.open(tmp_path / "bank", readonly=True) as bank:
         assert [c.status for c in bank.checkpoints()] == ["available"] * (verb != "delete")
+
+
+@pytest.mark.parametrize("hook", ["on_prepare_begin", "on_prepare_finish", "on_main"])
+def test_nothing_stays_frozen_although_the_disk_is_full_at_the_next_start(tmp_path, hook):
+    with mounted(tmp_path / "bank", "8m"):
+        assert run_until_killed(tmp_path, "protect", "-", hook, "disk1", "after")
+        fill(tmp_path / "bank" / "ballast")
+
+        with ProtectionService(workers=4) as service:
+            service.add_provider(killed_process.provider(tmp_path))
+            assert all(handle.wait(DEADLINE) for handle in service.recovered)
+        assert not list(tmp_path.glob("frozen-*"))
+
+        (tmp_path / "bank" / "ballast").unlink()
+        recover(tmp_path)  # what could not be recorded
+        assert recover(tmp_path) == []
+        assert (tmp_path / "bank" / "reserve").stat().st_size, "for the next time"
+
+
+@pytest.mark.parametrize("nth", range(8))
+def test_a_disk_that_fills_up_during_recovery_keeps_nothing_frozen(tmp_path, nth, monkeypatch):
+    """Whatever commit of the start is the last one that the disk has space for."""
+    assert run_until_killed(tmp_path, "protect", "-", "on_prepare_begin", "image", "after")
+    commit, counted = Environment.commit_group, [0]
+
+    def commit_group(self, changes):
+        counted[0] += 1
+        if counted[0] > nth:
+            return [Outcome(None, BankFullError("the disk is full")) for _ in changes]
+        return commit(self, changes)
+
+    provider = killed_process.provider(tmp_path)
+    monkeypatch.setattr(Environment, "commit_group", commit_group)
+    with ProtectionService(workers=4) as service:
+        service.add_provider(provider)
+        assert all(handle.wait(DEADLINE) for handle in service.recovered)
+    assert not list(tmp_path.glob("frozen-*"))
+    monkeypatch.undo()
+    recover(tmp_path)
 
 
 def test_recovery_that_is_killed_goes_on_at_the_next_start(tmp_path):

@@ -14,15 +14,13 @@ from karbor_actors.bank import checkpoint_rows as rows
 from karbor_actors.bank.backup import back_up
 from karbor_actors.bank.block_check import repack
 from karbor_actors.bank.block_rebuild import free_unneeded
-from karbor_actors.bank.blocks import BlockStore
 from karbor_actors.bank.checking import check_bank
 from karbor_actors.bank.checkpoint import Checkpoint
 from karbor_actors.bank.environment import FORMAT_VERSION, Environment
 from karbor_actors.bank.journal import Journal
 from karbor_actors.bank.lease import Lease, break_lease
-from karbor_actors.bank.manifests import MAKING, Manifests
-from karbor_actors.bank.opening import make_directory, open_objects, open_writer
-from karbor_actors.bank.parts import BankParts
+from karbor_actors.bank.manifests import MAKING
+from karbor_actors.bank.opening import make_directory, open_objects, open_parts
 from karbor_actors.bank.rebuild import RebuildReport, rebuild_records
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from karbor_actors.actors.dispatcher import Dispatcher
-    from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
+    from karbor_actors.bank.parts import BankParts
     from karbor_actors.bank.transactions import Transaction
     from karbor_actors.bank.writer import Change, Writer
     from karbor_actors.graph import ResourceGraph
@@ -58,20 +56,17 @@ class Bank:
     def __init__(
         self,
         directory: str,
-        environment: Environment,
-        writer: BankWriter | ReadonlyWriter,
-        blocks: BlockStore,
-        manifests: Manifests,
+        parts: BankParts,
         closing: contextlib.ExitStack,
     ) -> None:
         self.directory = directory
         """The bank's directory, absolute."""
-        self.writer: Writer = writer
+        self.writer: Writer = parts.writer
         """Through which everything is written."""
-        self.journal = Journal(environment, writer)
+        self.journal = Journal(parts.environment, parts.writer)
         """The operations' records and journals."""
-        self._parts = BankParts(environment, writer, blocks, manifests)
-        self._environment = environment
+        self._parts = parts
+        self._environment = parts.environment
         self._closing = closing
         self._lock = threading.Lock()
         self._owner: tuple[object, str] | None = None
@@ -114,15 +109,8 @@ class Bank:
             closing.callback(environment.close)
             store = open_objects(path, objects, writable=not readonly)
             closing.callback(store.close)
-            writer = open_writer(environment, path, dispatcher)
-            closing.callback(writer.close)
-            is_inline = dispatcher is not None
-            blocks = BlockStore(environment, store, None if readonly else writer, inline=is_inline)
-            closing.callback(blocks.close)
-            manifests = Manifests(environment, writer, blocks)
-            if not readonly:
-                manifests.settle_all()
-            return cls(path, environment, writer, blocks, manifests, closing.pop_all())
+            parts = open_parts(environment, path, store, closing, dispatcher)
+            return cls(path, parts, closing.pop_all())
 
     @classmethod
     def rebuild(

@@ -59,8 +59,7 @@ class Lease:
                 os.close(fd)
                 raise ForeignLeaseError(directory, _describe(before))
             record = json.dumps(_describe_self()).encode()
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, record, 0)
+            _write(fd, record)
         except OSError as error:
             owner = _read_owner(fd)
             os.close(fd)
@@ -74,7 +73,7 @@ class Lease:
         """Give the lease up. Idempotent."""
         if self._fd >= 0:
             with contextlib.suppress(OSError):  # then it is as if the process had died
-                os.ftruncate(self._fd, 0)
+                _write(self._fd, b"")
             _lock(self._fd, fcntl.F_UNLCK)  # at once, whatever else has the description open
             self.abandon()
 
@@ -104,7 +103,7 @@ def break_lease(directory: str | os.PathLike[str]) -> str | None:
     try:
         _lock(fd)
         owner = _read_record(fd)
-        os.ftruncate(fd, 0)
+        _write(fd, b"")
     except OSError as error:
         if error.errno in _BUSY:
             raise BankLeaseError(directory, _read_owner(fd)) from None
@@ -189,6 +188,11 @@ def _is_of_this_host(owner: dict[str, Any]) -> bool:
     if own["boot"] and owner.get("boot") == own["boot"]:
         return True
     return all(owner.get(name, "") == own[name] for name in ("host", "machine"))
+
+
+def _write(fd: int, record: bytes) -> None:
+    """Write *record* over what the file says, in place: on a full disk a start needs no space."""
+    os.pwrite(fd, record.ljust(os.fstat(fd).st_size), 0)
 
 
 def _read_record(fd: int) -> dict[str, Any] | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from karbor_actors.bank import reserve
 from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
+from karbor_actors.bank.blocks import BlockStore
 from karbor_actors.bank.faults import open_error
-from karbor_actors.errors import BankPathError, BankReadonlyError
+from karbor_actors.bank.manifests import Manifests
+from karbor_actors.bank.parts import BankParts
+from karbor_actors.errors import BankFullError, BankPathError, BankReadonlyError
 from karbor_actors.store.local import LocalStore
 from karbor_actors.store.objects import open_store
 
@@ -16,7 +21,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.environment import Environment
     from karbor_actors.store.objects import ObjectStore
 
-_OWN = frozenset({"aborts", "bank.lmdb", "lease", "lost+found", "objects"})
+_OWN = frozenset({"aborts", "bank.lmdb", "lease", "lost+found", "objects", "reserve"})
 """What may stand in a directory that is to hold a bank."""
 
 
@@ -53,12 +58,48 @@ def open_objects(path: str, objects: ObjectStore | str | None, *, writable: bool
     return objects
 
 
-def open_writer(
-    environment: Environment, path: str, dispatcher: Dispatcher | None
-) -> BankWriter | ReadonlyWriter:
-    """Return what writes to the bank in *path*, or refuses to."""
-    if environment.readonly:
+def open_parts(
+    environment: Environment,
+    path: str,
+    objects: ObjectStore,
+    closing: contextlib.ExitStack,
+    dispatcher: Dispatcher | None,
+) -> BankParts:
+    """Return what works on the records of the bank in *path*, to be closed by *closing*.
+
+    Who opens them for writing holds the bank's lease. On a full disk the records get the space that
+    the bank has kept for that.
+    """
+    try:
+        parts = _open_parts(environment, path, objects, closing, dispatcher)
+    except BankFullError:
+        if not reserve.give_up(path, environment.path):
+            raise
+        return _open_parts(environment, path, objects, closing, dispatcher)
+    if not environment.readonly and dispatcher is None:  # a simulated disk has no use for it
+        reserve.keep(path)
+    return parts
+
+
+def _open_parts(
+    environment: Environment,
+    path: str,
+    objects: ObjectStore,
+    closing: contextlib.ExitStack,
+    dispatcher: Dispatcher | None,
+) -> BankParts:
+    writer: BankWriter | None = None
+    with contextlib.ExitStack() as parts:
+        if not environment.readonly:
+            environment.next_epoch()
+            writer = BankWriter(environment, dispatcher)
+            parts.callback(writer.close)
+        blocks = BlockStore(environment, objects, writer, inline=dispatcher is not None)
+        parts.callback(blocks.close)
         refusal = BankReadonlyError(f"the bank {path} was opened for reading only")
-        return ReadonlyWriter(refusal)
-    environment.next_epoch()
-    return BankWriter(environment, dispatcher)
+        who_writes = writer or ReadonlyWriter(refusal)
+        manifests = Manifests(environment, who_writes, blocks)
+        if writer is not None:
+            manifests.settle_all()
+        closing.enter_context(parts.pop_all())
+    return BankParts(environment, who_writes, blocks, manifests)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from karbor_actors.bank import abort_marks
 from karbor_actors.bank.journal_records import replay
 from karbor_actors.errors import (
+    BankFullError,
     CheckpointNotFoundError,
     KarborError,
     OperationNotFoundError,
@@ -58,8 +59,11 @@ class Recovery:
         """
         if not provider.bank.is_writable:
             return []
-        provider.bank.journal.drop_finished()
-        provider.bank.journal.trim()
+        try:
+            provider.bank.journal.drop_finished()
+            provider.bank.journal.trim()
+        except BankFullError as error:  # tidied another time: what is open is undone first
+            _LOG.warning("the history is not trimmed: %s", error)
         records = [
             record
             for record in reversed(provider.bank.journal.operations())

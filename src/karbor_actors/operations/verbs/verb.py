@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.bank.journal import OperationRecord
 from karbor_actors.bank.journal_records import JournalRecord
-from karbor_actors.errors import CheckpointNotFoundError, KarborError
+from karbor_actors.errors import BankFullError, CheckpointNotFoundError, KarborError
 from karbor_actors.model import (
     AbortKind,
     AbortReason,
@@ -239,11 +239,25 @@ class Verb(RecordedOperation):
             return journal.create(transaction, record), made
 
         made = checkpoint
-        if self.bank.is_writable or change:  # what only reads a bank leaves no record
-            self._number, made = self.bank.writer.write(begin)
+        verdict = self.verdict(planned)
+        try:
+            if self.bank.is_writable or change:  # what only reads a bank leaves no record
+                self._number, made = self.bank.writer.write(begin)
+        except BankFullError:
+            if found is None or verdict is None or not verdict.must_undo:
+                raise
+            self._number = found.record.number  # undone all the same
+        run = self._begun(planned, made, verdict)
+        self._log = OperationLog.of(record, run.checkpoint)
+        return run
+
+    def _begun(
+        self, planned: PlannedOperation, made: Checkpoint | None, verdict: Verdict | None
+    ) -> OperationRun:
+        """Return the operation, whose beginning is recorded, ready to run."""
         if made is None:
             raise CheckpointNotFoundError(self.checkpoint_id or "")
-        self._log, self.graph = OperationLog.of(record, made), planned.graph
+        self.graph = planned.graph
         return OperationRun(
             id=self.operation_id,
             type=self.type,
@@ -253,8 +267,8 @@ class Verb(RecordedOperation):
             journal_number=self._number,
             caller_context=self.options.context,
             hook_arguments=self._hook_arguments,
-            recovered=found,
-            verdict=self.verdict(planned),
+            recovered=self.recovered,
+            verdict=verdict,
             is_writable=self.is_writer,
             paths=paths_ahead(planned.graph),
         )
