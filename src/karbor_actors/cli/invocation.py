@@ -34,6 +34,9 @@ class _NoBank:
 
     is_writable = False
 
+    def claim(self, owner: object, name: str) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """Do nothing."""
 
