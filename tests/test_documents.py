@@ -97,6 +97,39 @@ def test_the_code_blocks_run(document, tmp_path, monkeypatch):
             run(block, document, namespace)
 
 
+def test_a_newcomer_can_follow_the_readme_and_do_it_again(tmp_path):
+    """In a shell that knows nothing of this environment but what the README says."""
+    blocks = blocks_of(ROOT / "README.md")
+    (activation,) = (b.text for b in blocks if b.language == "sh" and "activate" in b.text)
+    (example,) = (b for b in blocks if b.language == "python")
+    typed = [
+        line[2:]
+        for b in blocks
+        if b.language == "console"
+        for line in b.text.splitlines()
+        if line.startswith("$ ")
+    ]
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    (clone / ".venv").symlink_to(sys.prefix)
+    script = tmp_path / "typed"
+    save = f"cat > {example.file} <<'END'\n{example.text}END\n"
+    script.write_text("\n".join([activation, save, f"python {example.file}", *typed]))
+    own = str(Path(sys.executable).parent)
+    path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != own)
+    for _ in range(2):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", str(script)],
+            cwd=clone,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_LIMIT,
+            env=os.environ | {"PATH": path},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_fence_is_closed():
     unclosed = [
         str(document.relative_to(ROOT))
