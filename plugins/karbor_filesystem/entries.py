@@ -29,6 +29,10 @@ _MAX_SIZE = 2**63 - 1
 _MAX_ID = 2**32 - 1
 _MODE_BITS = 0o7777
 _MIN_TIME = -(2**63)
+_FARTHEST_TIME = 2**63 * 10**9
+"""Nanoseconds between the epoch and the farthest time that a file system can hold."""
+_WIDE = 16
+"""Bytes of a time that is too far (before 1677, after 2262) for an integer of msgpack's."""
 _MAX_INODE = 2**64 - 1
 _NO_NAMES = frozenset({b"", b".", b".."})
 _COMMON = 10
@@ -127,17 +131,29 @@ def entry_row(entry: Entry) -> list[Any]:
         row.append(entry.ordinal)
     else:
         flags = entry.is_linked | entry.is_unstable << 1 | entry.is_bundled * _BUNDLED
-        row += [entry.mode, entry.uid, entry.gid, entry.mtime, entry.atime, flags]
+        atime = None if entry.atime is None else _pack_time(entry.atime)
+        row += [entry.mode, entry.uid, entry.gid, _pack_time(entry.mtime), atime, flags]
         row.append(entry.xattrs or None)
         if entry.kind is Kind.FILE:
             extents = entry.extents
             flat = None if extents is None else [number for pair in extents for number in pair]
-            row += [entry.size, entry.ctime, entry.inode, flat, entry.stream, entry.offset]
+            row += [entry.size, _pack_time(entry.ctime), entry.inode]
+            row += [flat, entry.stream, entry.offset]
         elif entry.kind is Kind.SYMLINK:
             row.append(entry.target)
         elif entry.kind in _SPECIAL:
             row.extend(entry.device)
     return row
+
+
+def _pack_time(time: int) -> int | bytes:
+    return time if _MIN_TIME <= time <= _MAX_SIZE else time.to_bytes(_WIDE, "big", signed=True)
+
+
+def _unpack_time(packed: Any) -> Any:
+    """Return what :func:`_pack_time` was given, or *packed* itself if it is something else."""
+    is_wide = type(packed) is bytes and len(packed) == _WIDE
+    return int.from_bytes(packed, "big", signed=True) if is_wide else packed
 
 
 def is_in_place(row: Any) -> bool:
@@ -219,18 +235,20 @@ def _unpack(row: Any, ordinal: int) -> Entry:
             raise ValueError("it has too many fields")
         return Entry(kind, depth, name, ordinal=_integer(row[3], 0, ordinal - 1))
     mode, uid, gid, mtime, atime, flags, xattrs = row[3:_COMMON]
+    if type(mtime) is bytes:
+        mtime = _unpack_time(mtime)
     # One by one they would cost a third of the time that a list of a million entries takes.
     if not (
         type(mode) is type(uid) is type(gid) is type(mtime) is type(flags) is int
         and 0 <= mode <= _MODE_BITS
         and 0 <= uid <= _MAX_ID
         and 0 <= gid <= _MAX_ID
-        and _MIN_TIME <= mtime <= _MAX_SIZE
+        and -_FARTHEST_TIME <= mtime <= _FARTHEST_TIME
         and 0 <= flags <= _ALL_FLAGS
     ):
         raise ValueError("its mode, owner or time is none")
     if atime is not None:
-        _integer(atime, _MIN_TIME, _MAX_SIZE)
+        atime = _integer(_unpack_time(atime), -_FARTHEST_TIME, _FARTHEST_TIME)
     if xattrs is not None and not are_attributes(xattrs):
         raise TypeError("its attributes are no map of bytes")
     entry = Entry(kind, depth, name, mode, uid, gid, mtime, atime, xattrs, ordinal=ordinal)
@@ -246,10 +264,12 @@ def _unpack_specific(entry: Entry, row: list[Any]) -> int:
     """Take the fields of *entry*'s kind from *row* and return how many there are."""
     if entry.kind is Kind.FILE:
         size, ctime, inode, extents, stream, offset = row[_COMMON:]
+        if type(ctime) is bytes:
+            ctime = _unpack_time(ctime)
         if not (
             type(size) is type(ctime) is type(inode) is type(stream) is type(offset) is int
             and 0 <= size <= _MAX_SIZE
-            and _MIN_TIME <= ctime <= _MAX_SIZE
+            and -_FARTHEST_TIME <= ctime <= _FARTHEST_TIME
             and 0 <= inode <= _MAX_INODE
             and 0 <= stream <= _MAX_ID
             and 0 <= offset <= _MAX_SIZE

@@ -84,7 +84,8 @@ NAMES = st.binary(min_size=1, max_size=20).filter(
     lambda name: b"/" not in name and b"\0" not in name and name not in {b".", b".."}
 )
 MODES = st.integers(0, 0o7777)
-TIMES = st.integers(0, 2**32 * 10**9)
+TIMES = st.integers(-(2**31) * 10**9, 2**34 * 10**9 - 1)
+"""What ext4 holds: from 1901 to 2446."""
 ATTRIBUTES = st.dictionaries(
     st.binary(min_size=1, max_size=10).filter(lambda name: b"\0" not in name),
     st.binary(max_size=30),

@@ -13,14 +13,16 @@ ROOT = Entry(Kind.DIRECTORY, 0, b"")
 NAMES = st.binary(min_size=1, max_size=255).filter(
     lambda name: b"/" not in name and b"\0" not in name and name not in {b".", b".."}
 )
+TIMES = st.integers(-(2**62), 2**62) | st.integers(-(2**63) * 10**9, 2**63 * 10**9)
+"""Nanoseconds; seconds of 64 bits, which some file systems have, are more than that many."""
 COMMON = {
     "depth": st.integers(1, 1000),
     "name": NAMES,
     "mode": st.integers(0, 0o7777),
     "uid": st.integers(0, 2**32 - 1),
     "gid": st.integers(0, 2**32 - 1),
-    "mtime": st.integers(-(2**62), 2**62),
-    "atime": st.none() | st.integers(-(2**62), 2**62),
+    "mtime": TIMES,
+    "atime": st.none() | TIMES,
     "xattrs": st.none() | st.dictionaries(NAMES, st.binary(), min_size=1, max_size=3),
     "ordinal": st.just(7),
 }
@@ -30,7 +32,7 @@ ENTRIES = st.one_of(
         Entry,
         st.just(Kind.FILE),
         size=st.integers(100, 2**62),
-        ctime=st.integers(0, 2**62),
+        ctime=TIMES,
         inode=st.integers(0, 2**64 - 1),
         extents=st.none() | st.just([]) | st.just([(0, 5), (10, 90)]),
         is_linked=st.booleans(),
