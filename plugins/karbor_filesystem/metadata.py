@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _NO_ATTRIBUTES = {errno.ENOTSUP, errno.ENOSYS}
 _ATTRIBUTE_GONE = {errno.ENODATA, errno.ENOTSUP}
 _PRIVILEGED = (b"security.", b"trusted.")
+_ACCESS_LIST, _DEFAULT_LIST = b"system.posix_acl_access", b"system.posix_acl_default"
 
 
 def path_of(fd: int, name: bytes | None = None) -> bytes:
@@ -109,6 +110,7 @@ class MetadataSetter:
         if self.restores_owner:
             self._try(path, "the owner", os.chown, where, entry.uid, entry.gid)
         self._set_attributes(where, entry, path)
+        self._remove_inherited_lists(where, entry, path)
         self._try(path, "the mode", os.chmod, where, self._mode(fd, entry))
         os.utime(where, ns=_times(entry))
 
@@ -134,6 +136,20 @@ class MetadataSetter:
                 os.setxattr(where, name, value, follow_symlinks=follows)
             except OSError as error:
                 self.refused(path(), f"the attribute {os.fsdecode(name)}", error)
+
+    def _remove_inherited_lists(
+        self, where: int | bytes, entry: Entry, path: Callable[[], str]
+    ) -> None:
+        """Remove access lists that a directory of the target's lent to all that is made in it."""
+        names = (_ACCESS_LIST, _DEFAULT_LIST) if entry.kind is Kind.DIRECTORY else (_ACCESS_LIST,)
+        for name in names:
+            if name in (entry.xattrs or {}):
+                continue
+            try:
+                os.removexattr(where, name)
+            except OSError as error:
+                if error.errno not in {*_NO_ATTRIBUTES, *_ATTRIBUTE_GONE}:
+                    self.refused(path(), f"the lack of {os.fsdecode(name)}", error)
 
     def _mode(self, fd: int, entry: Entry) -> int:
         """Return the mode without the set-id bits that would lend another owner's rights."""

@@ -207,23 +207,44 @@ def test_devices_fifos_and_set_id_bits_come_back(case):
     assert describe(case.target) == before
 
 
+ACL = bytes.fromhex(
+    "02000000" "01000600ffffffff" "0200060039300000" "04000400ffffffff" "10000600ffffffff"
+    "20000000ffffffff"
+)  # fmt: skip
+"""User 12345 may read and write."""
+
+
 @needs_root
 def test_acls_and_capabilities_come_back(case):
     path = case.source / "file"
     path.write_text("x")
-    acl = bytes.fromhex(
-        "02000000" "01000600ffffffff" "0200060039300000" "04000400ffffffff" "10000600ffffffff"
-        "20000000ffffffff"
-    )  # fmt: skip
-    os.setxattr(path, "system.posix_acl_access", acl)
+    os.setxattr(path, "system.posix_acl_access", ACL)
     os.setxattr(path, "security.capability", bytes.fromhex("0100000200040000" + "00" * 12))
     os.setxattr(path, "trusted.note", b"only root sees it")
-    os.setxattr(case.source, "system.posix_acl_default", acl)
+    os.setxattr(case.source, "system.posix_acl_default", ACL)
     before = describe(case.source)
 
     round_trip(case)
 
     assert len(before[b"./file"]["xattrs"]) == 3
+    assert describe(case.target) == before
+
+
+@needs_root
+def test_what_a_target_lends_to_all_that_is_made_in_it_is_not_kept(case):
+    """Or a file that one group may read would come back readable for a user of the target's."""
+    (case.source / "folder").mkdir()
+    (case.source / "folder" / "secret").write_text("for one group")
+    (case.source / "folder" / "secret").chmod(0o640)
+    os.mkfifo(case.source / "fifo", 0o660)
+    before = describe(case.source)
+    case.target.mkdir()
+    os.chown(case.target, 1234, 1234)
+    os.chmod(case.target, 0o2777)
+    os.setxattr(case.target, "system.posix_acl_default", ACL)
+
+    round_trip(case)
+
     assert describe(case.target) == before
 
 
