@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from karbor_actors.bank.keys import (
     check_name,
+    check_prefix,
     decode_name,
     digest_name,
     encode_name,
@@ -53,6 +54,11 @@ def test_different_names_have_different_rows_and_short_ones_keep_their_order(nam
     assert sorted(named_row(PREFIX, raw)[0] for raw in short) == [
         named_row(PREFIX, raw)[0] for raw in sorted(short)
     ]
+
+
+@given(NAMES, st.integers(0, 700))
+def test_whatever_a_key_begins_with_is_a_prefix(name, length):
+    assert check_prefix(name[:length]) == name[:length]
 
 
 @given(NAMES, st.integers(0, 700))

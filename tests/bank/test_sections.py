@@ -190,6 +190,35 @@ def test_a_listing_goes_on_after_a_marker(full):
         full.list_objects(limit=-1)
 
 
+def test_a_page_of_a_prefix_goes_on_after_a_marker_in_sub_sections_too(full):
+    """Karbor's markers are relative to the prefix; these are keys, as the listing returns them."""
+    sub = full.get_sub_section("s")
+    sub.update_objects(dict.fromkeys(["one/A", "two/B", "two/C", "two/D", "two"], 0))
+
+    assert sub.list_objects("two/", marker="two/B") == ["two/C", "two/D"]
+    assert sub.list_objects("two/", marker="two/B", limit=1) == ["two/C"]
+    assert sub.list_objects("two", limit=2) == ["two", "two/B"]
+    assert sub.list_objects("two/", marker="two/D") == []
+    assert full.list_objects("s/one", marker="s/one") == ["s/one/A"]
+
+
+def test_no_prefix_lists_everything(full):
+    assert full.list_objects(None) == full.list_objects("") == full.list_objects()
+    assert full.list_streams(None) == full.list_streams() == []
+
+
+@pytest.mark.parametrize("prefix", ["/", "///", "/a", "a//", "../", "a/./b", "a\0", "\ud800", 5])
+def test_a_prefix_that_no_key_can_begin_with_is_refused_and_lists_not_nothing(full, prefix):
+    for listing in (full.list_objects, full.list_streams):
+        with pytest.raises(BankKeyError):
+            listing(prefix)
+
+
+def test_a_marker_that_is_no_key_is_refused(full):
+    with pytest.raises(BankKeyError, match="marker"):
+        full.list_objects(marker=5)
+
+
 # Sub-sections, read-only sections, other sections
 
 

@@ -95,6 +95,26 @@ def check_name(name: object, what: str = "key") -> str:
     return name
 
 
+def check_prefix(prefix: object) -> str:
+    """Return *prefix*, if keys can begin with it; None is that of all keys, "".
+
+    Raises:
+        BankKeyError: No key can: what is listed would be empty, whatever is there.
+    """
+    if prefix is None or prefix == "":
+        return ""
+    if not isinstance(prefix, str):
+        raise BankKeyError(f"a prefix is a string, not {describe_value(prefix)}")
+    if prefix[0] == "/":
+        raise BankKeyError(f"no key begins as the prefix {describe_value(prefix)} does: with a '/'")
+    if "\x00" in prefix:
+        raise BankKeyError(f"the prefix {describe_value(prefix)} holds NUL")
+    head, slash, _ = prefix.rpartition("/")
+    if slash:
+        check_name(head, "prefix")
+    return prefix
+
+
 def encode_name(name: str) -> bytes:
     """Return *name* in bytes, all of it.
 

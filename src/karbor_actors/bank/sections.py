@@ -9,6 +9,7 @@ from karbor_actors.actors.blocking import check_may_block
 from karbor_actors.bank.checkpoint_rows import row_key
 from karbor_actors.bank.keys import (
     check_name,
+    check_prefix,
     decode_name,
     encode_name,
     named_row,
@@ -152,7 +153,7 @@ class BankSection:
             raise ObjectNotFoundError(key, self.name)
 
     def list_objects(
-        self, prefix: str = "", *, limit: int | None = None, marker: str | None = None
+        self, prefix: str | None = "", *, limit: int | None = None, marker: str | None = None
     ) -> list[str]:
         """Return the keys, sorted, of the objects here and in the sub-sections.
 
@@ -160,12 +161,17 @@ class BankSection:
             prefix: What they begin with; need not be whole parts.
             limit: How many at most.
             marker: Return only what comes after this key.
+
+        Raises:
+            BankKeyError: No key can begin with *prefix*, or the limit or the marker is none.
         """
         check_may_block("list_objects()")
         if limit is not None and limit < 0:
             raise BankKeyError(f"a listing has a limit of at least 0, not {limit}")
+        if marker:
+            check_name(marker, "marker")
         with self._parts.environment.snapshot() as snapshot:
-            raws = [raw for raw, _ in self._scan(snapshot, prefix)]
+            raws = [raw for raw, _ in self._scan(snapshot, check_prefix(prefix))]
         skipped = len(self._raw_prefix)
         keys = sorted(decode_name(raw[skipped:]) for raw in raws)
         if marker is not None:
@@ -219,10 +225,14 @@ class BankSection:
         check_may_block("open_stream()")
         return self._streams.open(checked_key(key))
 
-    def list_streams(self, prefix: str = "") -> list[StreamInfo]:
-        """Return the streams whose keys begin with *prefix*, sorted by key."""
+    def list_streams(self, prefix: str | None = "") -> list[StreamInfo]:
+        """Return the streams whose keys begin with *prefix*, sorted by key.
+
+        Raises:
+            BankKeyError: No key can begin with *prefix*.
+        """
         check_may_block("list_streams()")
-        return sorted(self._streams.list(prefix), key=lambda info: info.key)
+        return sorted(self._streams.list(check_prefix(prefix)), key=lambda info: info.key)
 
     def iterate_streams(self, prefix: str = "") -> Iterator[StreamInfo]:
         """Yield what :meth:`list_streams` lists, nearly sorted, a few at a time."""
@@ -273,7 +283,7 @@ class BankSection:
         await asyncio.to_thread(self.delete_object, key)
 
     async def alist_objects(
-        self, prefix: str = "", *, limit: int | None = None, marker: str | None = None
+        self, prefix: str | None = "", *, limit: int | None = None, marker: str | None = None
     ) -> list[str]:
         """Do :meth:`list_objects` without blocking the event loop."""
         return await asyncio.to_thread(self.list_objects, prefix, limit=limit, marker=marker)
@@ -289,7 +299,7 @@ class BankSection:
         """Do :meth:`write_stream` without blocking the event loop."""
         return await asyncio.to_thread(self.write_stream, key, readable, base=base, size=size)
 
-    async def alist_streams(self, prefix: str = "") -> list[StreamInfo]:
+    async def alist_streams(self, prefix: str | None = "") -> list[StreamInfo]:
         """Do :meth:`list_streams` without blocking the event loop."""
         return await asyncio.to_thread(self.list_streams, prefix)
 
