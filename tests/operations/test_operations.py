@@ -176,6 +176,35 @@ def test_parameters_of_a_type_and_of_one_resource_are_merged(service, tmp_path, 
     assert found["disk2"] == {"x": 7, "y": "all"}
 
 
+def test_merged_parameters_reach_every_hook_of_every_verb(service, tmp_path, journal):
+    """Those of a call are that call's only: nothing of the plan's is in another verb's."""
+
+    class Taking(RecordingProtection):
+        @classmethod
+        def get_options_schema(cls, resource_type):
+            return {"x": {}, "y": {}, "plan": {}}
+
+        get_restore_schema = get_verify_schema = get_options_schema
+
+    service.add_provider(provider(tmp_path / "bank", Taking(journal, store_something), TREE))
+    service.add_provider(provider(tmp_path / "other", Taking(journal), name="offsite"))
+    of_plan = {TYPE: {"x": 0, "plan": "yes"}, f"{TYPE}#disk1": {"plan": "disk1's"}}
+    given = {TYPE: {"x": 1, "y": 1}, f"{TYPE}#disk1": {"y": 2}}
+    checkpoint = service.protect(plan("server", parameters=of_plan), parameters=given).result(
+        DEADLINE
+    )
+    service.restore(checkpoint.id, parameters=given).result(DEADLINE)
+    service.verify(checkpoint.id, parameters=given).result(DEADLINE)
+    service.copy(checkpoint.id, to="offsite", parameters=given).result(DEADLINE)
+    service.delete(checkpoint.id, parameters=given).result(DEADLINE)
+
+    for call in journal.calls:
+        of_protect = {"plan": "disk1's" if call["id"] == "disk1" else "yes"}
+        wanted = {"x": 1, "y": 2 if call["id"] == "disk1" else 1}
+        assert call["parameters"] == wanted | (of_protect if call["verb"] == "protect" else {})
+    assert len(journal.calls) == 5 * 16
+
+
 def test_wrong_parameters_end_the_operation_before_any_hook(service, tmp_path, journal):
     add(service, tmp_path, journal)
     wrong = {TYPE: {"nonsense": 1}, "Other::Type": {"a": 1}}
