@@ -244,6 +244,19 @@ def test_a_cycle_and_a_missing_plugin_and_a_failed_listing_end_the_operation(
     assert journal.entries == []
 
 
+def test_providers_are_listed_and_shown_by_their_names(service, tmp_path, journal):
+    add(service, tmp_path, journal)
+    service.add_provider(provider(tmp_path / "other", RecordingProtection(journal), name="offsite"))
+
+    listed = service.providers
+    assert list(listed) == ["local", "offsite"]
+    assert all(service.provider(name) is found for name, found in listed.items())
+    listed.clear()
+    assert len(service.providers) == 2
+    with pytest.raises(ProviderNotFoundError, match="local, offsite"):
+        service.provider("here")
+
+
 def test_an_unknown_provider_is_refused_at_the_call(service):
     with pytest.raises(ProviderNotFoundError):
         service.protect(plan("server"))
