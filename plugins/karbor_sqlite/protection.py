@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors import KarborError, Operation, ProtectionPlugin
+from karbor_sqlite.attributes import read_attributes
 from karbor_sqlite.engine import check_integrity, copy_database, describe
 from karbor_sqlite.errors import (
     CopyWrongError,
@@ -170,6 +171,7 @@ class ProtectDatabase(Operation):
                 status = regular_file(path)
                 if status is None:
                     raise DatabaseMissingError(path, "it is a link or no file")
+                xattrs = read_attributes(path)
 
                 def report(done: int, total: int) -> None:
                     context.check_cancelled()
@@ -191,6 +193,7 @@ class ProtectDatabase(Operation):
             "uid": status.st_uid,
             "gid": status.st_gid,
             "mtime_ns": status.st_mtime_ns,
+            "xattrs": xattrs,
         }
         section.update_object(STREAM, facts | attributes)
         _report_consistency(context, path, status.st_nlink)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors import KarborError, Operation
+from karbor_sqlite.attributes import set_attributes
 from karbor_sqlite.engine import check_integrity, connect, is_busy, is_wrong
 from karbor_sqlite.errors import (
     DatabaseUnsupportedError,
@@ -194,6 +195,7 @@ def _write(fd: int, name: str, section: Any, context: Any) -> list[int]:
             os.fchown(number, saved["uid"], saved["gid"])
         except PermissionError:
             context.log.warning("the owner stays %d: only root may give files away", os.geteuid())
+        set_attributes(number, saved.get("xattrs"), context.log.warning)
         os.fchmod(number, saved["mode"])
         os.utime(number, ns=(saved["mtime_ns"], saved["mtime_ns"]))
         os.fsync(number)

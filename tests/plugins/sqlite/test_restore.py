@@ -100,6 +100,33 @@ def test_mode_owner_time_and_journal_mode_are_kept(driver, tmp_path, path, resou
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+ACL = bytes.fromhex(
+    "02000000" "01000600ffffffff" "0200060039300000" "04000400ffffffff" "10000600ffffffff"
+    "20000000ffffffff"
+)  # fmt: skip
+"""User 12345 may read and write."""
+
+
+@pytest.mark.parametrize("has_list", [True, False])
+def test_the_access_list_is_that_of_the_database_and_not_of_the_target(
+    driver, tmp_path, path, resource, has_list
+):
+    os.chmod(path, 0o640)
+    os.setxattr(path, b"user.\xff", b"the application's")
+    if has_list:
+        os.setxattr(path, "system.posix_acl_access", ACL)
+    before = {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    checkpoint = driver.protect(resource)
+    (tmp_path / "elsewhere").mkdir()
+    os.setxattr(tmp_path / "elsewhere", "system.posix_acl_default", ACL)
+
+    restored = driver.restore(checkpoint, resource, target=str(tmp_path / "elsewhere" / "app.db"))
+
+    assert {name: os.getxattr(restored, name) for name in os.listxattr(restored)} == before
+    assert os.stat(restored).st_mode == os.stat(path).st_mode
+    assert len(before) == 1 + has_list
+
+
 def test_names_need_not_be_utf_8(driver, data, tmp_path):
     odd = os.fsencode(data) + b"/caf\xe9 %41\n?.db"
     path = make_database(odd)
