@@ -14,6 +14,9 @@ from karbor_actors.bank.journal_records import JournalRecord
 if TYPE_CHECKING:
     from karbor_actors.operations.control import OperationControl
 
+_MANY = 64
+"""Completions that share a commit, after which looking ahead costs more than the commit it spares."""
+
 
 class Foresight:
     """Counts what the schedule will count once it is durable. The control thread only."""
@@ -30,7 +33,12 @@ class Foresight:
         """Hooks that have not begun, and whose intents are written or being written."""
 
     def ended(self, hook: int) -> list[int]:
-        """Note that *hook*'s completion is being written; return whose intents go with it."""
+        """Note that *hook*'s completion is being written; return whose intents go with it.
+
+        All of them while few are being written, else none.
+        """
+        if len(self._ended) >= _MANY:
+            return []
         missing, ahead = self._control.schedule.missing, self._ahead
         counted = self._ended[hook] = []
         ready = []
