@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,11 @@ def _check_absolute(field: str, value: str | None, error: Callable[[str, str], N
         error(field, f"must be an absolute path, not {value!r}")
 
 
+def _check_number(field: str, value: float, error: Callable[[str, str], None]) -> None:
+    if math.isnan(value):
+        error(field, "must be a number")
+
+
 def _check_file(field: str, value: str | None, error: Callable[[str, str], None]) -> None:
     _check_absolute(field, value, error)
     if value is not None and value.endswith("/"):
@@ -62,6 +68,7 @@ _OPTIONS = {
         "type": "float",
         "min": 0,
         "default": 60.0,
+        "check_with": _check_number,
         "meta": {"description": "seconds to wait while somebody keeps the database locked"},
     },
     "scratch": _SCRATCH,
@@ -173,10 +180,7 @@ class ProtectDatabase(Operation):
                     raise DatabaseMissingError(path, "it is a link or no file")
                 xattrs = read_attributes(path)
 
-                def report(done: int, total: int) -> None:
-                    context.check_cancelled()
-                    context.progress(done, total, "pages")
-
+                report = _page_reporter(context)
                 copy_database(path, copy, parameters["busy_timeout"], report)
             except OSError as error:
                 if isinstance(error, KarborError):
@@ -213,6 +217,20 @@ class ProtectDatabase(Operation):
     ) -> None:
         """Remove the temporary copy, if a crash left one."""
         remove_scratch(context)
+
+
+def _page_reporter(context: Any) -> Callable[[int, int], None]:
+    """Return what tells of pages done; waiting for a lock is no progress that keeps a hook alive."""
+    last = -1
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        context.check_cancelled()
+        if done != last:
+            last = done
+            context.progress(done, total, "pages")
+
+    return report
 
 
 def _report_consistency(context: Any, path: str, names: int) -> None:

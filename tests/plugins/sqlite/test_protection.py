@@ -123,14 +123,17 @@ def test_the_copy_waits_for_a_lock_to_be_released(driver, data, make_context):
         writer.execute("BEGIN EXCLUSIVE")
         waited = []
 
-        def release():
-            waited.append(writer.in_transaction)
-            if len(waited) > 1 and writer.in_transaction:
-                writer.execute("ROLLBACK")
+        class Releasing(make_context):
+            def check_cancelled(self):
+                waited.append(writer.in_transaction)
+                if len(waited) == 3:
+                    # A limit on the time without progress must be able to end the wait.
+                    assert len(self.reports) == 1
+                    writer.execute("ROLLBACK")
 
-        driver.protect(resource, make_context(release))
+        driver.protect(resource, Releasing())
 
-    assert waited[0]
+    assert waited[:4] == [True, True, True, False]
 
 
 def test_a_lock_that_stays_is_an_error_that_says_so(driver, data):

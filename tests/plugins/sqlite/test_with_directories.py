@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import threading
 from contextlib import closing
@@ -177,6 +178,7 @@ def test_a_database_is_restored_to_any_path_that_there_can_be(service, data, tmp
         ("FileSystem::Directory", "restore", {"target": ""}),
         ("FileSystem::Directory", "restore", {"target": "/nul\0byte"}),
         ("SQLite::Database", "protect", {"scratch": "relative"}),
+        ("SQLite::Database", "protect", {"busy_timeout": math.nan}),
         ("SQLite::Database", "verify", {"scratch": ""}),
         ("SQLite::Database", "restore", {"target": "relative"}),
         ("SQLite::Database", "restore", {"target": "/tmp/"}),
