@@ -154,7 +154,8 @@ class Checkpoint(StoredCheckpoint):
 
         def change(transaction: Transaction) -> CheckpointRow:
             row = rows.set_status(transaction, number, self.id, new, allowed, **changes)
-            transaction.put_many(Table.CHECKPOINTS, kept)
+            if kept:
+                transaction.put_many(Table.CHECKPOINTS, kept)
             settle(transaction)
             return row
 

@@ -121,6 +121,11 @@ class Journal:
     def __init__(self, environment: Environment, writer: Writer) -> None:
         self._environment = environment
         self._writer = writer
+        self._places: dict[int, int] = {}
+        """By operation: the place of its next record, below which are all others. In changes only.
+
+        A change that is run again skips a place, which does no harm.
+        """
 
     def create(self, transaction: Transaction, record: OperationRecord) -> int:
         """Add *record*; return the number that its journal goes by."""
@@ -145,8 +150,11 @@ class Journal:
     def append(self, transaction: Transaction, number: int, record: JournalRecord) -> None:
         """Add *record* to the journal of operation *number*."""
         prefix = pack_u64(number)
-        last = transaction.last_key(Table.JOURNAL, prefix)
-        place = 0 if last is None else unpack_u64(last, len(prefix)) + 1
+        place = self._places.get(number)
+        if place is None:
+            last = transaction.last_key(Table.JOURNAL, prefix)
+            place = 0 if last is None else unpack_u64(last, len(prefix)) + 1
+        self._places[number] = place + 1
         transaction.put(Table.JOURNAL, prefix + pack_u64(place), record.pack())
 
     def get(self, operation_id: str) -> OperationRecord:
@@ -222,12 +230,16 @@ class Journal:
         ):
             pass
 
-    @staticmethod
     def drop_some(
-        transaction: Transaction, number: int, limit: int = _DROPPED_WITH_THE_END
+        self, transaction: Transaction, number: int, limit: int = _DROPPED_WITH_THE_END
     ) -> bool:
         """Remove at most *limit* records of a journal; return whether none is left."""
-        return remove_rows(transaction, Table.JOURNAL, pack_u64(number), limit)
+        prefix, places = pack_u64(number), self._places.pop(number, None)
+        if places is None or places > limit:
+            return remove_rows(transaction, Table.JOURNAL, prefix, limit)
+        for place in range(places):
+            transaction.delete(Table.JOURNAL, prefix + pack_u64(place))
+        return True
 
     def trim(
         self,
