@@ -87,12 +87,12 @@ class ThreadRunner:
         self._max_abandoned = MAX_ABANDONED * workers if max_abandoned is None else max_abandoned
         self._queue: deque[Call] = deque()
         self._lock = threading.Lock()
-        self._ready = threading.Condition(self._lock)
+        self._sleepers: list[threading.Lock] = []
+        """Of each worker that sleeps, the lock that wakes it; the last to fall asleep is woken first."""
         self._threads: list[threading.Thread] = []
         self._running: dict[threading.Thread, Call] = {}
         self._abandoned: set[threading.Thread] = set()
         self._started = 0
-        self._idle = 0
         self._closed = False
 
     def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
@@ -148,15 +148,16 @@ class ThreadRunner:
         """Run what is queued, then end the workers; blocks until they have ended."""
         with self._lock:
             self._closed = True
-            self._ready.notify_all()
+            while self._sleepers:
+                self._sleepers.pop().release()
             threads = list(self._threads)
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join()
 
     def _wake_one(self) -> None:
-        if self._idle:
-            self._ready.notify()
+        if self._sleepers:
+            self._sleepers.pop().release()
         elif len(self._threads) < self._workers:
             self._started += 1
             name = f"{self._name}-{self._started}"
@@ -166,6 +167,8 @@ class ThreadRunner:
 
     def _work(self) -> None:
         own, queue, running = threading.current_thread(), self._queue, self._running
+        alarm = threading.Lock()
+        alarm.acquire()
         is_fresh = True
         while True:
             if own in self._abandoned:
@@ -175,7 +178,7 @@ class ThreadRunner:
             try:
                 call = queue.popleft()  # without the lock, for which all workers would queue up
             except IndexError:
-                if not self._wait():
+                if not self._sleep(alarm):
                     return
                 is_fresh = True
                 continue
@@ -188,18 +191,22 @@ class ThreadRunner:
             call.execute()
             del running[own], call
 
-    def _wait(self) -> bool:
-        """Sleep until something is queued; return False when the thread must end."""
+    def _sleep(self, alarm: threading.Lock) -> bool:
+        """Sleep until there may be something to do; return False when the thread must end."""
         with self._lock:
-            while not self._queue:
-                if self._closed:
-                    return False
-                self._idle += 1
-                is_woken = self._ready.wait(_LINGER)
-                self._idle -= 1
-                if not (is_woken or self._queue or self._closed):
-                    self._threads.remove(threading.current_thread())
-                    return False
+            if self._queue:
+                return True
+            if self._closed:
+                return False
+            self._sleepers.append(alarm)
+        if alarm.acquire(timeout=_LINGER):
+            return True
+        with self._lock:
+            if alarm in self._sleepers:
+                self._sleepers.remove(alarm)
+                self._threads.remove(threading.current_thread())
+                return False
+        alarm.acquire()  # it was woken after all
         return True
 
 
