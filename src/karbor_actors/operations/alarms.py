@@ -66,6 +66,24 @@ class Alarms:
                 timer.cancel()
 
 
+class Teller:
+    """Tells a supervisor *message* when its turn comes, after all that is ready by then.
+
+    Args:
+        handle: Knows the supervisor.
+        message: What to tell it.
+    """
+
+    __slots__ = ("_handle", "_message")
+
+    def __init__(self, handle: OperationHandle, message: object) -> None:
+        self._handle, self._message = handle, message
+
+    def run(self) -> None:
+        """Tell it; called by a dispatcher."""
+        self._handle.tell(self._message)
+
+
 class Retries:
     """The actors that wait for their next attempt. The control thread only.
 

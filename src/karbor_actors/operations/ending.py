@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from karbor_actors.actors import PooledActor
 from karbor_actors.errors import KarborError, OperationCancelledError, describe_cause
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
-from karbor_actors.operations.alarms import Alarms
+from karbor_actors.operations.alarms import Alarms, Teller
+from karbor_actors.operations.messages import Flush
 from karbor_actors.operations.outcome import Outcome, progress_of
 from karbor_actors.operations.runner import Lane
 from karbor_actors.operations.steps import PLAN, Step, failure
@@ -54,6 +55,7 @@ class EndingActor(PooledActor):
         self._idle_at: int | None = None
         """How many there were when nothing was under way."""
         self._flush_requested = False
+        self._flusher = Teller(handle, Flush())
         self._alarms = Alarms(engine.dispatcher, handle)
         self._dead, self._crash = dead, crash
         """The supervisor before this one, and what it died of."""

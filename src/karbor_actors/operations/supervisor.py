@@ -238,9 +238,13 @@ class SupervisorActor(EndingActor):
     # -- while hooks run
 
     def _request_flush(self) -> None:
+        """Have what is gathered handed on after the actors that this turn has told something.
+
+        A message to itself would come before those have gathered anything.
+        """
         if not self._flush_requested:
             self._flush_requested = True
-            self.actor_ref.tell(Flush())
+            self._engine.dispatcher.schedule(self._flusher)
 
     def _flush(self) -> None:
         self._flush_requested = False
