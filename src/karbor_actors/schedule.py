@@ -145,7 +145,7 @@ class HookSchedule:
                 self._state[hook] = READY
                 ready.append(hook)
             else:
-                self._finish(hook)
+                self._settle(hook, DONE)
                 self._propagate(hook, ready)
         self.active += len(ready)
         return ready
@@ -183,7 +183,7 @@ class HookSchedule:
 
         A second completion of a hook changes nothing.
         """
-        if self._state[hook] not in (READY, BEGUN):
+        if not READY <= self._state[hook] <= BEGUN:
             return []
         self._state[hook] = DONE  # it was handed out, so it is implemented
         self.unfinished -= 1
@@ -215,7 +215,7 @@ class HookSchedule:
         if self._state[hook] == READY:
             self.withdraw(hook)
         elif self._state[hook] == WAITING:
-            self._drop(hook)
+            self._settle(hook, DROPPED)
         else:
             return []
         return self._drop_downstream(hook)
@@ -322,8 +322,8 @@ class HookSchedule:
         states = self._state[first : first + count]
         return BEGUN in states or (not self.is_closed and (WAITING in states or READY in states))
 
-    def _finish(self, hook: int) -> None:
-        self._state[hook] = DONE
+    def _settle(self, hook: int, state: int) -> None:
+        self._state[hook] = state
         self.unfinished -= 1
         if not self._implemented[hook]:
             self.passed_over += 1
@@ -335,43 +335,40 @@ class HookSchedule:
         :meth:`downstream`, which costs twice as much.
         """
         state, missing, implemented = self._state, self.missing, self._implemented
-        ended = [hook]
-        while ended:
-            hook = ended.pop()
+        ended: list[int] = []
+        while True:
             kind = hook & 3
             if kind != COMPLETE:
                 following = hook + 1
-                missing[following] -= 1
-                if missing[following] == 0 and state[following] == WAITING:
+                left = missing[following] = missing[following] - 1
+                if not left and state[following] == WAITING:
                     if implemented[following]:
                         state[following] = READY
                         ready.append(following)
                     else:
-                        self._finish(following)
+                        self._settle(following, DONE)
                         ended.append(following)
-            if kind == MAIN:
-                continue
-            resource = hook >> 2
-            if kind == PREPARE_BEGIN:
-                offsets, targets = self._child_offsets, self._child_targets
-            else:
-                offsets, targets = self._parent_offsets, self._parent_targets
-            for index in range(offsets[resource], offsets[resource + 1]):
-                following = targets[index] * 4 + kind
-                missing[following] -= 1
-                if missing[following] == 0 and state[following] == WAITING:
-                    if implemented[following]:
-                        state[following] = READY
-                        ready.append(following)
-                    else:
-                        self._finish(following)
-                        ended.append(following)
-
-    def _drop(self, hook: int) -> None:
-        self._state[hook] = DROPPED
-        self.unfinished -= 1
-        if not self._implemented[hook]:
-            self.passed_over += 1
+            if kind != MAIN:
+                if kind == PREPARE_BEGIN:
+                    offsets, targets = self._child_offsets, self._child_targets
+                else:
+                    offsets, targets = self._parent_offsets, self._parent_targets
+                resource = hook >> 2
+                index, end = offsets[resource], offsets[resource + 1]
+                while index < end:  # a range costs as much as all the rest of this
+                    following = targets[index] * 4 + kind
+                    index += 1
+                    left = missing[following] = missing[following] - 1
+                    if not left and state[following] == WAITING:
+                        if implemented[following]:
+                            state[following] = READY
+                            ready.append(following)
+                        else:
+                            self._settle(following, DONE)
+                            ended.append(following)
+            if not ended:
+                return
+            hook = ended.pop()
 
     def _drop_downstream(self, hook: int) -> list[int]:
         """Drop every hook that depends on *hook*; return the resources that are touched."""
@@ -380,7 +377,7 @@ class HookSchedule:
         while lost:
             for following in self.downstream(lost.pop()):
                 if self._state[following] == WAITING:
-                    self._drop(following)
+                    self._settle(following, DROPPED)
                     touched[following // HOOKS_PER_RESOURCE] = None
                     lost.append(following)
         return list(touched)
