@@ -1,5 +1,6 @@
 """The actor runtime: Pykka actors without threads of their own, and what runs them."""
 
+from karbor_actors.actors.confined import ConfinedActor, start_all, tell_all
 from karbor_actors.actors.dispatcher import Dispatcher, current_dispatcher
 from karbor_actors.actors.messages import Message, ask
 from karbor_actors.actors.pooled import (
@@ -13,6 +14,7 @@ from karbor_actors.actors.threads import ThreadDispatcher
 from karbor_actors.actors.timers import Timer
 
 __all__ = [
+    "ConfinedActor",
     "Dispatcher",
     "LightActor",
     "Message",
@@ -24,4 +26,6 @@ __all__ = [
     "current_dispatcher",
     "default_dispatcher",
     "set_default_dispatcher",
+    "start_all",
+    "tell_all",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from karbor_actors.errors import DispatcherClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from karbor_actors.actors.timers import Timer
 
@@ -67,6 +67,8 @@ class Dispatcher(abc.ABC):
 
     throughput = 32
     """How many messages an actor may handle before the next actor has its turn."""
+    has_one_thread = True
+    """Whether all its actors run on one thread, always the same."""
 
     def __init__(self) -> None:
         # Re-entrant: the collector may run a __del__ that tells or cancels, anywhere.
@@ -82,6 +84,11 @@ class Dispatcher(abc.ABC):
     @abc.abstractmethod
     def schedule(self, runnable: Runnable) -> None:
         """Have a worker call ``runnable.run()`` once; after `close()` this does nothing."""
+
+    def schedule_all(self, runnables: Sequence[Runnable]) -> None:
+        """Do :meth:`schedule` for each of *runnables*, in order."""
+        for runnable in runnables:
+            self.schedule(runnable)
 
     @abc.abstractmethod
     def call_later(self, delay: float, fn: Callable[[], object]) -> Timer:

@@ -1,4 +1,6 @@
-"""A pooled actor's mailbox, its ref and its futures: how messages get in and are run.
+"""A pooled actor's mailbox and its futures: how messages get in and are run.
+
+The mailbox is the actor's ref as well, so that what a hook actor is made of is two objects.
 
 The claim. An actor is run by one worker at a time: by whoever holds its mailbox's claim, a
 lock that is only ever tried, never waited for. A sender appends its message, *then* tries
@@ -18,7 +20,7 @@ import threading
 import uuid
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pykka
 from pykka import ActorDeadError, ActorRef, ActorRegistry, ThreadingFuture
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound=pykka.Actor)
 T = TypeVar("T")
 
-_PYKKA_MESSAGES = frozenset({_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr})
+PYKKA_MESSAGES = frozenset({_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr})
 _making = threading.RLock()  # guards what is made lazily, by all mailboxes: it is rare and quick
 
 
@@ -64,14 +66,14 @@ class PooledFuture(ThreadingFuture[T]):
         return super().get(timeout=timeout)
 
 
-class Mailbox:
-    """The messages of one actor and where it stands. Made for speed; used by this package only.
+class Mailbox(ActorRef[A]):
+    """The messages of one actor, where it stands, and its `pykka.ActorRef`.
 
-    Any thread may call `put`, `drain`, `request_stop` and the properties.
+    What Pykka's ref has, anybody may call; the rest is for this package. Any thread may call
+    all of it but `run`, unless a subclass says otherwise.
     """
 
     __slots__ = (
-        "__weakref__",
         "_event",
         "_urn",
         "actor",
@@ -84,26 +86,43 @@ class Mailbox:
         "stopped",
     )
 
-    def __init__(self) -> None:
-        self.items: deque[Any] = deque()  # told messages as they are, others in envelopes
+    items: deque[Any]
+    """Told messages as they are, others in envelopes."""
+    claim: threading.Lock
+
+    def __init__(self, actor: A) -> None:
+        self.items = deque()
         self.claim = threading.Lock()
         self.claim.acquire()  # given back by the first turn: an actor runs once it was started
+        self._reset(actor)
+
+    def _reset(self, actor: A) -> None:
+        """Stand where an actor begins that has not been started."""
         self.stopped = False
         self.dead = False
         self.is_running = False
-        self.actor: PooledActor | None = None  # until its death: what keeps it alive
-        self.actor_class: type[pykka.Actor] | None = None
+        self.actor: Any = actor  # until its death: what keeps it alive
+        self.actor_class = type(actor)
         self.dispatcher: Dispatcher | None = None
         self._urn: str | None = None
         self._event: threading.Event | None = None
 
-    def __str__(self) -> str:
-        name = self.actor_class.__name__ if self.actor_class else "unstarted"
-        return f"{name} ({self.urn})"
+    # -- what a ref has beside ask(), stop() and proxy()
 
     @property
-    def urn(self) -> str:
-        """The actor's URN, made when it is first asked for."""
+    def actor_inbox(self) -> Self:  # type: ignore[override]
+        """See `pykka.ActorRef.actor_inbox`."""
+        return self
+
+    @property
+    def _actor_weakref(self) -> Callable[[], Any]:  # type: ignore[override]
+        """What Pykka's proxies find the actor by; made when it is asked for."""
+        actor = self.actor
+        return (lambda: None) if actor is None else weakref.ref(actor)
+
+    @property
+    def actor_urn(self) -> str:  # type: ignore[override]
+        """See `pykka.Actor.actor_urn`; made when it is first asked for."""
         urn = self._urn
         if urn is None:
             with _making:
@@ -111,8 +130,8 @@ class Mailbox:
         return urn
 
     @property
-    def stopped_event(self) -> threading.Event:
-        """An event that is set once the actor has stopped, made when it is first asked for."""
+    def actor_stopped(self) -> threading.Event:  # type: ignore[override]
+        """See `pykka.Actor.actor_stopped`; made when it is first asked for."""
         event = self._event
         if event is None:
             with _making:
@@ -120,6 +139,19 @@ class Mailbox:
             if self.stopped:  # only after it can be seen: mark_stopped() looks the other way round
                 event.set()
         return event
+
+    def is_alive(self) -> bool:
+        """See `pykka.ActorRef.is_alive`."""
+        return not self.stopped
+
+    def tell(self, message: Any) -> None:
+        """See `pykka.ActorRef.tell`; never blocks."""
+        if self.stopped:
+            msg = f"{self} not found"
+            raise ActorDeadError(msg)
+        self._add(message if type(message) is not Envelope else Envelope(message))
+
+    # -- what an inbox has, and more
 
     def mark_stopped(self) -> None:
         """Take no more messages; what is queued is refused once `dead` is set."""
@@ -132,7 +164,11 @@ class Mailbox:
         reply_to = envelope.reply_to
         if isinstance(reply_to, PooledFuture):
             reply_to.dispatcher = self.dispatcher
-        self.items.append(envelope)
+        self._add(envelope)
+
+    def _add(self, item: Any) -> None:
+        """Queue *item*, and see to it that it is handled, or answered."""
+        self.items.append(item)
         if self.stopped:
             if self.dead:
                 self.drain()
@@ -200,36 +236,40 @@ class Mailbox:
                 return
             turns -= 1
             try:
-                message = items.popleft()
+                item = items.popleft()
             except IndexError:
                 return  # the actor was given up meanwhile: only then do others take from it
-            reply_to = None
-            if type(message) is Envelope:
-                message, reply_to = message.message, message.reply_to
-            try:
-                if faultpoints.injector is not None and _may_fail(message, reply_to):
-                    message = faultpoints.injector.on_message(actor, message)
-                    if message is faultpoints.NOTHING:
-                        continue
-                if type(message) in _PYKKA_MESSAGES:
-                    response = actor._handle_receive(message)  # noqa: SLF001
-                else:
-                    response = actor.on_receive(message)
-            except Exception as error:  # to the asker, or to on_failure and the watcher
-                if reply_to is None:
-                    self._fail(actor, error)
-                else:
-                    actor._log_returned(error)  # noqa: SLF001
-                    _reply_error(reply_to, error)
-            except BaseException as error:  # the same, and the worker must live on
-                self._crash(actor, error, reply_to)
-            else:
-                if self.stopped:
-                    self._bury()
-                if reply_to is not None:
-                    _reply(reply_to, response)
+            self._handle(actor, item)
             if self.stopped:
                 return
+
+    def _handle(self, actor: PooledActor, item: Any) -> None:
+        """Have *actor* handle what was told or asked, whatever comes of it; never raises."""
+        message, reply_to = item, None
+        if type(item) is Envelope:
+            message, reply_to = item.message, item.reply_to
+        try:
+            if faultpoints.injector is not None and _may_fail(message, reply_to):
+                message = faultpoints.injector.on_message(actor, message)
+                if message is faultpoints.NOTHING:
+                    return
+            if type(message) in PYKKA_MESSAGES:
+                response = actor._handle_receive(message)  # noqa: SLF001
+            else:
+                response = actor.on_receive(message)
+        except Exception as error:  # to the asker, or to on_failure and the watcher
+            if reply_to is None:
+                self._fail(actor, error)
+            else:
+                actor._log_returned(error)  # noqa: SLF001
+                _reply_error(reply_to, error)
+        except BaseException as error:  # the same, and the worker must live on
+            self._crash(actor, error, reply_to)
+        else:
+            if self.stopped:
+                self._bury()
+            if reply_to is not None:
+                _reply(reply_to, response)
 
     def _set_up(self, actor: PooledActor) -> bool:
         """Run ``on_start``; return whether the actor lives on."""
@@ -292,59 +332,9 @@ class Mailbox:
             self.dispatcher.forget(self)
 
 
-class PooledRef(ActorRef[A]):
-    """A `pykka.ActorRef` that holds little and tells fast."""
-
-    __slots__ = ("actor_inbox",)
-
-    actor_inbox: Mailbox
-
-    def __init__(self, mailbox: Mailbox) -> None:
-        self.actor_inbox = mailbox
-
-    @property
-    def _actor_weakref(self) -> Callable[[], Any]:  # type: ignore[override]
-        """What Pykka's proxies find the actor by; made when it is asked for."""
-        actor = self.actor_inbox.actor
-        return (lambda: None) if actor is None else weakref.ref(actor)
-
-    @property
-    def actor_class(self) -> type[A]:  # type: ignore[override]
-        """See `pykka.ActorRef.actor_class`."""
-        return self.actor_inbox.actor_class  # type: ignore[return-value]
-
-    @property
-    def actor_urn(self) -> str:  # type: ignore[override]
-        """See `pykka.Actor.actor_urn`."""
-        return self.actor_inbox.urn
-
-    @property
-    def actor_stopped(self) -> threading.Event:  # type: ignore[override]
-        """See `pykka.Actor.actor_stopped`."""
-        return self.actor_inbox.stopped_event
-
-    def is_alive(self) -> bool:
-        """See `pykka.ActorRef.is_alive`."""
-        return not self.actor_inbox.stopped
-
-    def tell(self, message: Any) -> None:
-        """See `pykka.ActorRef.tell`; never blocks."""
-        mailbox = self.actor_inbox
-        if mailbox.stopped:
-            msg = f"{self} not found"
-            raise ActorDeadError(msg)
-        # Mailbox.put without its call and the envelope: this is the engine's hottest path.
-        mailbox.items.append(message if type(message) is not Envelope else Envelope(message))
-        if mailbox.stopped:
-            if mailbox.dead:
-                mailbox.drain()
-        elif mailbox.claim.acquire(False):
-            mailbox.dispatcher.schedule(mailbox)  # type: ignore[union-attr]
-
-
 def _may_fail(message: Any, reply_to: object) -> bool:
     """Return whether faults may be injected: in what was told, and is the actor's own."""
-    return reply_to is None and type(message) not in _PYKKA_MESSAGES
+    return reply_to is None and type(message) not in PYKKA_MESSAGES
 
 
 def _tell_watcher(actor: PooledActor, error: BaseException) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pykka
 from pykka import ActorRegistry
 
-from karbor_actors.actors.mailbox import Mailbox, PooledFuture, PooledRef
+from karbor_actors.actors.mailbox import Mailbox, PooledFuture
 from karbor_actors.actors.threads import ThreadDispatcher
 from karbor_actors.errors import DispatcherClosedError
 
@@ -69,7 +69,7 @@ class PooledActor(pykka.Actor):
     - A blocking ask inside a handler occupies a worker; see `ThreadDispatcher`.
     """
 
-    __slots__ = ("_actor_ref", "actor_inbox")
+    __slots__ = ("actor_inbox",)
 
     registered: ClassVar[bool] = True
     """Whether instances are in Pykka's registry.
@@ -92,7 +92,7 @@ class PooledActor(pykka.Actor):
     what ``on_start`` or the handler of a told message raised, and of each BaseException.
     """
 
-    actor_inbox: Mailbox
+    actor_inbox: Mailbox[Any]
 
     @classmethod
     def start(cls, *args: Any, **kwargs: Any) -> pykka.ActorRef[Self]:
@@ -134,9 +134,8 @@ class PooledActor(pykka.Actor):
             raise
         return actor._actor_ref
 
-    @staticmethod
-    def _create_actor_inbox() -> Mailbox:
-        return Mailbox()
+    def _create_actor_inbox(self) -> Mailbox[Any]:  # type: ignore[override]
+        return Mailbox(self)
 
     @staticmethod
     def _create_future() -> pykka.Future[Any]:
@@ -150,19 +149,21 @@ class PooledActor(pykka.Actor):
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         """See `pykka.Actor.__init__`."""
         # Not Pykka's own: a URN, an event and a queue for each of a million actors.
-        mailbox = self.actor_inbox = Mailbox()
-        mailbox.actor, mailbox.actor_class = self, self.__class__
-        self._actor_ref: PooledRef[Any] = PooledRef(mailbox)
+        self.actor_inbox = self._create_actor_inbox()
+
+    @property
+    def _actor_ref(self) -> Mailbox[Any]:  # type: ignore[override]
+        return self.actor_inbox
 
     @property
     def actor_urn(self) -> str:  # type: ignore[override]
         """See `pykka.Actor.actor_urn`."""
-        return self.actor_inbox.urn
+        return self.actor_inbox.actor_urn
 
     @property
     def actor_stopped(self) -> threading.Event:  # type: ignore[override]
         """See `pykka.Actor.actor_stopped`."""
-        return self.actor_inbox.stopped_event
+        return self.actor_inbox.actor_stopped
 
     def _stop(self) -> None:
         if self.registered:

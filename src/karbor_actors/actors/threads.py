@@ -19,7 +19,7 @@ from karbor_actors.actors.timers import TimerQueue
 from karbor_actors.errors import DispatcherClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from karbor_actors.actors.dispatcher import Reply, Runnable
     from karbor_actors.actors.timers import Timer
@@ -58,6 +58,7 @@ class ThreadDispatcher(Dispatcher):
         self.name = name
         self._limit = threads
         self._spare = spare
+        self.has_one_thread = threads == 1 and not spare
         self._ready: deque[Runnable] = deque()
         self._waiters: deque[Waiter] = deque()
         self._keeper: Waiter | None = None
@@ -83,6 +84,15 @@ class ThreadDispatcher(Dispatcher):
             self._wake()
         elif self._may_grow:
             self._grow()
+
+    def schedule_all(self, runnables: Sequence[Runnable]) -> None:
+        """See `Dispatcher.schedule_all`; as many workers are woken as there is work for."""
+        self._ready.extend(runnables)
+        for _ in range(min(len(runnables), self._limit)):
+            if self._waiters:
+                self._wake()
+            elif self._may_grow:
+                self._grow()
 
     def call_later(self, delay: float, fn: Callable[[], object]) -> Timer:
         """See `Dispatcher.call_later`. A timer wakes a sleeping worker exactly when it is due."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.actors import start_all, tell_all
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.errors import (
     ActorCrashedError,
@@ -48,9 +49,8 @@ from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pykka import ActorRef
-
     from karbor_actors.actors import Dispatcher
+    from karbor_actors.actors.confined import ConfinedMailbox
     from karbor_actors.limits import TimeLimits
     from karbor_actors.operations.handle import HookEvents
     from karbor_actors.operations.intake import Intake, Way
@@ -102,7 +102,7 @@ class OperationControl:
         self._ledger = Ledger(run, outbox)
         self.intake = intake
         self.foresight = Foresight(self)
-        self._refs: dict[int, ActorRef[HookActor]] = {}
+        self._refs: dict[int, ConfinedMailbox[HookActor]] = {}
         self._attempts: dict[int, int] = {}
         """By hook of a recovered operation that had begun: the number of its next attempt."""
         self.retries = Retries(dispatcher)
@@ -191,8 +191,8 @@ class OperationControl:
     def flush(self) -> None:
         """Admit hooks; hand this turn's journal record and calls on."""
         self._is_flush_asked = False
-        for hook in self.intake.admit(self.dispatcher.now()):
-            self._admit(hook)
+        if admitted := self.intake.admit(self.dispatcher.now()):
+            self._begin(admitted)
         self._ledger.flush()
         self.intake.hand_on()
 
@@ -234,9 +234,8 @@ class OperationControl:
         if self._attempts:
             number += self._attempts.get(hook, 1) - 1
         resource, name, way = hook >> 2, HOOKS[hook & 3], self.intake.way(hook)
-        lane = way.lane or Lane.MAIN
-        attempt = Attempt(self.run, hook, resource, name, number, lane, self.report)
-        self.run_attempt(attempt, way)
+        lane, report = way.lane or Lane.MAIN, self.report
+        self.run_attempt(Attempt(self.run, hook, resource, name, number, lane, report), way)
         if self.events.handle.has_listeners:
             self.events.emit("hook_started", resource, name, attempt=number)
         return True
@@ -329,13 +328,15 @@ class OperationControl:
 
     # -- the rest
 
-    def _admit(self, hook: int) -> None:
-        if not self.schedule.begin(hook):
-            self.foresight.leave_out(hook)
-            self.intake.leave(hook)
-            return
-        ref = self._refs[hook] = HookActor.start_on(self.dispatcher, self, hook)
-        ref.tell(RUN_HOOK)
+    def _begin(self, hooks: list[int]) -> None:
+        """Make the actors of *hooks*, which got in."""
+        begun = list(filter(self.schedule.begin, hooks))
+        if len(begun) < len(hooks):
+            for hook in sorted(set(hooks).difference(begun)):
+                self.foresight.leave_out(hook)
+                self.intake.leave(hook)
+        actors = [HookActor(self, hook) for hook in begun]
+        self._refs.update(zip(begun, start_all(self.dispatcher, actors, RUN_HOOK), strict=True))
 
     def _retire(self, hook: int) -> None:
         self.foresight.settled(hook)
@@ -370,9 +371,8 @@ class OperationControl:
             for attempt in report.completions:
                 if attempt.written:
                     self.run.memory.apply(attempt.resource, attempt.written)
-                ref = refs.get(attempt.hook_number)
-                if ref is not None:
-                    ref.tell(COMPLETION_DURABLE)
+            completed = [refs.get(attempt.hook_number) for attempt in report.completions]
+            tell_all([ref for ref in completed if ref is not None], COMPLETION_DURABLE)
             for hook in report.intents:
                 self.tell(hook, IntentDurable())
         self._ledger.written(report)

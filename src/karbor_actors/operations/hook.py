@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.actors import LightActor
+from karbor_actors.actors import ConfinedActor
 from karbor_actors.errors import (
     ActorCrashedError,
     CannotResumeError,
@@ -37,7 +37,7 @@ _NEW, _INTENDED, _RUNNING, _WAITING = range(4)
 """Where a hook's actor stands; a message that comes twice finds it elsewhere."""
 
 
-class HookActor(LightActor):
+class HookActor(ConfinedActor):
     """Takes one hook from its first attempt to its durable completion, then stops.
 
     It is made when the last of its upstream hook actors has told its completion; until then
@@ -49,7 +49,6 @@ class HookActor(LightActor):
 
     __slots__ = ("_attempt", "_last_error", "_stage", "_timer", "control", "hook")
 
-    resident = False
     watcher = staticmethod(_hook_died)
 
     def __init__(self, control: OperationControl, hook: int) -> None:
@@ -62,13 +61,18 @@ class HookActor(LightActor):
 
     def on_receive(self, message: Any) -> None:
         """Take the hook one step further."""
+        kind = type(message)
+        if kind is CompletionDurable:  # the two that each hook gets; a match costs more
+            self.control.hook_completed(self.hook)
+            self._stop()
+        elif kind is RunHook:
+            if self._stage == _NEW:
+                self._begin_attempt()
+        else:
+            self._receive_other(message)
+
+    def _receive_other(self, message: Any) -> None:
         match message:
-            case CompletionDurable():
-                self.control.hook_completed(self.hook)
-                self._stop()
-            case RunHook():
-                if self._stage == _NEW:
-                    self._begin_attempt()
             case IntentDurable():
                 if self._stage == _INTENDED:
                     self._dispatch()
