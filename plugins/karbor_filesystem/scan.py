@@ -102,7 +102,7 @@ class Scanner:
                 continue
             status, is_included = found
             if stat.S_ISREG(status.st_mode):
-                if is_included and not self._is_left(name):
+                if is_included and not self._leave(name):
                     yield from self._file(name, status, walked, takes_over)
             elif not stat.S_ISDIR(status.st_mode):
                 entry = self._special(name, status) if is_included else None
@@ -163,7 +163,9 @@ class Scanner:
         try:
             status = os.stat(name, dir_fd=self.descent.fd, follow_symlinks=False)
         except FileNotFoundError:
-            self.report.add(What.VANISHED, self._path(name), "it was gone before it was read")
+            if not self._is_left(name):
+                reason = "it was gone before it was read"
+                self.report.add(What.VANISHED, self._path(name), reason)
             return None
         except OSError as error:
             self.report.unreadable(self._path(name), error)
@@ -202,11 +204,20 @@ class Scanner:
         return self._directory(name, status, is_included=is_included)
 
     def _check_unchanged(self, directory: _Directory) -> None:
-        """Report names that came or went while the walk was in the directory."""
+        """Report names that came or went while the walk was in the directory.
+
+        What SQLite keeps beside a database comes and goes with each transaction, those of the
+        database's own protect too.
+        """
         now = os.fstat(self.descent.fd)
-        if now.st_mtime_ns != directory.status.st_mtime_ns and directory.waiting is None:
-            reason = "names came or went while it was read"
-            self.report.add(What.CHANGED, self.descent.path, reason)
+        if now.st_mtime_ns == directory.status.st_mtime_ns or directory.waiting is not None:
+            return
+        if self.left_to_children:
+            names = {name for name in list_names(self.descent.fd) if not self._is_left(name)}
+            if names == {name for name in directory.names if not self._is_left(name)}:
+                return
+        reason = "names came or went while it was read"
+        self.report.add(What.CHANGED, self.descent.path, reason)
 
     def _mount_point(self, name: bytes, status: os.stat_result) -> Entry:
         reason = "another file system is mounted there, and one_file_system is set"
@@ -216,8 +227,12 @@ class Scanner:
         return entry_of(Kind.DIRECTORY, depth, name, status, atime=self.keeps_atime)
 
     def _is_left(self, name: bytes) -> bool:
+        """Return whether a file is left to a child resource."""
+        return bool(self.left_to_children) and self._path(name) in self.left_to_children
+
+    def _leave(self, name: bytes) -> bool:
         """Return whether a file is left to a child resource, and count it."""
-        is_left = bool(self.left_to_children) and self._path(name) in self.left_to_children
+        is_left = self._is_left(name)
         self.left_out += is_left
         return is_left
 

@@ -294,6 +294,26 @@ def test_databases_that_are_children_are_left_to_them(case):
     }
 
 
+@pytest.mark.parametrize("is_there_first", [True, False])
+def test_what_comes_and_goes_beside_a_database_is_no_change_of_its_directory(
+    case, monkeypatch, is_there_first
+):
+    """Each transaction makes and removes a journal there, and so does the database's own protect."""
+    for name in ("a", "b.db", "c"):
+        (case.source / name).write_bytes(b"SQLite format 3\0 and more")
+    journal = case.source / "b.db-journal"
+    if is_there_first:
+        journal.write_bytes(b"of a transaction")
+    on_each_read(
+        monkeypatch, lambda path: journal.unlink() if journal.exists() else journal.touch()
+    )
+
+    checkpoint = case.driver.protect(case.resource, children=databases(case, "b.db"))
+
+    assert info(case, checkpoint)["reports"] == []
+    assert set(contents(case, checkpoint)) == {"a", "c"}
+
+
 def test_a_database_that_is_no_child_is_copied_as_a_file(case):
     (case.source / "app.db").write_bytes(b"SQLite format 3\0 and more")
 
