@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from banks import SERVER, SHARED, VOLUME, make_graph
-from karbor_actors.bank import manifest
+from karbor_actors.bank import manifest, manifest_records
 from karbor_actors.bank.bank import Bank
 from karbor_actors.bank.environment import Environment
 from karbor_actors.bank.manifest_listing import find_listed
@@ -702,13 +702,15 @@ CHECKPOINT = st.tuples(
 @given(
     made=st.lists(CHECKPOINT, max_size=5),
     chunk=st.sampled_from([100, 1000, 4 << 20]),
+    rows_at_once=st.sampled_from([1, 3, 1000]),
     loss=st.sampled_from(["all", "cut"]),
     compacts=st.booleans(),
 )
-def test_any_bank_comes_back_as_it_was(tmp_path_factory, made, chunk, loss, compacts):
+def test_any_bank_comes_back_as_it_was(tmp_path_factory, made, chunk, rows_at_once, loss, compacts):
     path, store = tmp_path_factory.mktemp("any") / "bank", Store()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest, "CHUNK", chunk)
+        patch.setattr(manifest_records, "_BATCH_ROWS", rows_at_once)
         with Bank.open(path, objects=store) as bank:
             for contents, status, then in made:
                 make(bank, contents, status, then)

@@ -74,18 +74,25 @@ def manifest_records(
     for start in range(0, len(packed), _PIECE):
         yield [ROW, packed[start : start + _PIECE]]
     prefix = pack_u64(number)
-    with environment.snapshot() as snapshot:  # most checkpoints have few kinds of rows
-        kinds = [kind for kind in _KINDS if snapshot.has(Table.CHECKPOINTS, prefix + kind)]
+    with environment.snapshot() as snapshot:  # one is all that a small checkpoint needs
+        kept, rest = _batch(snapshot, Table.CHECKPOINTS, prefix, b"")
+        if rest is not None:  # a large one is read kind by kind
+            kept.clear()
         has_objects = snapshot.has(Table.OBJECTS, prefix)
         has_streams = snapshot.has(Table.STREAMS, rows_prefix(prefix))
-    for _, value in _scan(environment, Table.CHECKPOINTS, prefix + rows.GRAPH):
+
+    def of_kind(kind: bytes) -> Iterator[tuple[bytes, bytes]]:
+        if rest is not None:
+            return _scan(environment, Table.CHECKPOINTS, prefix + kind)
+        return (found for found in kept if found[0].startswith(prefix + kind))
+
+    for _, value in of_kind(rows.GRAPH):
         yield [GRAPH, value]
     for kind, name in _KINDS.items():
-        old = _scan(environment, Table.CHECKPOINTS, prefix + kind) if kind in kinds else ()
-        yield from _resource_records(old, prefix + kind, name, ending)
+        yield from _resource_records(of_kind(kind), prefix + kind, name, ending)
     for key, value in _scan(environment, Table.OBJECTS, prefix) if has_objects else ():
-        raw, rest = split_row(key[:SECTION_SIZE], key, value)
-        yield [OBJECT, unpack_u32(key, len(prefix)), raw, bytes(rest)]
+        raw, packed_value = split_row(key[:SECTION_SIZE], key, value)
+        yield [OBJECT, unpack_u32(key, len(prefix)), raw, bytes(packed_value)]
     if has_streams:
         yield from _stream_records(environment, prefix)
 
@@ -105,17 +112,23 @@ def _scan(environment: Environment, table: Table, prefix: bytes) -> Iterator[tup
     """Yield rows as Reader.scan does, in several snapshots."""
     start: bytes | None = b""
     while start is not None:
-        batch: list[tuple[bytes, bytes]] = []
-        size = 0
         with environment.snapshot() as snapshot:
-            found, start = snapshot.scan(table, prefix, start), None
-            for key, value in found:
-                batch.append((key, value))
-                size += len(value)
-                if size >= _BATCH_BYTES or len(batch) >= _BATCH_ROWS:
-                    start = key + b"\x00"
-                    break
+            batch, start = _batch(snapshot, table, prefix, start)
         yield from batch
+
+
+def _batch(
+    reader: Reader, table: Table, prefix: bytes, start: bytes
+) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    """Return some of the rows that a scan yields, and where the next begin; None after the last."""
+    batch: list[tuple[bytes, bytes]] = []
+    size = 0
+    for key, value in reader.scan(table, prefix, start):
+        batch.append((key, value))
+        size += len(value)
+        if size >= _BATCH_BYTES or len(batch) >= _BATCH_ROWS:
+            return batch, key + b"\x00"
+    return batch, None
 
 
 def _stream_records(environment: Environment, prefix: bytes) -> Iterator[Record]:
