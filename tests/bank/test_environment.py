@@ -312,6 +312,49 @@ def test_a_key_that_lmdb_does_not_take_is_an_error_of_the_bank(environment):
             environment.commit(put(key))
 
 
+def refuse(transaction):
+    raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    "between", ["nothing", "a commit", "a failure", "a commit of nothing", "a new file"]
+)
+def test_an_owner_notices_whatever_came_between_that_its_epoch_is_over(path, between):
+    with Environment(path) as first, Environment(path) as second:
+        first.next_epoch()
+        first.commit(put(b"a"))
+        if between == "a commit of nothing":
+            first.commit(lambda _: None)
+        second.next_epoch()
+        if between == "a commit":
+            second.commit(put(b"b"))
+        elif between == "a failure":
+            assert second.commit_group([refuse])[0].error is not None
+            assert first.commit_group([refuse])[0].error is not None
+        elif between == "a new file":
+            second.compact()
+        for _ in range(3):
+            with pytest.raises(BankLeaseError):
+                first.commit(put(b"c"))
+            second.commit(put(b"d"))
+
+
+def test_an_owner_does_not_look_who_it_is_after_its_own_commit(environment):
+    environment.next_epoch()
+    looked = 0
+
+    def count(frame, event, argument):
+        nonlocal looked
+        looked += event == "c_call" and argument.__name__ == "get"
+
+    sys.setprofile(count)
+    for _ in range(3):
+        environment.commit(put(b"a"))
+    sys.setprofile(None)
+
+    assert looked == 0
+
+
 KEYS = st.binary(min_size=1, max_size=4)
 
 

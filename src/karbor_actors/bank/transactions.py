@@ -189,7 +189,12 @@ class Snapshot(Reader):
 class Transaction(Reader):
     """A write transaction as changes see it: all of it is recorded, or nothing."""
 
-    __slots__ = ()
+    __slots__ = ("has_written",)
+
+    def __init__(self, raw: Any, tables: Mapping[Table, Any], path: str) -> None:
+        super().__init__(raw, tables, path)
+        self.has_written = False
+        """Whether a row was surely set or removed."""
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         """Set the row *key*."""
@@ -198,6 +203,7 @@ class Transaction(Reader):
             self._raw.put(key, value, db=self._tables[table])
         except lmdb.Error as error:
             self._fail(error)
+        self.has_written = True
 
     def put_many(self, table: Table, rows: Sequence[tuple[bytes, bytes]]) -> None:
         """Set many rows; fastest where they are sorted by key."""
