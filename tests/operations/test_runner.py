@@ -68,6 +68,19 @@ def test_many_workers_lose_no_call(runner, monkeypatch):
     assert all(call.done.wait(DEADLINE) for call in calls)
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 8])
+def test_calls_that_need_each_other_all_get_a_worker(monkeypatch, at_once):
+    monkeypatch.setattr(module, "_LINGER", 0.001)
+    runner = ThreadRunner(8, "test-workers")
+    for _ in range(100):
+        together = threading.Barrier(8)
+        calls = [Call(lambda together=together: together.wait(DEADLINE)) for _ in range(8)]
+        for first in range(0, 8, at_once):
+            runner.submit(calls[first : first + at_once])
+        assert all(call.done.wait(DEADLINE) for call in calls)
+    runner.close()
+
+
 def test_what_is_first_goes_before_what_waits(runner):
     gate, order = threading.Event(), []
     blockers = [Call(lambda: gate.wait(DEADLINE)) for _ in range(2)]

@@ -69,8 +69,8 @@ class HookRunner(Protocol):
 class ThreadRunner:
     """Runs calls on up to *workers* threads, started when there is work.
 
-    A thread that has had nothing to do for a while ends. A worker that was woken, or has just
-    started, and finds more than one call wakes the next: so all get to work on long calls,
+    A thread that has had nothing to do for a while ends. One worker at a time is woken, or
+    started; if it finds more than one call it wakes the next: so all get to work on long calls,
     and the first few deal with a burst of short ones.
 
     A call that was given up keeps its thread until it returns, and another thread takes its
@@ -93,6 +93,8 @@ class ThreadRunner:
         self._running: dict[threading.Thread, Call] = {}
         self._abandoned: set[threading.Thread] = set()
         self._started = 0
+        self._is_waking = False
+        """Whether a worker was woken, or started, that has not looked at the queue yet."""
         self._closed = False
 
     def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
@@ -156,7 +158,10 @@ class ThreadRunner:
                 thread.join()
 
     def _wake_one(self) -> None:
+        if self._is_waking:
+            return
         if self._sleepers:
+            self._is_waking = True
             self._sleepers.pop().release()
         elif len(self._threads) < self._workers:
             self._started += 1
@@ -164,6 +169,7 @@ class ThreadRunner:
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
+            self._is_waking = True
 
     def _work(self) -> None:
         own, queue, running = threading.current_thread(), self._queue, self._running
@@ -185,8 +191,9 @@ class ThreadRunner:
             running[own] = call
             if is_fresh:
                 is_fresh = False
-                if queue:
-                    with self._lock:
+                with self._lock:
+                    self._is_waking = False
+                    if queue:
                         self._wake_one()
             call.execute()
             del running[own], call
@@ -196,6 +203,7 @@ class ThreadRunner:
         with self._lock:
             if self._queue:
                 return True
+            self._is_waking = False
             if self._closed:
                 return False
             self._sleepers.append(alarm)
