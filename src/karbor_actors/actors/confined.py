@@ -42,7 +42,11 @@ class ConfinedMailbox(Mailbox[A]):
         self._message: Any = None
         """The next one, while it is scheduled."""
         self._queue: deque[Any] | None = None
-        self._reset(actor)
+        # What Mailbox has: written out, as what is called for each hook is.
+        self.stopped = self.dead = False
+        self.actor = actor
+        self.actor_class = type(actor)
+        self.dispatcher = self._urn = self._event = None
 
     @property
     def items(self) -> deque[Any]:  # type: ignore[override]
@@ -81,13 +85,21 @@ class ConfinedMailbox(Mailbox[A]):
             except BaseException as error:  # to on_failure and the watcher
                 self._fail(actor, error)
         if self.stopped:
-            if not self.dead:
-                self._bury()
+            self._bury()
         elif self._queue:
             self._message = self._queue.popleft()
             self.dispatcher.schedule(self)  # type: ignore[union-attr]
         else:
             self.is_claimed = False
+
+    def _bury(self) -> None:
+        """Let nothing more in, answer what is queued, and let go of the actor."""
+        self.stopped = self.dead = True
+        self.actor = None
+        if self._event is not None:
+            self._event.set()
+        if self._queue:
+            self.drain()
 
 
 class ConfinedActor(LightActor):
@@ -107,14 +119,14 @@ class ConfinedActor(LightActor):
         if cls.on_start is not LightActor.on_start or cls.on_stop is not LightActor.on_stop:
             raise TypeError(f"{cls.__name__}: a confined actor has no on_start() and on_stop()")
 
-    def _create_actor_inbox(self) -> ConfinedMailbox[Any]:  # type: ignore[override]
-        return ConfinedMailbox(self)
+    def __init__(self) -> None:
+        self.actor_inbox = ConfinedMailbox(self)  # all that a superclass would do
 
     def _start_actor_loop(self) -> None:
         _check_thread(self.actor_inbox.dispatcher)
 
     def _stop(self) -> None:
-        self.actor_inbox.mark_stopped()
+        self.actor_inbox.stopped = True  # whoever waits for that hears of it after the turn
 
 
 def start_all(

@@ -94,10 +94,6 @@ class Mailbox(ActorRef[A]):
         self.items = deque()
         self.claim = threading.Lock()
         self.claim.acquire()  # given back by the first turn: an actor runs once it was started
-        self._reset(actor)
-
-    def _reset(self, actor: A) -> None:
-        """Stand where an actor begins that has not been started."""
         self.stopped = False
         self.dead = False
         self.is_running = False
