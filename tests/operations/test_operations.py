@@ -19,6 +19,7 @@ from karbor_actors import (
     RetryPolicy,
 )
 from karbor_actors.errors import (
+    CheckpointNotFoundError,
     CheckpointStateError,
     CycleError,
     HookFailedError,
@@ -788,3 +789,100 @@ def test_a_critical_span_that_never_ends_is_refused_before_anything_runs(
     with pytest.raises(PluginError, match="held_until"):
         service.protect(plan("one")).result(DEADLINE)
     assert journal.hooks() == []
+
+
+def _waiting_for_a_delete(service, gate, checkpoint_id, *verbs):
+    """Begin a delete that stops at *gate*, then *verbs*, and return their handles once they wait."""
+    first = service.delete(checkpoint_id)
+    gate.wait_entered()
+    handles = [getattr(service, verb)(checkpoint_id) for verb in verbs]
+    return first, handles
+
+
+@pytest.mark.parametrize("when", ["waits", "plans"])
+def test_a_delete_of_what_another_delete_removes_has_nothing_left_to_do(
+    service, tmp_path, journal, when
+):
+    gate, planning = Gate(), Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if (verb, hook) == ("delete", "on_main"):
+            gate.pass_through()
+
+    class Slow(RecordingProtection):
+        def get_delete_operation(self, resource: Resource) -> Operation | None:
+            if when == "plans" and len(service.operations()) > 1:
+                planning.pass_through()
+            return super().get_delete_operation(resource)
+
+    service.add_provider(provider(tmp_path / "bank", Slow(journal, behave)))
+    checkpoint = service.protect(plan("one")).result(DEADLINE)
+    first, (second,) = _waiting_for_a_delete(service, gate, checkpoint.id, "delete")
+    if when == "plans":
+        planning.wait_entered()
+    gate.open()
+
+    assert first.result(DEADLINE) is None
+    planning.open()
+    assert second.result(DEADLINE) is None
+    assert second.status is OperationStatus.SUCCEEDED
+    assert journal.hooks("delete").count(("on_main", "one")) == 1
+    history = {record.id: record.status for record in service.operation_history("local")}
+    assert history[second.id] == history[first.id] == "succeeded"
+    with pytest.raises(CheckpointNotFoundError, match="no checkpoint"):
+        service.delete(checkpoint.id)
+
+
+def test_a_delete_that_waited_for_one_that_failed_runs_only_what_that_had_left(
+    service, tmp_path, journal
+):
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if (verb, hook) == ("delete", "on_complete") and journal.hooks(verb).count(
+            (hook, resource.id)
+        ) == 1:
+            gate.pass_through()
+            raise RuntimeError("not now")
+
+    hooks = ("on_main", "on_complete")
+    service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal, behave, hooks)))
+    checkpoint = service.protect(plan("one")).result(DEADLINE)
+    first, (second,) = _waiting_for_a_delete(service, gate, checkpoint.id, "delete")
+    gate.open()
+
+    assert isinstance(first.exception(DEADLINE), OperationError)
+    assert second.result(DEADLINE) is None
+    assert journal.hooks("delete") == [
+        ("on_main", "one"),
+        ("on_complete", "one"),
+        ("on_complete", "one"),
+    ]
+
+
+@pytest.mark.parametrize("verb", ["restore", "verify"])
+def test_what_comes_after_a_delete_is_told_that_the_checkpoint_was_deleted(
+    service, tmp_path, journal, verb
+):
+    planning = Gate()
+
+    class Slow(RecordingProtection):
+        def get_restore_operation(self, resource: Resource) -> Operation | None:
+            planning.pass_through()
+            return super().get_restore_operation(resource)
+
+        get_verify_operation = get_restore_operation
+
+    service.add_provider(provider(tmp_path / "bank", Slow(journal, store_something)))
+    checkpoint = service.protect(plan("one")).result(DEADLINE)
+    late = getattr(service, verb)(checkpoint.id)
+    planning.wait_entered()
+    service.delete(checkpoint.id).result(DEADLINE)
+    planning.open()
+
+    error = late.exception(DEADLINE)
+    assert isinstance(error, CheckpointNotFoundError)
+    assert f"it was deleted before the {verb} could begin" in str(error)
+    assert journal.hooks(verb) == []

@@ -104,12 +104,13 @@ class ObjectNotFoundError(BankError, LookupError):
 class CheckpointNotFoundError(BankError, LookupError):
     """The bank has no checkpoint of that id."""
 
-    def __init__(self, checkpoint_id: str) -> None:
-        super().__init__(checkpoint_id)
-        self.checkpoint_id = checkpoint_id
+    def __init__(self, checkpoint_id: str, why: str = "") -> None:
+        super().__init__(checkpoint_id, why)
+        self.checkpoint_id, self.why = checkpoint_id, why
 
     def __str__(self) -> str:
-        return f"no checkpoint {self.checkpoint_id!r} in the bank"
+        text = f"no checkpoint {self.checkpoint_id!r} in the bank"
+        return f"{text}: {self.why}" if self.why else text
 
 
 class AmbiguousCheckpointError(BankError, LookupError):

@@ -93,9 +93,7 @@ class EndingActor(PooledActor):
     def _refuse(self, error: BaseException) -> None:
         """End an operation of which no hook ran."""
         self._is_waiting = False
-        outcome = self._outcome = Outcome(OperationStatus.FAILED, [error])
-        if isinstance(error, OperationCancelledError):
-            outcome.status = OperationStatus.CANCELLED
+        outcome = self._outcome = self._verb.refusal(error)
         self._begin_step("refuse", lambda: self._verb.refuse(outcome))
 
     def _refuse_cancelled(self) -> None:

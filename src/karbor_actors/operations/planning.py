@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from karbor_actors.schema import ResourceParameters
 
 
+class StalePlan(Exception):  # noqa: N818 - the supervisor plans again, and nobody else sees it
+    """What was planned is not what is to run now that the locks are had."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedHook:
     """One hook of a dry run."""

@@ -31,6 +31,7 @@ from karbor_actors.operations.messages import (
     Suspend,
 )
 from karbor_actors.operations.outcome import Outcome, progress_of
+from karbor_actors.operations.planning import StalePlan
 from karbor_actors.operations.steps import PLAN, UNDO_FIRST, Step
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ class SupervisorActor(EndingActor):
             self._closed(done)
         elif self._is_refused and done.step.name != "open":
             self._refuse_cancelled()
+        elif isinstance(done.error, StalePlan):
+            self._plan_again()
         elif done.error is not None:
             self._refuse(done.error)
         elif done.step.name == "open":
@@ -212,10 +215,13 @@ class SupervisorActor(EndingActor):
         if self._is_refused:
             self._refuse_cancelled()
         elif waited and self._verb.replans and self._verb.recovered is None:
-            self._has_waited = True  # the locks are kept: nobody comes in between
-            self._begin_step(PLAN, self._verb.plan)
+            self._plan_again()
         elif (planned := self._planned) is not None:
             self._begin_step("open", lambda: self._verb.open(planned))
+
+    def _plan_again(self) -> None:
+        self._has_waited = True  # the locks are kept: nobody comes in between
+        self._begin_step(PLAN, self._verb.plan)
 
     def _opened(self, run: OperationRun) -> None:
         self._handle.set_checkpoint_id(self._verb.checkpoint_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING
 
-from karbor_actors.errors import CheckpointStateError
+from karbor_actors.errors import CheckpointNotFoundError, CheckpointStateError
 from karbor_actors.model import CheckpointStatus, ResourceStatus
 from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock
 from karbor_actors.operations.verbs.verb import Verb
@@ -13,6 +13,7 @@ from karbor_actors.operations.verbs.verb import Verb
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.graph import ResourceGraph
+    from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.verbs.options import CallOptions
     from karbor_actors.provider import Provider
@@ -41,6 +42,21 @@ class CheckpointVerb(Verb):
     def locks(self, graph: ResourceGraph) -> LockRequest:
         """Return a share in the checkpoint."""
         return LockRequest(shared=frozenset({checkpoint_lock(self.bank, self.checkpoint_id)}))
+
+    def refusal(self, error: BaseException) -> Outcome:
+        """Return how it ends; of a checkpoint that is gone it says since when."""
+        if self.is_gone(error):
+            why = f"it was deleted before the {self.type} could begin"
+            gone = CheckpointNotFoundError(self.checkpoint_id or "", why)
+            gone.__cause__ = error
+            error = gone
+        return super().refusal(error)
+
+    def is_gone(self, error: BaseException) -> bool:
+        """Return whether *error* says that the checkpoint, which was there at the call, is not."""
+        return (
+            isinstance(error, CheckpointNotFoundError) and error.checkpoint_id == self.checkpoint_id
+        )
 
     def _left_out(self) -> dict[int, ResourceStatus]:
         """Return by number what a partial checkpoint does not hold, and where that stands."""

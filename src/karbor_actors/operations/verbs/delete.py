@@ -16,6 +16,8 @@ from karbor_actors.model import (
     ResourceStatus,
 )
 from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock
+from karbor_actors.operations.outcome import Outcome
+from karbor_actors.operations.planning import StalePlan
 from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, want_status
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from karbor_actors.bank.writer import Change
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.attempt import Attempt
-    from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.operations.verbs.options import CallOptions
@@ -75,6 +76,8 @@ class Delete(CheckpointVerb):
             self.extra[_FORCE] = True
         self._with_artifacts: set[int] = set()
         """The resources with which artifacts were kept, by number."""
+        self._ended: list[OperationRecord] = []
+        """What had ended on this checkpoint when it was planned: earlier deletes did a part."""
 
     def check_status(self, checkpoint: Checkpoint) -> None:
         """Want any checkpoint that is not being made, and that nobody holds."""
@@ -87,11 +90,18 @@ class Delete(CheckpointVerb):
 
     def plan(self) -> PlannedOperation:
         """Return what would run: not again what an earlier delete had completed."""
+        self._ended = self._find_ended()
         planned = super().plan()
         for hook in self._kept_before(_COMPLETED):
             if hook < len(planned.hook_kinds):
                 planned.hook_kinds[hook] = 0
         return planned
+
+    def refusal(self, error: BaseException) -> Outcome:
+        """Succeed where another delete has done it all while this one waited for its turn."""
+        if self.is_gone(error) and self.recovered is None:
+            return Outcome()
+        return super().refusal(error)
 
     def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
         """Run no hook for a resource that saved nothing."""
@@ -110,32 +120,32 @@ class Delete(CheckpointVerb):
     def _kept_before(self, what: str) -> set[int]:
         """Return the numbers that failed deletes of this checkpoint recorded as *what*."""
         numbers: set[int] = set()
-        for record in self.bank.journal.operations(is_finished=True):
-            if record.type is self.type and record.checkpoint_id == self.checkpoint_id:
+        for record in self._ended:
+            if record.type is self.type:
                 packed = record.extra.get(what)
                 if isinstance(packed, bytes) and len(packed) % 4 == 0:
                     numbers.update(array("I", packed))
         return numbers
 
+    def _find_ended(self) -> list[OperationRecord]:
+        ended = self.bank.journal.operations(is_finished=True)
+        return [record for record in ended if record.checkpoint_id == self.checkpoint_id]
+
     def open(self, planned: PlannedOperation) -> OperationRun:
-        """Mark the checkpoint ``deleting`` and record the operation."""
+        """Mark the checkpoint ``deleting`` and record the operation.
+
+        Raises StalePlan if another delete came to its end since it was planned.
+        """
         checkpoint = self._reread().view(is_writable=True)
         if self.recovered is None:
+            ended = self._find_ended()
+            if [record.id for record in ended] != [record.id for record in self._ended]:
+                raise StalePlan
             if not self._force:
-                self._want_undone(checkpoint)
+                _want_undone(checkpoint, ended)
             # Its manifest must say so too before a hook runs: rebuilt, it must not look whole.
             checkpoint.set_status(CheckpointStatus.DELETING, expected=DELETABLE)
         return self._begin(planned, checkpoint)
-
-    def _want_undone(self, checkpoint: Checkpoint) -> None:
-        """Refuse to remove what aborts that are pending still need."""
-        for record in self.bank.journal.operations(is_finished=True):
-            if record.checkpoint_id == self.checkpoint_id and record.abort_pending:
-                advice = (
-                    f"{record.type} {record.id} left {record.abort_pending} resources "
-                    "abort_pending: abort it again, or delete with force"
-                )
-                raise CheckpointStateError(checkpoint.id, str(checkpoint.status), advice)
 
     def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
         kept: tuple[KeptArtifact, ...] = ()
@@ -176,3 +186,14 @@ class Delete(CheckpointVerb):
 
     def result(self, run: OperationRun, outcome: Outcome) -> None:
         """Return nothing: what was asked for is gone."""
+
+
+def _want_undone(checkpoint: Checkpoint, ended: list[OperationRecord]) -> None:
+    """Refuse to remove what aborts that are pending still need."""
+    for record in ended:
+        if record.abort_pending:
+            advice = (
+                f"{record.type} {record.id} left {record.abort_pending} resources "
+                "abort_pending: abort it again, or delete with force"
+            )
+            raise CheckpointStateError(checkpoint.id, str(checkpoint.status), advice)

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.bank.journal import OperationRecord
 from karbor_actors.bank.journal_records import JournalRecord
-from karbor_actors.errors import BankFullError, CheckpointNotFoundError, KarborError
+from karbor_actors.errors import (
+    BankFullError,
+    CheckpointNotFoundError,
+    KarborError,
+    OperationCancelledError,
+)
 from karbor_actors.model import (
     AbortKind,
     AbortReason,
@@ -19,6 +24,7 @@ from karbor_actors.model import (
     ResourceStatus,
 )
 from karbor_actors.operations.lost import check_parameters, stand_in
+from karbor_actors.operations.outcome import Outcome
 from karbor_actors.operations.paths import paths_ahead
 from karbor_actors.operations.planning import PlannedOperation, hook_kinds_of, plan_operations
 from karbor_actors.operations.recovery import (
@@ -41,7 +47,6 @@ if TYPE_CHECKING:
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.conflicts import LockRequest
-    from karbor_actors.operations.outcome import Outcome
 
 
 class Verb(RecordedOperation):
@@ -131,6 +136,12 @@ class Verb(RecordedOperation):
     def give_up(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Return what is to be recorded when concluding itself failed."""
         return None
+
+    def refusal(self, error: BaseException) -> Outcome:
+        """Return how an operation ends that met *error* before any hook ran."""
+        is_cancelled = isinstance(error, OperationCancelledError)
+        status = OperationStatus.CANCELLED if is_cancelled else OperationStatus.FAILED
+        return Outcome(status, [error])
 
     def refuse(self, outcome: Outcome) -> None:
         """Record an operation that ended before any hook ran.
