@@ -106,11 +106,12 @@ class CheckpointNotFoundError(BankError, LookupError):
 
     def __init__(self, checkpoint_id: str, why: str = "") -> None:
         super().__init__(checkpoint_id, why)
-        self.checkpoint_id, self.why = checkpoint_id, why
+        self.checkpoint_id = checkpoint_id
 
     def __str__(self) -> str:
+        why = self.args[1]
         text = f"no checkpoint {self.checkpoint_id!r} in the bank"
-        return f"{text}: {self.why}" if self.why else text
+        return f"{text}: {why}" if why else text
 
 
 class AmbiguousCheckpointError(BankError, LookupError):
