@@ -14,7 +14,6 @@ from karbor_actors.bank.journal_records import (
     AbortDecision,
     AbortEnded,
     ArtifactEntry,
-    FailedAttempt,
     JournalRecord,
     JournalState,
     NewResource,
@@ -182,9 +181,6 @@ RECORDS = st.builds(
     JournalRecord,
     intents=st.lists(NUMBERS, max_size=4),
     completions=st.lists(NUMBERS, max_size=4),
-    failures=st.lists(
-        st.builds(FailedAttempt, NUMBERS, st.integers(1, 9), st.text(max_size=5)), max_size=2
-    ),
     state=st.lists(
         st.builds(StateChange, NUMBERS, st.text(max_size=3), st.none() | PACKED), max_size=3
     ),
@@ -274,7 +270,6 @@ def test_replay_tells_where_an_operation_stands():
     state = replay(
         [
             JournalRecord.of_hooks([1, 2], []),
-            JournalRecord.of_failure(2, 1, "timed out"),
             JournalRecord.of_hooks([2], [1]),
             JournalRecord.of_changes(0, {"snapshot": b"1", "gone": b"2"}, {("T", "a"): b"3"}),
             JournalRecord.of_changes(0, {"gone": None}, {}),
@@ -289,7 +284,6 @@ def test_replay_tells_where_an_operation_stands():
     assert state == JournalState(
         attempts={1: 1, 2: 2},
         completed={1},
-        failures={2: FailedAttempt(2, 1, "timed out")},
         state={0: {"snapshot": b"1"}},
         new_resources={("T", "a"): b"3"},
         artifacts={1: ArtifactEntry(1, 0, "snapshot", "s-1", "released", b"x")},

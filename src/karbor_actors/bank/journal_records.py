@@ -39,14 +39,6 @@ if TYPE_CHECKING:
 _WHAT = "a journal record"
 
 
-class FailedAttempt(NamedTuple):
-    """A hook's attempt that failed and was, or is, to be followed by another."""
-
-    hook: int
-    attempt: int
-    error: str
-
-
 class StateChange(NamedTuple):
     """One key of a resource's state; *value* is packed, or None where it was deleted."""
 
@@ -95,7 +87,6 @@ class JournalRecord:
 
     intents: Sequence[int] = ()
     completions: Sequence[int] = ()
-    failures: Sequence[FailedAttempt] = ()
     state: Sequence[StateChange] = ()
     new_resources: Sequence[NewResource] = ()
     artifacts: Sequence[ArtifactEntry] = ()
@@ -112,11 +103,6 @@ class JournalRecord:
     def of_withdrawn(cls, hooks: Sequence[int]) -> Self:
         """Return a record of hooks whose intents were written, and that did not run after all."""
         return cls(withdrawn=hooks)
-
-    @classmethod
-    def of_failure(cls, hook: int, attempt: int, error: str) -> Self:
-        """Return a record of an attempt that failed."""
-        return cls(failures=(FailedAttempt(hook, attempt, error),))
 
     @classmethod
     def of_changes(
@@ -174,7 +160,6 @@ class JournalRecord:
         if self.completions:
             said["c"] = _pack_numbers(self.completions)
         others = {
-            "f": self.failures,
             "s": self.state,
             "n": self.new_resources,
             "x": self.artifacts,
@@ -199,7 +184,6 @@ class JournalRecord:
         return cls(
             intents=_unpack_numbers(record.get("i", b"")),
             completions=_unpack_numbers(record.get("c", b"")),
-            failures=_tuples(record, "f", FailedAttempt, (int, int, str)),
             state=_tuples(record, "s", StateChange, (int, str, (bytes, type(None)))),
             new_resources=_tuples(record, "n", NewResource, (str, str, bytes)),
             artifacts=_tuples(record, "x", ArtifactEntry, (int, int, str, str, str, bytes)),
@@ -217,8 +201,6 @@ class JournalState:
     """By hook that has begun: how often."""
     completed: set[int] = field(default_factory=set)
     """The hooks that completed."""
-    failures: dict[int, FailedAttempt] = field(default_factory=dict)
-    """By hook: its last failed attempt."""
     state: dict[int, dict[str, bytes]] = field(default_factory=dict)
     """By resource: its packed state."""
     new_resources: dict[ResourceKey, bytes] = field(default_factory=dict)
@@ -237,7 +219,6 @@ class JournalState:
         for hook in record.withdrawn:
             self._count(hook, -1)
         self.completed.update(record.completions)
-        self.failures.update((failed.hook, failed) for failed in record.failures)
         for resource, key, value in record.state:
             kept = self.state.setdefault(resource, {})
             if value is None:
