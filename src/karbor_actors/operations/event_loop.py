@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -54,7 +55,8 @@ class _Loop:
 
     def cancel(self, call: Call) -> None:
         """Cancel *call*, if it has it."""
-        self._loop.call_soon_threadsafe(self._cancel, call)
+        with contextlib.suppress(RuntimeError):  # it has ended, and with it all that it had
+            self._loop.call_soon_threadsafe(self._cancel, call)
 
     def end(self) -> None:
         """End it after its tasks."""
