@@ -20,6 +20,7 @@ from karbor_actors import (
 from karbor_actors.bank.environment import Outcome
 from karbor_actors.errors import (
     BankFullError,
+    HookFailedError,
     OperationCancelledError,
     OperationNotFoundError,
     PluginError,
@@ -212,6 +213,29 @@ def test_a_dead_hook_actor_fails_its_own_operation_only(service, tmp_path, journ
 
     assert journal.aborted() == ["server"]
     assert service.protect(plan("lone")).result(DEADLINE).status is CheckpointStatus.AVAILABLE
+
+
+@pytest.mark.parametrize("after", ["_journal_written", "_begin"])
+def test_a_hook_that_is_failed_while_a_message_waits_for_its_actor_kills_no_actor(
+    service, tmp_path, journal, monkeypatch, after
+):
+    """As when what holds it passes its limit between the message and the actor's turn."""
+    hooks = ("on_prepare_begin", "on_main", "on_abort") if after == "_journal_written" else ()
+    add(service, tmp_path, journal, hooks=hooks or ("on_main",))
+    original = getattr(OperationControl, after)
+
+    def loses(self: Any, given: Any) -> None:
+        original(self, given)
+        for hook in given.intents if after == "_journal_written" else given:
+            error = HookFailedError((TYPE, "disk1"), "on_main", 1, "it took too long")
+            self.lose_hook(hook, error)
+
+    monkeypatch.setattr(OperationControl, after, loses)
+    handle = service.protect(plan("server"), on_failure="isolate")
+
+    assert isinstance(handle.exception(DEADLINE), OperationError)
+    assert "it took too long" in str(handle.exception(0))
+    assert {hook for hook, _ in journal.hooks()} <= {"on_abort"}
 
 
 @pytest.mark.crash_expected

@@ -234,7 +234,7 @@ class Attempt:
             self.took = run.clock() - self.began_at
         if run.running.get(self.resource) is self:
             del run.running[self.resource]
-            if self.hook in _PREPARE:
+            if self.hook in PREPARE_HOOKS:
                 run.prepared_at = time.time()
         if error is not None:
             self.error = hook_failure(self, error)
@@ -281,7 +281,7 @@ class Attempt:
 _NOTHING_DONE = (0.0, None, "")
 _MAY_GO_ON = (HookName.ON_MAIN, HookName.ON_COMPLETE)
 """The hooks whose time is counted from the last sign that they get on."""
-_PREPARE = frozenset({HookName.ON_PREPARE_BEGIN, HookName.ON_PREPARE_FINISH})
+PREPARE_HOOKS = frozenset({HookName.ON_PREPARE_BEGIN, HookName.ON_PREPARE_FINISH})
 
 
 def abort_number(resource: int) -> int:

@@ -23,7 +23,7 @@ from karbor_actors.errors import (
     HookGivenUpError,
     describe_cause,
 )
-from karbor_actors.model import HOOKS, AbortKind, AbortReason, HookName, OnFailure, RetryPolicy
+from karbor_actors.model import AbortKind, AbortReason, HookName, OnFailure, RetryPolicy
 from karbor_actors.operations.alarms import Retries
 from karbor_actors.operations.attempt import Attempt
 from karbor_actors.operations.foresight import Foresight
@@ -219,7 +219,7 @@ class OperationControl:
 
     def needs_intent(self, hook: int) -> bool:
         """Return whether *hook*'s intent must be durable before its body runs."""
-        return bool(self._abort_kinds[hook >> 2])
+        return bool(self._abort_kinds[hook // HOOKS_PER_RESOURCE])
 
     def record_intent(self, hook: int) -> None:
         """Have *hook*'s intent recorded; its actor is told when it is durable."""
@@ -231,9 +231,11 @@ class OperationControl:
         needed = self.run.needed
         if self.schedule.is_closed or (needed is not None and hook not in needed):
             return False
+        resource, name, way = hook // HOOKS_PER_RESOURCE, hook_name(hook), self.intake.way(hook)
+        if way is None:
+            return True  # it was failed meanwhile, and its actor is told to stop
         if self._attempts:
             number += self._attempts.get(hook, 1) - 1
-        resource, name, way = hook >> 2, HOOKS[hook & 3], self.intake.way(hook)
         lane, report = way.lane or Lane.MAIN, self.report
         self.run_attempt(Attempt(self.run, hook, resource, name, number, lane, report), way)
         if self.events.handle.has_listeners:
@@ -345,8 +347,7 @@ class OperationControl:
 
     def tell(self, hook: int, message: Any) -> None:
         """Tell *hook*'s actor; one that died has failed its hook already."""
-        ref = self._refs.get(hook)
-        if ref is not None:
+        if (ref := self._refs.get(hook)) is not None:
             ref.tell(message)
 
     def _body_ended(self, attempt: Attempt) -> None:
@@ -390,8 +391,7 @@ class OperationControl:
 
     def drop(self, hook: int, forget: Callable[[int], object]) -> None:
         """End *hook* and its actor, without a word to downstream."""
-        ref = self._refs.get(hook)
-        if ref is not None:
+        if (ref := self._refs.get(hook)) is not None:
             ref.stop(block=False)
             self._retire(hook)
             forget(hook)

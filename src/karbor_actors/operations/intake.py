@@ -136,9 +136,10 @@ class Intake:
                 line.granted = []
         return admitted
 
-    def way(self, hook: int) -> Way:
-        """Return how *hook*, which is in, gets to where it runs."""
-        return self._inside[hook].way
+    def way(self, hook: int) -> Way | None:
+        """Return how *hook* gets to where it runs; None if it is not in, or not any more."""
+        line = self._inside.get(hook)
+        return None if line is None else line.way
 
     def leave(self, hook: int, took: float | None = None) -> None:
         """Make room for another hook, by the next :meth:`admit`: *hook*, which was in, has ended.
@@ -200,12 +201,12 @@ class Intake:
         line_of = self._capped_line if self._caps else self._line
         paths = self._paths
         for hook in arrived:
-            kind = hook & 3
+            kind = hook % HOOKS_PER_RESOURCE
             # The later of two hooks first: what is nearly done is done, and gives up what it has.
             entry = (COMPLETE - kind) << HOOK_BITS | hook
             if paths is not None:
                 ahead = paths.from_begin if kind == PREPARE_BEGIN else paths.from_finish
-                entry |= (_LONGEST - ahead[hook >> 2]) << (HOOK_BITS + _KIND_BITS)
+                entry |= (_LONGEST - ahead[hook // HOOKS_PER_RESOURCE]) << (HOOK_BITS + _KIND_BITS)
             line = line_of(hook)
             if line in entries:
                 entries[line].append(entry)
@@ -215,7 +216,7 @@ class Intake:
             self._admission.add(line, those)
 
     def _way(self, hook: int) -> Way:
-        kind = hook & 3
+        kind = hook % HOOKS_PER_RESOURCE
         if self._kinds[hook] == ASYNC:
             return _LOOP_PREPARE if kind < MAIN else _LOOP_MAIN
         if kind >= MAIN:

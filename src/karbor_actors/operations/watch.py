@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from karbor_actors.model import HookName
+from karbor_actors.operations.attempt import PREPARE_HOOKS, Attempt
 from karbor_actors.operations.suspension import span_end
 from karbor_actors.schedule import HOOKS_PER_RESOURCE, PREPARE_FINISH
 
@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from karbor_actors.limits import TimeLimits
-    from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.planning import PlannedOperation
 
-_PREPARE = frozenset({HookName.ON_PREPARE_BEGIN, HookName.ON_PREPARE_FINISH})
 _SOONEST = 0.01
 """Seconds between two looks at the least."""
 
@@ -45,7 +43,7 @@ class Watch:
         self._attempts[attempt.hook_number] = attempt
         if now + self._shortest < self.soonest:  # noqa: PLR1730 - too soon, often; but cheap
             self.soonest = now + self._shortest
-        if self._planned.abort_kinds[attempt.resource] and attempt.hook in _PREPARE:
+        if self._planned.abort_kinds[attempt.resource] and attempt.hook in PREPARE_HOOKS:
             self.held.setdefault(attempt.resource, now)
 
     @property
