@@ -18,6 +18,7 @@ LAYERS = (
     "errors",
     "faultpoints",
     "liveness",
+    "arguments",
     "plain",
     "model",
     "limits",

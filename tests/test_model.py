@@ -277,7 +277,7 @@ def test_terminal_statuses_are_those_that_nothing_follows():
     ],
 )
 def test_a_retry_policy_out_of_range_is_refused(fields):
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match=next(iter(fields))):
         RetryPolicy(**fields)
 
 

@@ -141,7 +141,7 @@ class ResourceGraph:
         """
         try:
             return self._numbers[key]
-        except KeyError:
+        except (KeyError, TypeError):  # what no dict holds is no key
             raise ResourceNotFoundError(key) from None
 
     def keys_by_id(self, resource_id: str) -> tuple[ResourceKey, ...]:

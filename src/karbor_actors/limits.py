@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
-from typing import TYPE_CHECKING
 
+from karbor_actors.arguments import check_instance, checked_count, checked_limit
 from karbor_actors.model import HOOKS, HookName, RetryPolicy
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["ABORT_RETRY", "Caps", "RetryPolicy", "TimeLimits"]
 
@@ -26,7 +24,8 @@ class Caps:
     keeps its place.
 
     Raises:
-        ValueError: A cap that is no positive int, or of a hook that there is not.
+        ArgumentError: A cap that is no positive int.
+        ValueError: One of a hook that there is not.
     """
 
     types: Mapping[str, int] = field(default_factory=dict)
@@ -38,10 +37,10 @@ class Caps:
 
     def __post_init__(self) -> None:
         for name, caps in (("types", self.types), ("hooks", self.hooks), ("groups", self.groups)):
+            check_instance(name, caps, Mapping, "a mapping of names to whole numbers")
             for what, cap in caps.items():
-                if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
-                    msg = f"the cap {name}[{what!r}] must be a positive int, not {cap!r}"
-                    raise ValueError(msg)
+                check_instance(f"a key of {name}", what, str, "a name")
+                checked_count(f"{name}[{what!r}]", cap)
         unknown = set(self.hooks) - set(HOOKS)
         if unknown:
             msg = f"there is no hook {min(unknown)!r} to cap; there are {', '.join(HOOKS)}"
@@ -56,7 +55,7 @@ class TimeLimits:
     """Seconds that one attempt of a hook may take; None for no limit.
 
     Raises:
-        ValueError: A limit that is not positive.
+        ArgumentError: A limit that is not positive, or no number; infinity is None.
     """
 
     prepare: float | None = 600.0
@@ -73,10 +72,8 @@ class TimeLimits:
 
     def __post_init__(self) -> None:
         for limit in fields(self):
-            value = getattr(self, limit.name)
-            if value is not None and not value > 0:
-                msg = f"{limit.name} must be more than 0 seconds, or None, not {value!r}"
-                raise ValueError(msg)
+            seconds = checked_limit(limit.name, getattr(self, limit.name))
+            object.__setattr__(self, limit.name, seconds)
 
     def of(self, hook: HookName) -> float | None:
         """Return the limit of one attempt of *hook*."""
@@ -91,12 +88,3 @@ class TimeLimits:
         """The shortest of them; infinity if there is none."""
         values = (getattr(self, limit.name) for limit in fields(self))
         return min((value for value in values if value is not None), default=inf)
-
-
-def check_numbers(workers: object, abort_grace: object) -> None:
-    """Refuse what cannot be: ValueError for no whole number of workers, or no grace in seconds."""
-    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise ValueError(f"workers is a whole number, at least 1, not {workers!r}")
-    is_number = isinstance(abort_grace, (int, float)) and not isinstance(abort_grace, bool)
-    if not is_number or not abort_grace >= 0:  # type: ignore[operator]
-        raise ValueError(f"abort_grace is a number of seconds, not {abort_grace!r}")

@@ -11,6 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
+from karbor_actors.arguments import FOR_EVER, checked_count, checked_limit
 from karbor_actors.errors import Fault, PlanError, describe_key, describe_value
 from karbor_actors.plain import checked_parameters, copy_plain, text_fault, type_fault
 
@@ -375,7 +376,7 @@ class RetryPolicy:
     """How often a failing hook is tried, and how long to wait in between.
 
     Raises:
-        ValueError: A number out of its range.
+        ArgumentError: No number, or one out of its range.
     """
 
     attempts: int = 1
@@ -386,12 +387,10 @@ class RetryPolicy:
     """Seconds that no wait exceeds."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attempts, int) or self.attempts < 1:
-            msg = f"attempts must be an integer of at least 1, not {self.attempts!r}"
-            raise ValueError(msg)
-        if not (self.backoff >= 0 and self.max_backoff >= 0):  # this way NaN is refused too
-            msg = "backoff and max_backoff must be seconds, not negative"
-            raise ValueError(msg)
+        checked_count("attempts", self.attempts)
+        for name in ("backoff", "max_backoff"):
+            seconds = checked_limit(name, getattr(self, name), positive=False, or_none=False)
+            object.__setattr__(self, name, FOR_EVER if seconds is None else seconds)
 
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after *attempt* (1, 2, ...) has failed."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.arguments import check_instance
+from karbor_actors.bank.bank import Bank
 from karbor_actors.errors import (
     AmbiguousCheckpointError,
     CheckpointNotFoundError,
@@ -12,6 +15,7 @@ from karbor_actors.errors import (
     PluginError,
     ProviderNotFoundError,
     describe_cause,
+    describe_value,
 )
 from karbor_actors.limits import RetryPolicy, TimeLimits
 from karbor_actors.model import HOOKS, OperationType
@@ -21,9 +25,8 @@ from karbor_actors.protectables import Protectables
 from karbor_actors.schema import plugin_schema, validate_saved_info
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
-    from karbor_actors.bank.bank import Bank
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.model import Resource
     from karbor_actors.rules import Schema
@@ -75,8 +78,13 @@ class Provider:
         description: str = "",
     ) -> None:
         if not isinstance(name, str) or not name:
-            msg = f"a provider's name is a non-empty string, not {name!r}"
+            msg = f"a provider's name is a non-empty string, not {describe_value(name)}"
             raise PluginError(msg)
+        check_instance("bank", bank, Bank, "a Bank: Bank.open(...)")
+        check_instance("description", description, str, "a string")
+        check_instance("retry", retry, (Mapping, type(None)), "a mapping to RetryPolicies, or None")
+        limits = (TimeLimits, Mapping, type(None))
+        check_instance("time_limits", time_limits, limits, "a TimeLimits, or a mapping to them")
         self.name, self.bank, self.description = name, bank, description
         self.retry = dict(retry) if retry is not None else {}
         default = TimeLimits()
@@ -85,8 +93,8 @@ class Provider:
         self._limits = {"*": default, **(time_limits or {})}
         _check_policies(self.retry, self._limits)
         self.recovery_context = recovery_context
-        if recover not in {"resume", "abort", "ask"}:
-            msg = f'recover is "resume", "abort" or "ask", not {recover!r}'
+        if not isinstance(recover, str) or recover not in {"resume", "abort", "ask"}:
+            msg = f'recover is "resume", "abort" or "ask", not {describe_value(recover)}'
             raise PluginError(msg)
         self.recover = recover
         self._schemas: dict[tuple[str, str], Schema | None] = {}
@@ -189,7 +197,7 @@ class ProviderRegistry:
             ProviderNotFoundError: There is none.
         """
         with self._lock:
-            if name not in self._providers:
+            if not isinstance(name, str) or name not in self._providers:
                 raise ProviderNotFoundError(name, sorted(self._providers))
             return self._providers[name]
 
@@ -228,17 +236,17 @@ def _check_policies(retry: Mapping[Any, Any], limits: Mapping[str, Any]) -> None
     for key, policy in retry.items():
         name = key[1] if isinstance(key, tuple) and len(key) == 2 else key  # noqa: PLR2004 - (type, hook)
         if not isinstance(policy, RetryPolicy):
-            raise PluginError(f"retry[{key!r}] is a RetryPolicy, not {policy!r}")
+            raise PluginError(f"retry[{key!r}] is a RetryPolicy, not {describe_value(policy)}")
         if not isinstance(name, str) or (name.startswith("on_") and name not in HOOKS):
             raise PluginError(f"retry[{key!r}] names no hook; there are {', '.join(HOOKS)}")
     for kind, limit in limits.items():
         if not isinstance(limit, TimeLimits):
-            raise PluginError(f"time_limits[{kind!r}] is a TimeLimits, not {limit!r}")
+            raise PluginError(f"time_limits[{kind!r}] is a TimeLimits, not {describe_value(limit)}")
 
 
 def _loaded(group: str, plugins: Iterable[Any]) -> list[Any]:
-    if isinstance(plugins, str):
-        msg = f"plugins are given as a list, not as the string {plugins!r}"
+    if isinstance(plugins, (str, bytes)) or not isinstance(plugins, Iterable):
+        msg = f"plugins are given as a list, not as {describe_value(plugins)}"
         raise PluginError(msg)
     return [
         instantiate(load_plugin(group, plugin) if isinstance(plugin, str) else plugin)

@@ -7,6 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from karbor_actors.arguments import check_instance, checked_choice
 from karbor_actors.errors import OperationNotFoundError, ServiceClosedError
 from karbor_actors.model import OnFailure, OperationType, Plan
 from karbor_actors.operations.engine import ABORT_GRACE, Engine
@@ -48,6 +49,7 @@ class ProtectionService:
         caps: Caps | None = None,
         engine: Engine | None = None,
     ) -> None:
+        check_instance("engine", engine, (Engine, type(None)), "an Engine, or None")
         self._own_engine = engine or Engine(workers, abort_grace=abort_grace, caps=caps)
         self._pid = os.getpid()
         self._registry = ProviderRegistry()
@@ -80,6 +82,7 @@ class ProtectionService:
         """
         with self._lock:
             self._check_open()
+            check_instance("provider", provider, Provider, "a Provider")
             self._registry.add(provider)
             self._recovered += self._recovery.recover(provider)
 
@@ -285,9 +288,11 @@ class ProtectionService:
         Raises what the handle's ``result()`` would: a GraphError, a ParametersError and so on.
         """
         self._check_open()
-        kind = OperationType(operation_type)
+        kind = checked_choice("operation_type", operation_type, OperationType)
         usual = OnFailure.ISOLATE if kind is OperationType.VERIFY else OnFailure.ABORT
-        options = CallOptions.of(parameters, context, on_failure or usual, None)
+        options = CallOptions.of(
+            parameters, context, usual if on_failure is None else on_failure, None
+        )
         flags = {"again": again, "allow_partial": allow_partial}
         return self._verbs.of_type(kind, subject, provider, options, to, **flags).plan()
 

@@ -18,6 +18,7 @@ from banks import SERVER, VOLUME, make_graph
 from karbor_actors.bank.bank import Bank
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
+    ArgumentError,
     BankClosedError,
     BankFormatError,
     BankKeyError,
@@ -186,7 +187,7 @@ def test_a_listing_goes_on_after_a_marker(full):
 
     assert found == everything
     assert full.list_objects(limit=0) == []
-    with pytest.raises(BankKeyError):
+    with pytest.raises(ArgumentError, match="limit"):
         full.list_objects(limit=-1)
 
 

@@ -7,6 +7,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from karbor_actors.arguments import checked_path
 from karbor_actors.bank.data_files import sync_folder
 from karbor_actors.bank.faults import open_error
 from karbor_actors.bank.mapping import data_file
@@ -25,7 +26,7 @@ def back_up(environment: Environment, path: str | os.PathLike[str]) -> None:
         BankPathError: *path* exists, or cannot be written.
         BankFullError: There is no space for it.
     """
-    target = os.path.abspath(path)
+    target = checked_path("path", path)
     records = os.path.join(target, "bank.lmdb")
     with contextlib.ExitStack() as undoing:
         for folder in (target, records):

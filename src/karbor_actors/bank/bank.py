@@ -10,6 +10,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
+from karbor_actors.arguments import checked_choices, checked_count, checked_path
 from karbor_actors.bank import checkpoint_rows as rows
 from karbor_actors.bank.backup import back_up
 from karbor_actors.bank.block_check import repack
@@ -99,7 +100,7 @@ class Bank:
             BankFullError: No space is left.
             StoreError: The object store failed.
         """
-        path = os.path.abspath(directory)
+        path = checked_path("directory", directory)
         with contextlib.ExitStack() as closing:
             if not readonly:
                 make_directory(path, create=create)
@@ -136,7 +137,7 @@ class Bank:
             BankLeaseError: Somebody has the bank open.
             StoreError: The object store failed.
         """
-        path = os.path.abspath(directory)
+        path = checked_path("directory", directory)
         make_directory(path, create=True)
         with contextlib.ExitStack() as closing:
             closing.callback(Lease(path).release)
@@ -298,15 +299,16 @@ class Bank:
             provider: Only those that this provider made.
             damaged: Gets the errors of damaged rows; they are logged, and left out.
         """
-        wanted = _statuses(status)
+        wanted = checked_choices("status", status, CheckpointStatus)
+        checked_count("limit", limit, least=0, or_none=True)
         found: list[Checkpoint] = []
         with self._environment.snapshot() as snapshot:
             for number in rows.numbers_by_date(
                 snapshot,
                 plan=plan,
                 provider=provider,
-                since=rows.moment_given(since),
-                until=rows.moment_given(until),
+                since=rows.moment_given("since", since),
+                until=rows.moment_given("until", until),
             ):
                 if limit is not None and len(found) >= limit:
                     break
@@ -314,8 +316,7 @@ class Bank:
                     row = rows.read_row(snapshot, number)
                 except BankFormatError as error:
                     _LOG.error("%s; run check()", describe_cause(error))
-                    if damaged is not None:
-                        damaged.append(error)
+                    ([] if damaged is None else damaged).append(error)
                     continue
                 if (
                     row is not None
@@ -379,8 +380,3 @@ class Bank:
             BankFullError: There is no space for it; the same.
         """
         back_up(self._environment, path)
-
-
-def _statuses(status: str | Collection[str] | None) -> set[CheckpointStatus] | None:
-    listed = [status] if isinstance(status, str) else status
-    return None if listed is None else set(map(CheckpointStatus, listed))

@@ -188,7 +188,7 @@ class Checkpoint(StoredCheckpoint):
 
     def hold(self, reason: str) -> None:
         """Keep it from being deleted until :meth:`release_hold`; twice is once."""
-        if not reason:
+        if not isinstance(reason, str) or not reason:
             raise BankKeyError("a hold has a reason, a non-empty string")
         now = time.time()
         pack_record(reason, "the reason of a hold")

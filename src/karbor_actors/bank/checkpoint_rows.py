@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.arguments import check_text, checked_moment
 from karbor_actors.bank.keys import digest_name, pack_u32, pack_u64, unpack_u64
 from karbor_actors.bank.records import field, pack_plain, pack_record, unpack_record
 from karbor_actors.bank.transactions import Table
@@ -116,11 +117,10 @@ class CheckpointRow:
             raise BankFormatError(f"{what} is damaged: {error}") from error
 
 
-def moment_given(moment: datetime | float | None) -> int | None:
+def moment_given(argument: str, moment: datetime | float | None) -> int | None:
     """Return a moment as a caller gives it, a datetime or seconds since 1970, in microseconds."""
-    if isinstance(moment, datetime):
-        return microseconds(moment)
-    return None if moment is None else round(moment * _MICROSECONDS)
+    seconds = checked_moment(argument, moment, UTC)
+    return None if seconds is None else round(seconds * _MICROSECONDS)
 
 
 def microseconds(moment: datetime) -> int:
@@ -299,6 +299,8 @@ def numbers_by_date(
         since: Only those created at this time or later, in microseconds.
         until: Only those created before this time, in microseconds.
     """
+    check_text("plan", plan)
+    check_text("provider", provider)
     if plan is not None:
         prefix = BY_PLAN + digest_name(plan)
     elif provider is not None:

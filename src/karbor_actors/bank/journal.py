@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.arguments import checked_count
 from karbor_actors.bank.checkpoint_rows import OPERATION_BY_ID, next_number, remove_rows
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.bank.keys import pack_u64, unpack_u64
@@ -163,6 +164,8 @@ class Journal:
         Raises:
             OperationNotFoundError: There is none, or no more.
         """
+        if not isinstance(operation_id, str):
+            raise OperationNotFoundError(operation_id)
         with self._environment.snapshot() as snapshot:
             value = snapshot.get(Table.INDICES, operation_index_key(operation_id))
             number = 0 if value is None else unpack_u64(value)
@@ -180,6 +183,7 @@ class Journal:
             is_finished: Only those that have ended for good, or only those that have not.
             limit: How many at most.
         """
+        checked_count("limit", limit, least=0, or_none=True)
         found: list[OperationRecord] = []
         with self._environment.snapshot() as snapshot:
             for record in _newest_first(snapshot):

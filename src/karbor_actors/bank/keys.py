@@ -121,6 +121,8 @@ def encode_name(name: str) -> bytes:
     Raises:
         BankKeyError: It is too long, or no text that comes back the same.
     """
+    if not isinstance(name, str):
+        raise BankKeyError(f"a key is a string, not {describe_value(name)}")
     try:
         raw = name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:

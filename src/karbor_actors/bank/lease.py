@@ -23,6 +23,7 @@ import time
 import weakref
 from typing import Any
 
+from karbor_actors.arguments import checked_path
 from karbor_actors.bank.faults import open_error
 from karbor_actors.errors import BankLeaseError, ForeignLeaseError
 
@@ -94,7 +95,7 @@ def break_lease(directory: str | os.PathLike[str]) -> str | None:
         BankLeaseError: The owner lives: its lock is there.
         BankPathError: There is no bank, or its lock file cannot be opened.
     """
-    directory = os.path.abspath(directory)
+    directory = checked_path("directory", directory)
     path = os.path.join(directory, "lease")
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from karbor_actors.arguments import argument_error
 from karbor_actors.bank import reserve
 from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
 from karbor_actors.bank.blocks import BlockStore
@@ -53,8 +54,10 @@ def open_objects(path: str, objects: ObjectStore | str | None, *, writable: bool
     """Return the object store of the bank in *path*: *objects*, opened where it is a URL."""
     if objects is None:
         return LocalStore(os.path.join(path, "objects"), writable=writable)
-    if isinstance(objects, str):
+    if isinstance(objects, str) and "\x00" not in objects:
         return open_store(objects, writable=writable)
+    if isinstance(objects, (str, type)) or not callable(getattr(objects, "put", None)):
+        raise argument_error("objects", "an ObjectStore, a URL without NUL, or None", objects)
     return objects
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from karbor_actors.actors.blocking import check_may_block
+from karbor_actors.arguments import check_instance, checked_count
 from karbor_actors.bank.checkpoint_rows import row_key
 from karbor_actors.bank.keys import (
     check_name,
@@ -22,7 +24,6 @@ from karbor_actors.bank.stream_writer import StreamWriter, checked_key, stream_i
 from karbor_actors.bank.streams import Streams
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
-    BankKeyError,
     BankReadonlyError,
     CheckpointNotFoundError,
     ObjectNotFoundError,
@@ -30,7 +31,7 @@ from karbor_actors.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from karbor_actors.bank.parts import BankParts
     from karbor_actors.bank.streams import Readable, StreamInfo, StreamReader
@@ -117,10 +118,11 @@ class BankSection:
             FencedError: The engine gave the calling hook up.
             BankError: The bank cannot write.
         """
-        self.update_objects({key: value})
+        self._put([self._packed_row(key, value)])
 
     def update_objects(self, objects: Mapping[str, Any]) -> None:
         """Set several objects at once: all of them, or none. Raises as :meth:`update_object`."""
+        check_instance("objects", objects, Mapping, "a mapping of keys to values")
         rows = [self._packed_row(key, value) for key, value in objects.items()]
         self._put(sorted(rows))
 
@@ -166,8 +168,7 @@ class BankSection:
             BankKeyError: No key can begin with *prefix*, or the limit or the marker is none.
         """
         check_may_block("list_objects()")
-        if limit is not None and limit < 0:
-            raise BankKeyError(f"a listing has a limit of at least 0, not {limit}")
+        checked_count("limit", limit, least=0, or_none=True)
         if marker:
             check_name(marker, "marker")
         with self._parts.environment.snapshot() as snapshot:
@@ -257,6 +258,7 @@ class BankSection:
 
         In pieces: what a failure interrupts is partly there, and may be done again.
         """
+        check_instance("other", other, BankSection, "a BankSection")
         other._check_writable()
         following: bytes | None = b""
         while following is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from karbor_actors.arguments import argument_error, checked_count
 from karbor_actors.bank.block_rows import HOLE
 from karbor_actors.bank.stream_rows import block_count
 from karbor_actors.store.codec import BLOCK_SIZE
@@ -14,6 +15,18 @@ if TYPE_CHECKING:
     from karbor_actors.bank.stream_reader import StreamReader
 
 _HOLES = 1024
+MAX_SIZE = (1 << 63) - 1
+"""Bytes of a stream at most."""
+
+
+def _checked(change: Any) -> tuple[int, memoryview]:
+    """Return a change's offset, and its data as bytes."""
+    try:
+        offset, data = change
+        left = memoryview(data).cast("B")
+    except (TypeError, ValueError):
+        raise argument_error("a change", "(offset, bytes)", change) from None
+    return checked_count("the offset of a change", offset, least=0, most=MAX_SIZE), left
 
 
 class Piece(NamedTuple):
@@ -47,8 +60,8 @@ class Patch:
         following = end = 0
         changing = -1
         raw = bytearray()
-        for offset, data in self._changes:
-            left = memoryview(data).cast("B")
+        for change in self._changes:
+            offset, left = _checked(change)
             if offset < end or offset + len(left) > self._size:
                 raise ValueError(
                     f"the change at {offset} of {len(left)} bytes is out of order, over another, "
@@ -67,7 +80,7 @@ class Patch:
                 part = left[: len(raw) - start]
                 raw[start : start + len(part)] = part
                 left = left[len(part) :]
-                offset += len(part)  # noqa: PLW2901 - the rest of the same change
+                offset += len(part)
         if changing >= 0:
             yield Piece(bytes(raw))
             following = changing + 1

@@ -316,6 +316,8 @@ def _read_block(readable: Readable) -> bytes:
         part = readable.read(wanted)
         if part is None:
             raise BlockingIOError("the source of a stream must wait for its data")
+        if isinstance(part, str):
+            raise TypeError("read() of the source of a stream gives text: open it in binary mode")
         if not isinstance(part, bytes):
             part = bytes(memoryview(part))
         if not part:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from karbor_actors.arguments import argument_error, check_instance, checked_count
 from karbor_actors.bank.keys import check_name, encode_name
-from karbor_actors.bank.streams import StreamReader, StreamSession
+from karbor_actors.bank.stream_patch import MAX_SIZE
+from karbor_actors.bank.streams import StreamInfo, StreamReader, StreamSession
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from karbor_actors.bank.streams import Readable, StreamInfo
+    from karbor_actors.bank.streams import Readable
 
 
 class StreamWriter(StreamSession):
@@ -21,6 +22,9 @@ class StreamWriter(StreamSession):
 
     def add(self, key: str, readable: Readable) -> StreamInfo:
         """Store what *readable* gives, to its end, as *key*."""
+        if isinstance(readable, type) or not callable(getattr(readable, "read", None)):
+            expected = "a binary file, or what else has read(n): io.BytesIO(...) for bytes"
+            raise argument_error("readable", expected, readable)
         return super().add(checked_key(key), readable)
 
     def patch(
@@ -32,6 +36,8 @@ class StreamWriter(StreamSession):
         size: int | None = None,
     ) -> StreamInfo:
         """Store *base* with *changes*, (offset, bytes) in order, over it as *key*."""
+        check_instance("changes", changes, Iterable, "an iterable of (offset, bytes)")
+        checked_count("size", size, least=0, most=MAX_SIZE, or_none=True)
         return super().patch(checked_key(key), changes, base=stream_info(base), size=size)
 
     def reuse(self, key: str, stream: StreamInfo | StreamReader) -> StreamInfo:
@@ -47,4 +53,7 @@ def checked_key(key: str) -> str:
 
 def stream_info(stream: StreamInfo | StreamReader) -> StreamInfo:
     """Return what is known of *stream*, which may be open for reading."""
-    return stream.info if isinstance(stream, StreamReader) else stream
+    if isinstance(stream, StreamReader):
+        return stream.info
+    check_instance("a stream of the bank", stream, StreamInfo, "a StreamInfo or a StreamReader")
+    return stream

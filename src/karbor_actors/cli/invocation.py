@@ -29,10 +29,16 @@ if TYPE_CHECKING:
 WORKERS = 16
 
 
-class _NoBank:
+class _NoBank(Bank):
     """Stands where a provider wants a bank and none is to be used."""
 
-    is_writable = False
+    def __init__(self) -> None:
+        """Open nothing."""
+
+    @property
+    def is_writable(self) -> bool:
+        """It is not."""
+        return False
 
     def claim(self, owner: object, name: str) -> None:
         """Do nothing."""

@@ -3,6 +3,7 @@
 The tree (a leaf also inherits the builtin that a caller would catch)::
 
     KarborError
+    +-- ArgumentError                   ValueError     an argument that cannot be one; TypeError too
     +-- PlanError                       ValueError     a malformed plan, all its faults at once
     +-- ParametersError                 ValueError     parameters against schemas, all faults at once
     +-- ConfigurationError              ValueError     a malformed file of providers
@@ -83,6 +84,7 @@ from karbor_actors.errors.base import (
     describe_value,
 )
 from karbor_actors.errors.inputs import (
+    ArgumentError,
     ConfigurationError,
     CycleError,
     GraphError,
@@ -122,6 +124,7 @@ __all__ = [
     "ActorCrashedError",
     "AmbiguousCheckpointError",
     "AmbiguousOperationError",
+    "ArgumentError",
     "BankBrokenError",
     "BankClosedError",
     "BankError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from karbor_actors.errors.base import KarborError
+from karbor_actors.errors.base import KarborError, describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +110,7 @@ class CheckpointNotFoundError(BankError, LookupError):
 
     def __str__(self) -> str:
         why = self.args[1]
-        text = f"no checkpoint {self.checkpoint_id!r} in the bank"
+        text = f"no checkpoint {describe_value(self.checkpoint_id)} in the bank"
         return f"{text}: {why}" if why else text
 
 

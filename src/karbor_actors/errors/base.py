@@ -15,6 +15,8 @@ ResourceKey = tuple[str, str]
 
 def describe_key(key: ResourceKey) -> str:
     """Return *key* as people read it: ``type#id``, with odd characters escaped."""
+    if not isinstance(key, (tuple, list)) or len(key) != 2:  # noqa: PLR2004 - given, and no key
+        return describe_value(key)
     text = f"{key[0]}#{key[1]}"
     return text if text.isprintable() else ascii(text)[1:-1]
 
@@ -26,7 +28,11 @@ _SHORT.maxlevel = 2
 
 def describe_value(value: object) -> str:
     """Return *value* as errors show it: in one line, and only its ends if it is long."""
-    return " ".join(_SHORT.repr(value).split())
+    try:
+        shown = _SHORT.repr(value)
+    except ValueError:  # an integer of thousands of digits, which Python does not print
+        shown = f"<a number of {value.bit_length()} bits>" if isinstance(value, int) else "<?>"
+    return " ".join(shown.split())
 
 
 def describe_cause(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from karbor_actors.errors.base import FaultsError, KarborError, describe_key
+from karbor_actors.errors.base import FaultsError, KarborError, describe_key, describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,17 @@ class ConfigurationError(FaultsError):
         return f"the configuration is not valid: {super().__str__()}"
 
 
+class ArgumentError(KarborError, ValueError, TypeError):
+    """A call's argument that cannot be one; nothing was done."""
+
+    def __init__(self, argument: str, expected: str, given: str) -> None:
+        super().__init__(argument, expected, given)
+        self.argument, self.expected, self.given = argument, expected, given
+
+    def __str__(self) -> str:
+        return f"{self.argument} is {self.expected}, not {self.given}"
+
+
 class PluginError(KarborError, TypeError):
     """An object cannot serve as a plugin, or answered with rubbish."""
 
@@ -46,7 +57,7 @@ class ProviderNotFoundError(KarborError, LookupError):
 
     def __str__(self) -> str:
         known = ", ".join(self.known) or "none"
-        return f"no provider named {self.name!r} (known: {known})"
+        return f"no provider named {describe_value(self.name)} (known: {known})"
 
 
 class GraphError(KarborError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from karbor_actors.errors.base import KarborError, describe_cause, describe_key
+from karbor_actors.errors.base import KarborError, describe_cause, describe_key, describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ class OperationNotFoundError(KarborError, LookupError):
         self.operation_id = operation_id
 
     def __str__(self) -> str:
-        return f"no operation {self.operation_id!r}"
+        return f"no operation {describe_value(self.operation_id)}"
 
 
 class AmbiguousOperationError(KarborError, LookupError):

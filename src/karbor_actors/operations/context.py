@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors.blocking import check_may_block
+from karbor_actors.arguments import argument_error, check_instance, checked_choice, is_number
 from karbor_actors.bank.records import pack_record
 from karbor_actors.bank.resource_rows import ConsistencyLevel
-from karbor_actors.errors import HookCancelledError, PluginError
+from karbor_actors.errors import HookCancelledError, PluginError, describe_value
 from karbor_actors.operations.artifacts import Artifact
 from karbor_actors.operations.memory import (
     CONSISTENCY_KEY,
@@ -79,7 +80,10 @@ class HookContext:
         attempt = self._attempt
         attempt.check()
         if text_fault(kind) or text_fault(name):
-            msg = f"an artifact has a kind and a name, not {kind!r} and {name!r}"
+            msg = (
+                f"an artifact has a kind and a name, not {describe_value(kind)} and "
+                f"{describe_value(name)}"
+            )
             raise PluginError(msg)
         record = attempt.run.memory.add_artifact(attempt.resource, kind, name)
 
@@ -104,7 +108,8 @@ class HookContext:
         """
         attempt = self._attempt
         attempt.check()
-        kept = [ConsistencyLevel(level).value, str(cause)]
+        check_instance("cause", cause, str, "a string")
+        kept = [checked_choice("level", level, ConsistencyLevel).value, cause]
         attempt.changes.state[CONSISTENCY_KEY] = pack_record(kept, "the consistency")
 
     @property
@@ -123,6 +128,10 @@ class HookContext:
 
     def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
         """Say how far this hook is, in *unit*s; also tells the engine that it is alive."""
+        if not is_number(done) or not (total is None or is_number(total)):
+            given = (done, total)
+            raise argument_error("progress", "a number done, of a total number or None", given)
+        check_instance("unit", unit, str, "a string")
         self._attempt.report_progress(done, total, unit)
 
     @property

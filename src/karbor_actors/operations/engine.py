@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 from pykka import ActorDeadError
 
 from karbor_actors.actors import ThreadDispatcher, current_dispatcher
+from karbor_actors.arguments import (
+    FOR_EVER,
+    check_instance,
+    checked_count,
+    checked_limit,
+    checked_wait,
+)
 from karbor_actors.errors import DispatcherClosedError, KarborError, ServiceClosedError
-from karbor_actors.limits import Caps, check_numbers
+from karbor_actors.limits import Caps
 from karbor_actors.model import AbortKind, AbortReason, RetryPolicy
 from karbor_actors.operations.conflicts import LockRequest, LockTable
 from karbor_actors.operations.control import OperationControl
@@ -85,8 +92,10 @@ class Engine:
         runners: Runners | None = None,
         events: Dispatcher | None = None,
     ) -> None:
-        check_numbers(workers, abort_grace)
-        self.workers, self.abort_grace = workers, abort_grace
+        self.workers = checked_count("workers", workers)
+        grace = checked_limit("abort_grace", abort_grace, positive=False, or_none=False)
+        self.abort_grace = FOR_EVER if grace is None else grace
+        check_instance("caps", caps, (Caps, type(None)), "a Caps, or None")
         self.dispatcher: Dispatcher = dispatcher or ThreadDispatcher(name="karbor-control")
         self.runners = runners or Runners(workers)
         self._events: Dispatcher = events or ThreadDispatcher(name="karbor-events")
@@ -158,7 +167,7 @@ class Engine:
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until no operation is left; return whether that is so."""
         with self._lock:
-            return self._idle.wait_for(lambda: not self._handles, timeout)
+            return self._idle.wait_for(lambda: not self._handles, checked_wait("timeout", timeout))
 
     def check_may_close(self) -> None:
         """Refuse to close on a thread that closing waits for."""
@@ -178,6 +187,7 @@ class Engine:
             drain: Whether to suspend them, which ends what is frozen; else they are undone.
             timeout: Seconds after which those that are not suspended yet are undone.
         """
+        timeout = checked_wait("timeout", timeout)
         with self._lock:
             self._is_closing = True
         if drain:

@@ -9,12 +9,14 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
 
 import pykka
 
 from karbor_actors.actors.blocking import may_block
 from karbor_actors.actors.dispatcher import current_dispatcher
+from karbor_actors.arguments import argument_error, checked_wait
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
 from karbor_actors.operations.messages import Cancel, GetProgress, Suspend
 from karbor_actors.operations.process import check_process
@@ -127,7 +129,7 @@ class OperationHandle:
         """Wait at most *timeout* seconds; return whether the operation has ended."""
         check_process(self._pid)
         try:
-            self._future.exception(timeout)
+            self._future.exception(checked_wait("timeout", timeout))
         except FutureTimeoutError:
             return self._future.done()
         return True
@@ -142,7 +144,7 @@ class OperationHandle:
         """
         check_process(self._pid)
         try:
-            return self._future.result(timeout)
+            return self._future.result(checked_wait("timeout", timeout))
         except FutureTimeoutError:
             if self._future.done():
                 raise
@@ -152,7 +154,7 @@ class OperationHandle:
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait as :meth:`result` does; return what it would raise, or None."""
         check_process(self._pid)
-        return self._future.exception(timeout)
+        return self._future.exception(checked_wait("timeout", timeout))
 
     def cancel(self) -> bool:
         """Have the operation stop and undo what it began; return whether it was still going.
@@ -213,6 +215,8 @@ class OperationHandle:
         After the service was closed there is no such thread: *fn* is called at once, here.
         """
         check_process(self._pid)
+        if not callable(fn) or iscoroutinefunction(fn):
+            raise argument_error("fn", "a function that takes the handle", fn)
         self._future.add_done_callback(lambda _: self._defer(fn, self))
 
     def __await__(self) -> Generator[Any, None, Any]:

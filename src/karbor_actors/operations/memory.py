@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.records import pack_record, unpack_record
 from karbor_actors.bank.resource_rows import KeptArtifact
-from karbor_actors.errors import PluginError, describe_key
+from karbor_actors.errors import PluginError, describe_key, describe_value
 from karbor_actors.operations.artifacts import ArtifactRecord
 
 if TYPE_CHECKING:
@@ -216,9 +216,9 @@ class HookState(MutableMapping[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         self._check()
         if not isinstance(key, str) or key.startswith(ENGINE_KEY):
-            msg = f"a key of context.state is a string that does not begin with NUL, not {key!r}"
-            raise PluginError(msg)
-        self._changes.state[key] = pack_record(value, f"context.state[{key!r}]")
+            expected = "a string that does not begin with NUL"
+            raise PluginError(f"a key of context.state is {expected}, not {describe_value(key)}")
+        self._changes.state[key] = pack_record(value, f"context.state[{describe_value(key)}]")
 
     def __delitem__(self, key: str) -> None:
         self._check()

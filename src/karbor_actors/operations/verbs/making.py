@@ -6,7 +6,8 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING
 
-from karbor_actors.errors import Fault, PlanError
+from karbor_actors.arguments import argument_error
+from karbor_actors.errors import Fault, PlanError, describe_value
 from karbor_actors.model import OperationType, Plan
 from karbor_actors.operations.verbs.copy import Copy
 from karbor_actors.operations.verbs.delete import Delete
@@ -41,7 +42,7 @@ class VerbMaker:
             ProviderNotFoundError: Its provider was not added.
         """
         if not isinstance(plan, Plan):
-            raise PlanError([Fault("plan", f"is {plan!r}, not a Plan")])
+            raise PlanError([Fault("plan", f"is {describe_value(plan)}, not a Plan")])
         operation_id = _new_id()
         pin = partial(self._engine.pin, operation_id)
         return Protect(operation_id, self._registry.get(plan.provider), options, plan, pin)
@@ -119,14 +120,16 @@ class VerbMaker:
         """Return the verb of that type on *subject*: a plan, or a checkpoint's id."""
         if operation_type is OperationType.PROTECT:
             return self.protect(subject, options)
+        if not isinstance(subject, str):
+            raise argument_error("subject", "a checkpoint's id", subject)
         if operation_type is OperationType.COPY:
             return self.copy(
-                str(subject), provider, options, to=to, again=again, allow_partial=allow_partial
+                subject, provider, options, to=to, again=again, allow_partial=allow_partial
             )
         if operation_type is OperationType.RESTORE:
-            return self.restore(str(subject), provider, options, allow_partial=allow_partial)
+            return self.restore(subject, provider, options, allow_partial=allow_partial)
         make = self.verify if operation_type is OperationType.VERIFY else self.delete
-        return make(str(subject), provider, options)
+        return make(subject, provider, options)
 
     @staticmethod
     def checked(verb: CheckpointVerb) -> CheckpointVerb:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
-from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.arguments import FOR_EVER, checked_choice, checked_limit, checked_moment
 from karbor_actors.model import AbortKind, AbortReason, OnFailure
 from karbor_actors.plain import checked_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.journal import OperationRecord
@@ -49,19 +49,14 @@ class CallOptions:
         timeout: float | None,
         deadline: float | datetime | None = None,
     ) -> CallOptions:
-        """Return the options as a caller gives them; ValueError for what cannot be one.
+        """Return the options as a caller gives them; ArgumentError for what cannot be one.
 
         *parameters* are copied, so that the caller may go on with its own; but malformed ones,
         which end the operation, are left as they are.
         """
-        failing = OnFailure(on_failure)
-        if timeout is not None and not timeout > 0:
-            msg = f"timeout is more than 0 seconds, or None, not {timeout!r}"
-            raise ValueError(msg)
-        moment = deadline.timestamp() if isinstance(deadline, datetime) else deadline
-        if moment is not None and (not isinstance(moment, (int, float)) or isnan(moment)):
-            msg = f"deadline is a datetime, or seconds since 1970, not {deadline!r}"
-            raise ValueError(msg)
+        failing = checked_choice("on_failure", on_failure, OnFailure)
+        timeout = checked_limit("timeout", timeout)
+        moment = checked_moment("deadline", deadline)
         faults: list[Fault] = []
         copied = checked_parameters(parameters, faults)
         return cls(
@@ -69,7 +64,7 @@ class CallOptions:
             context=context,
             on_failure=failing,
             timeout=timeout,
-            deadline=moment,
+            deadline=None if moment == FOR_EVER else moment,
         )
 
 
