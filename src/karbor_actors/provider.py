@@ -55,8 +55,8 @@ class Provider:
             mapping, or a callable that gets the operation's id.
         recover: What becomes of operations that a dead process left: ``"resume"`` goes on
             with those that can and aborts the others, ``"abort"`` aborts them all, ``"ask"``
-            aborts those that cannot go on and leaves the others suspended, for
-            ``service.resume(id)`` or ``service.abort(id)``.
+            aborts those that cannot go on, or held something, and leaves the others suspended,
+            for ``service.resume(id)`` or ``service.abort(id)``.
         description: For people.
 
     Raises:

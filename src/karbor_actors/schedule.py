@@ -266,13 +266,14 @@ class HookSchedule:
         return self._is_active(resource * HOOKS_PER_RESOURCE, HOOKS_PER_RESOURCE)
 
     def has_begun(self, resource: int) -> bool:
-        """Return whether the body of any hook of *resource* has begun."""
+        """Return whether the body of any hook of *resource* has begun, now or before."""
         first = resource * HOOKS_PER_RESOURCE
-        return any(
-            self._state[hook] in (BEGUN, FAILED)
-            or (self._state[hook] == DONE and self._implemented[hook])
-            for hook in range(first, first + HOOKS_PER_RESOURCE)
-        )
+        return any(map(self.began, range(first, first + HOOKS_PER_RESOURCE)))
+
+    def began(self, hook: int) -> bool:
+        """Return whether the body of *hook* has begun, now or before the schedule was resumed."""
+        has = bool(self._implemented[hook]) and self._state[hook] in (BEGUN, DONE, FAILED)
+        return has or hook in self._begun_before
 
     def is_preparing(self, resource: int) -> bool:
         """Return whether a prepare hook of *resource* runs, or still will."""

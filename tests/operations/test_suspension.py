@@ -520,3 +520,38 @@ def test_pending_aborts_of_a_partial_protect_leave_what_it_holds_alone(tmp_path,
         (checkpoint,) = service.provider("local").bank.checkpoints()
         assert checkpoint.status is CheckpointStatus.PARTIAL
     assert again.aborted() == ["bad"]
+
+
+def test_what_may_still_be_frozen_late_is_listed_as_pending_though_the_rest_is_suspended(
+    tmp_path, journal
+):
+    """A freeze was given up and has not returned when the service closes."""
+    freeze, copy, undone = Gate(), Gate(), threading.Event()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if (hook, resource.id) == ("on_prepare_begin", "two"):
+            freeze.pass_through()
+        elif (hook, resource.id) == ("on_abort", "two"):
+            undone.set()
+        elif (hook, resource.id) == ("on_main", "one"):
+            copy.pass_through()
+            call["context"].check_cancelled()
+
+    limits = TimeLimits(prepare=1.0)
+    service = opened(tmp_path, RecordingProtection(journal, behave), time_limits=limits)
+    handle = service.protect(plan("one", "two"), on_failure="isolate")
+    assert undone.wait(DEADLINE)
+    closer = close_while_at(copy, service)
+    copy.open()
+    closer.join(DEADLINE)
+
+    assert handle.status is OperationStatus.SUSPENDED
+    with Bank.open(tmp_path / "bank", readonly=True) as bank:
+        assert bank.journal.get(handle.id).abort_pending == 1
+    freeze.open()
+    again = Journal()
+    with opened(tmp_path, RecordingProtection(again, store_something)) as service:
+        assert service.recovered[0].wait(DEADLINE)
+        assert service.provider("local").abort_pending == 0
+    assert again.aborted() == ["two"]

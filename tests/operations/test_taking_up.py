@@ -127,8 +127,8 @@ def test_whatever_is_asked_of_it_undoing_what_was_pending_leaves_what_is_good_al
 
 
 @pytest.mark.parametrize("how", ["close", "close at once", "cancel"])
-def test_what_was_left_held_is_undone_although_it_still_waits_for_its_locks(tmp_path, how):
-    """An older operation has the locks: its abort is pending, and takes its time."""
+def test_what_was_left_pending_is_undone_although_it_still_waits_for_its_locks(tmp_path, how):
+    """A newer operation has the locks: it was killed while it held them, and takes its time."""
     broken = RecordingProtection(
         Journal(),
         lambda _, hook, *__: raises("broke")({}) if hook in ("on_main", "on_abort") else 0,
@@ -152,16 +152,16 @@ def test_what_was_left_held_is_undone_although_it_still_waits_for_its_locks(tmp_
     thaws, again = Gate(), Journal()
     behave_again = at("on_abort", "one", lambda _: thaws.pass_through())
     service = opened(left, RecordingProtection(again, behave_again))
-    older, newer = service.recovered
+    newer, older = service.recovered
     thaws.wait_entered()
     closer = threading.Thread(target=service.close, kwargs={"drain": how == "close"})
     if how == "cancel":
-        newer.cancel()
+        older.cancel()
     else:
         closer.start()
-        while newer.cancel_reason is None and not newer.is_suspended:
+        while older.cancel_reason is None and not older.is_suspended:
             POLL.wait(0.001)
-    newer.progress()
+    older.progress()
     thaws.open()
     assert older.wait(DEADLINE)
     assert newer.wait(DEADLINE)

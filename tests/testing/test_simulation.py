@@ -67,6 +67,13 @@ ONCE_BAD = (
     51746,
     58639,
     58855,
+    12016,
+    16717,
+    17571,
+    17917,
+    30691,
+    34539,
+    36217,
     61247,
     62659,
 )
@@ -224,6 +231,14 @@ def test_an_abort_that_does_not_wait_for_its_child_or_for_its_own_hook_goes_the_
     assert broken(world_of(*within)) == {"upwards"}
     own_hook = [*run(0, HOOKS[0])[:3], *run(0, "on_abort"), (0, HOOKS[0], "done")]
     assert broken(world_of(*own_hook)) == {"upwards"}
+
+
+def test_an_abort_need_not_wait_for_one_of_a_resource_of_which_nothing_began():
+    """Its intent alone has it undone, by who takes the operation up again."""
+    later = [*run(0, HOOKS[0]), *run(0, "on_abort"), *run(1, "on_abort")]
+    assert broken(world_of(*later)) == set()
+    began_after = [*run(0, HOOKS[0]), *run(0, "on_abort"), *run(1, HOOKS[0]), *run(1, "on_abort")]
+    assert broken(world_of(*began_after)) == {"upwards"}
 
 
 def test_an_abort_need_not_wait_for_longer_than_the_grace():

@@ -64,7 +64,7 @@ class EndingActor(PooledActor):
         self._is_waiting = False
         """Whether it waits for locks, or for what must be undone first."""
         self._may_stand_still = False
-        """Whether it was recovered, and nothing of it must be undone."""
+        """Whether it was recovered, and nothing of it must be undone, or is held."""
         self._started_at = 0.0
         self._looked_up = (-1, 0.0)
         """How many resources a plan had looked at, and since when that has been so."""

@@ -60,8 +60,10 @@ class Outcome:
         is_verify = control.run.type is OperationType.VERIFY
         is_good = schedule.ended_well if is_verify else schedule.is_complete
         pending = dict(control.undo.failures)
+        is_suspended = control.suspending.is_on
         for late in sorted(control.overtime.late, key=lambda late: (late.resource, late.number)):
-            pending.setdefault(late.resource, TimeoutError(f"{late.hook} has not returned"))
+            if control.undo.concerns(late.resource) or not is_suspended:  # else it runs again
+                pending.setdefault(late.resource, TimeoutError(f"{late.hook} has not returned"))
         resources = {}
         for number in range(len(schedule) // HOOKS_PER_RESOURCE):
             if number in pending:
@@ -74,7 +76,7 @@ class Outcome:
         found = control.run.recovered
         if found is not None and found.record.status.is_terminal:
             status = found.record.status  # only what was pending was left to do
-        elif control.suspending.is_on:
+        elif is_suspended:
             status = OperationStatus.SUSPENDED
         elif cancelled is not None and control.reason is cancelled:  # not after a failure
             is_cancel = cancelled.kind in (AbortKind.CANCEL, AbortKind.SHUTDOWN)

@@ -27,7 +27,7 @@ from karbor_actors.operations.verbs.restore import Restore
 from karbor_actors.operations.verbs.verify import Verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.operations.engine import Engine
@@ -64,12 +64,12 @@ class Recovery:
             provider.bank.journal.trim()
         except BankFullError as error:  # tidied another time: what is open is undone first
             _LOG.warning("the history is not trimmed: %s", error)
-        records = [
+        records = _in_order(
             record
-            for record in reversed(provider.bank.journal.operations())
+            for record in provider.bank.journal.operations()
             if (not record.status.is_terminal or record.abort_pending)
             and record.provider == provider.name
-        ]
+        )
         waiting, self._waiting = self._waiting, []
         undone = _undone_from_memory(provider, [record.id for record in records])
         verbs = [self._read(owner, record) for owner, record in waiting]
@@ -79,12 +79,15 @@ class Recovery:
         # All are known and have their locks before the first one runs, and takes the time.
         return [self._engine.start(v.operation_id, v) for v in verbs if v is not None]
 
-    def take_up(self, operation_id: str, *, abort: bool) -> OperationHandle | None:
+    def take_up(
+        self, operation_id: str, *, abort: bool, only_pending: bool = False
+    ) -> OperationHandle | None:
         """Go on with an operation that stands still, or undo it; blocks on the bank.
 
         Args:
             operation_id: The operation's id.
             abort: Whether to undo it, or what of it is pending if it has ended.
+            only_pending: Whether to undo no more of one that is suspended either.
 
         Returns:
             Its handle; None if no provider's bank knows it, or if it has ended for good.
@@ -99,12 +102,14 @@ class Recovery:
                 continue
             is_wanted = record.abort_pending and abort if record.status.is_terminal else True
             if is_wanted and record.provider == provider.name and provider.bank.is_writable:
-                verb = self._read(provider, record, abort=abort, ask=False)
+                stays = only_pending and record.status is OperationStatus.SUSPENDED
+                verb = self._read(provider, record, abort=abort and not stays, ask=stays)
                 return None if verb is None else self._engine.start(operation_id, verb)
         return None
 
     def _undo_again(self, operation_id: str) -> OperationHandle | None:
-        return self.take_up(operation_id, abort=True)
+        """Undo what is pending of an operation; the rest of a suspended one stands still."""
+        return self.take_up(operation_id, abort=True, only_pending=True)
 
     def _read(
         self,
@@ -170,19 +175,28 @@ class Recovery:
         if not record.status.is_terminal:
             end["status"] = OperationStatus.SUCCEEDED if is_deleted else OperationStatus.FAILED
             end["ended_at"] = record.created_at
-        if record.abort_pending:
+        if record.abort_pending or not is_deleted:
             gone = CheckpointNotFoundError(record.checkpoint_id)
             end["error_info"] = [*record.error_info, error_data(gone)]
             _LOG.warning(
-                "%s %s: %d resources can be undone no more: their checkpoint was deleted by force",
+                "%s %s: what it began can be undone no more: its checkpoint was deleted by force",
                 record.type,
                 record.id,
-                record.abort_pending,
             )
         journal = provider.bank.journal
         provider.bank.writer.write(
             lambda transaction: journal.update(transaction, record.number, **end)
         )
+
+
+def _in_order(newest_first: Iterable[OperationRecord]) -> list[OperationRecord]:
+    """Return the operations in the order in which they get their locks.
+
+    Two that want the same are left only where one stood still while the other ran: suspended,
+    with its abort pending, or with an end that the bank could not take. The one that ran last
+    may hold what they want, and comes first.
+    """
+    return sorted(newest_first, key=lambda record: record.status is OperationStatus.SUSPENDED)
 
 
 def _undone_from_memory(provider: Provider, unfinished: list[str]) -> frozenset[str]:

@@ -64,6 +64,12 @@ class Recovered:
         starts = self.record.extra.get(STARTS)
         return starts if isinstance(starts, int) else self.count + 1
 
+    @property
+    def status_now(self) -> OperationStatus:
+        """What the record is to say while it runs: one that had ended only undoes what is pending."""
+        status = self.record.status
+        return status if status.is_terminal else OperationStatus.RUNNING
+
     def counts_now(self) -> dict[str, int]:
         """Return what the record is to count, now that it is taken up again."""
         return {RECOVERIES: self.count + 1, STARTS: self.starts + 1}
@@ -99,18 +105,26 @@ class Verdict:
     """What is decided now of some resources: parts of the graph that cannot go on."""
     is_over: bool = False
     """Whether the operation had ended: only aborts that were pending are left to do."""
+    held: frozenset[int] = frozenset()
+    """The resources that are held, and that nobody undoes: what holds them goes on."""
 
     @property
     def must_undo(self) -> bool:
         """Whether something is to be undone, whatever becomes of the rest."""
         return self.is_over or self.reason is not None or bool(self.decided or self.parts)
 
+    @property
+    def may_stand_still(self) -> bool:
+        """Whether it can be left as it is: nothing is to be undone, and nothing is held."""
+        return not self.must_undo and not self.held
+
 
 def decide(planned: PlannedOperation, found: Recovered, plugins: Mapping[str, Any]) -> Verdict:
     """Return what becomes of *found*.
 
     - What had been decided stays decided.
-    - A protect with an open critical span has lost its point in time.
+    - A protect with an open critical span has lost its point in time. Another verb goes on with
+      one; but not where somebody is to be asked, who may take his time.
     - A protect whose Operation keeps state in its own attributes cannot go on; nor can an
       operation whose state its plugin cannot read any more.
     - What no plugin handles any more, or with parameters that do not fit any more, cannot either.
@@ -143,10 +157,12 @@ def decide(planned: PlannedOperation, found: Recovered, plugins: Mapping[str, An
         if (reason := _why_stuck(planned, found, plugins, resource)) is not None
     }
     if not stuck:
-        return Verdict(decided=decided)
+        return Verdict(decided=decided, held=_held(planned, found, lost))
     if planned.on_failure is OnFailure.ABORT:
         return Verdict(next(iter(stuck.values())), decided)
-    return Verdict(decided=decided, parts=tuple(_parts(planned.graph, stuck)))
+    parts = tuple(_parts(planned.graph, stuck))
+    lost |= {resource for part in parts for resource in part.resources or ()}
+    return Verdict(decided=decided, parts=parts, held=_held(planned, found, lost))
 
 
 def _touched(found: Recovered) -> set[int]:
@@ -164,11 +180,13 @@ def _why_stuck(
     if not _can_read_state(found, plugins.get(key[0]), key[0]):
         why = "its plugin cannot go on with the state that an older release of it kept"
         return AbortReason(AbortKind.CRASH, why, key)
-    if found.record.type is not OperationType.PROTECT:
-        return None
-    if is_open(planned, found, resource):
+    is_protect = found.record.type is OperationType.PROTECT
+    loses_it = is_protect or (found.must_ask and planned.abort_kinds[resource])
+    if loses_it and _is_open(planned, found, resource):
         why = "its process ended while this resource was held"
         return AbortReason(AbortKind.CRASH, why, key)
+    if not is_protect:
+        return None
     operation = planned.operations[resource]
     if operation is not None and not is_resumable(operation):
         why = "its process ended, and the plugin kept state in memory only"
@@ -201,7 +219,13 @@ def _parts(graph: ResourceGraph, stuck: Mapping[int, AbortReason]) -> Iterator[A
         yield AbortDecision(reason, tuple(sorted(part)))
 
 
-def is_open(planned: PlannedOperation, found: Recovered, resource: int) -> bool:
+def _held(planned: PlannedOperation, found: Recovered, lost: set[int]) -> frozenset[int]:
+    """Return the resources that something is to be undone of, in an open span; not the *lost*."""
+    touched = (r for r in _touched(found) - lost if planned.abort_kinds[r])
+    return frozenset(r for r in touched if _is_open(planned, found, r))
+
+
+def _is_open(planned: PlannedOperation, found: Recovered, resource: int) -> bool:
     """Return whether *resource*'s critical span had begun and not ended."""
     end = span_end(planned, resource)
     if end is None or end in found.journal.completed:

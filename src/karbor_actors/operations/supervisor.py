@@ -137,6 +137,7 @@ class SupervisorActor(EndingActor):
             control.failures.append(crash)
             control.abort(self._cancelled)
             control.take_reports()
+            self._request_flush()  # the dead one may have been asked for it
 
     # -- steps
 
@@ -170,7 +171,7 @@ class SupervisorActor(EndingActor):
     def _plan_made(self, planned: PlannedOperation) -> None:
         self._planned = planned
         found, verdict = self._verb.recovered, self._verb.verdict(planned)
-        can_wait = verdict is not None and not verdict.must_undo
+        can_wait = verdict is not None and verdict.may_stand_still
         self._may_stand_still = can_wait and self._cancelled is None
         stands_still = found is not None and (found.must_ask or self._handle.is_suspended)
         if self._may_stand_still and stands_still:
@@ -358,6 +359,6 @@ class SupervisorActor(EndingActor):
         if outcome.status is OperationStatus.SUSPENDED:
             run.is_over = True
             ran = self._engine.dispatcher.now() - self._started_at
-            self._begin_step("suspend", lambda: self._verb.suspend(ran))
+            self._begin_step("suspend", lambda: self._verb.suspend(ran, outcome))
         else:
             self._begin_step("close", lambda: self._verb.close(run, outcome))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.model import HOOKS, HookName
 from karbor_actors.plugins import Operation
-from karbor_actors.schedule import BEGUN, DONE, FAILED, HOOKS_PER_RESOURCE
+from karbor_actors.schedule import DONE, FAILED, HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
     from karbor_actors.operations.planning import PlannedOperation
@@ -69,8 +69,7 @@ def _is_open(planned: PlannedOperation, schedule: HookSchedule, resource: int) -
     if end is None or schedule.state(end) == DONE:
         return False
     first = resource * HOOKS_PER_RESOURCE
-    states = [schedule.state(hook) for hook in range(first, end + 1) if planned.hook_kinds[hook]]
-    return any(state in (BEGUN, DONE, FAILED) for state in states)
+    return any(map(schedule.began, range(first, end + 1)))
 
 
 def cannot_resume(planned: PlannedOperation, schedule: HookSchedule) -> int | None:

@@ -42,6 +42,7 @@ def take_up(control: OperationControl, found: Recovered, verdict: Verdict) -> di
         _give_up(control, [h for h in ready if schedule.state(h) == READY])
         schedule.close()
         return {}
+    control.watch.hold(verdict.held, control.dispatcher.now())
     going_on = [hook for hook in ready if schedule.state(hook) == READY]
     control.admit(going_on)
     return {hook: _next_attempt(control, found, hook) for hook in going_on}

@@ -67,6 +67,10 @@ class Undo:
             self._reasons.setdefault(resource, reason)
         self._start(self._schedule.add(listed))
 
+    def concerns(self, resource: int) -> bool:
+        """Return whether *resource* was ever to be undone."""
+        return resource in self._reasons
+
     def expect(self, resources: Iterable[int], reason: AbortReason) -> None:
         """Note that :meth:`add` will come, once what was decided is recorded."""
         self._expected.update(dict.fromkeys(resources, reason))

@@ -10,7 +10,7 @@ from karbor_actors.operations.suspension import span_end
 from karbor_actors.schedule import HOOKS_PER_RESOURCE, PREPARE_FINISH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from karbor_actors.limits import TimeLimits
     from karbor_actors.operations.planning import PlannedOperation
@@ -45,6 +45,11 @@ class Watch:
             self.soonest = now + self._shortest
         if self._planned.abort_kinds[attempt.resource] and attempt.hook in PREPARE_HOOKS:
             self.held.setdefault(attempt.resource, now)
+
+    def hold(self, resources: Iterable[int], now: float) -> None:
+        """Watch *resources*, which an earlier process held: their time counts from *now* on."""
+        self.held.update(dict.fromkeys(resources, now))
+        self.look_again(now)
 
     @property
     def is_clear(self) -> bool:

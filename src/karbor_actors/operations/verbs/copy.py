@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.bank.resource_rows import Ending
-from karbor_actors.errors import BankError, CheckpointNotFoundError
+from karbor_actors.errors import CheckpointNotFoundError
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType, ResourceStatus
+from karbor_actors.operations.verbs.abandoning import abandoned
 from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, left_out, want_whole
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from karbor_actors.operations.verbs.options import CallOptions
     from karbor_actors.provider import Provider
 
-_LOG = logging.getLogger("karbor_actors.operations")
 _COPY, _TARGET = "copy", "target"
 
 
@@ -141,12 +140,20 @@ class Copy(CheckpointVerb):
         self._copy.finish(status, ending)
 
     def give_up(self, run: OperationRun, outcome: Outcome) -> None:
-        """Make the copy an error, so that it can be deleted; its bank may refuse that too."""
+        """Make the copy an error, so that it can be deleted.
+
+        Where its bank refuses that too, the operation's end is not recorded: the next start ends it.
+        """
         if self._copy is not None and self._copy.status is CheckpointStatus.COPYING:
-            try:
-                self._copy.finish(CheckpointStatus.ERROR, Ending(error_info=outcome.error_info()))
-            except BankError as error:
-                _LOG.warning("the copy %s stays 'copying': %s", self._copy.id, error)
+            self._copy.finish(CheckpointStatus.ERROR, Ending(error_info=outcome.error_info()))
+
+    def abandon(self, outcome: Outcome) -> None:
+        """Make the copy an error, in its own bank."""
+        kept = self.extra if self.recovered is None else self.recovered.record.extra
+        bank, now, end = self._target.bank, CheckpointStatus.COPYING, CheckpointStatus.ERROR
+        change = abandoned(bank, str(kept.get(_COPY)), outcome, now=now, end=end)
+        if change is not None:
+            bank.writer.write(change)
 
     def result(self, run: OperationRun, outcome: Outcome) -> Checkpoint:
         """Return the copy as it is now, for reading."""

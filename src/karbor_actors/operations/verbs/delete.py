@@ -18,10 +18,13 @@ from karbor_actors.model import (
 from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock
 from karbor_actors.operations.outcome import Outcome
 from karbor_actors.operations.planning import StalePlan
+from karbor_actors.operations.verbs.abandoning import abandoned
 from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, want_status
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.bank.writer import Change
@@ -142,10 +145,43 @@ class Delete(CheckpointVerb):
             if [record.id for record in ended] != [record.id for record in self._ended]:
                 raise StalePlan
             if not self._force:
-                _want_undone(checkpoint, ended)
-            # Its manifest must say so too before a hook runs: rebuilt, it must not look whole.
-            checkpoint.set_status(CheckpointStatus.DELETING, expected=DELETABLE)
-        return self._begin(planned, checkpoint)
+                self._want_unneeded(checkpoint)
+        # Recorded before it is marked: what is marked has an operation that goes on after a crash.
+        run = self._begin(planned, checkpoint)
+        # Its manifest must say so too before a hook runs: rebuilt, it must not look whole.
+        run.checkpoint.set_status(CheckpointStatus.DELETING, expected=DELETABLE)
+        return run
+
+    def abandon(self, outcome: Outcome) -> Change[Any] | None:
+        """Return what says that it was not deleted; what had been done need not be done again."""
+        if (found := self.recovered) is not None:
+            self._keep_done(found.journal.completed, found.begun_resources())
+        now, end = CheckpointStatus.DELETING, CheckpointStatus.ERROR_DELETING
+        return abandoned(self.bank, self.checkpoint_id, outcome, now=now, end=end)
+
+    def _keep_done(self, hooks: Iterable[int], resources: Iterable[int]) -> None:
+        """Have the record keep which *hooks* had completed, and which *resources* had hooks."""
+        self.extra[_COMPLETED] = array("I", sorted(hooks)).tobytes()
+        self.extra[_TAKEN] = array("I", sorted(resources)).tobytes()
+
+    def _want_unneeded(self, checkpoint: Checkpoint) -> None:
+        """Refuse to remove what operations that stand still, or what is pending, still need."""
+        for record in self.bank.journal.operations():
+            if record.checkpoint_id != self.checkpoint_id:
+                continue
+            if not record.status.is_terminal:  # it does not run: it would have its locks
+                advice = (
+                    f"{record.type} {record.id} has not come to its end: resume or abort it, "
+                    "or delete with force"
+                )
+            elif record.abort_pending:
+                advice = (
+                    f"{record.type} {record.id} left {record.abort_pending} resources "
+                    "abort_pending: abort it again, or delete with force"
+                )
+            else:
+                continue
+            raise CheckpointStateError(checkpoint.id, str(checkpoint.status), advice)
 
     def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
         kept: tuple[KeptArtifact, ...] = ()
@@ -175,9 +211,8 @@ class Delete(CheckpointVerb):
             kept = [
                 h for h in outcome.schedule.completed() if h // HOOKS_PER_RESOURCE not in undone
             ]
-            self.extra[_COMPLETED] = array("I", kept).tobytes()
             taken = (n for n, found in enumerate(run.planned.operations) if found is not None)
-            self.extra[_TAKEN] = array("I", taken).tobytes()
+            self._keep_done(kept, taken)
         return run.checkpoint.finish_change(
             CheckpointStatus.ERROR_DELETING,
             Ending(error_info=outcome.error_info()),
@@ -186,14 +221,3 @@ class Delete(CheckpointVerb):
 
     def result(self, run: OperationRun, outcome: Outcome) -> None:
         """Return nothing: what was asked for is gone."""
-
-
-def _want_undone(checkpoint: Checkpoint, ended: list[OperationRecord]) -> None:
-    """Refuse to remove what aborts that are pending still need."""
-    for record in ended:
-        if record.abort_pending:
-            advice = (
-                f"{record.type} {record.id} left {record.abort_pending} resources "
-                "abort_pending: abort it again, or delete with force"
-            )
-            raise CheckpointStateError(checkpoint.id, str(checkpoint.status), advice)

@@ -10,12 +10,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel, Ending
-from karbor_actors.errors import CheckpointNotFoundError, OperationCancelledError
+from karbor_actors.errors import OperationCancelledError
 from karbor_actors.graph import build_graph
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
 from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock, resource_locks
 from karbor_actors.operations.context import CallerContext
 from karbor_actors.operations.previous import PreviousCheckpoints
+from karbor_actors.operations.verbs.abandoning import abandoned
 from karbor_actors.operations.verbs.children import ChildChoice
 from karbor_actors.operations.verbs.verb import Verb
 from karbor_actors.schema import merge_call_parameters
@@ -167,18 +168,9 @@ class Protect(Verb):
         return run
 
     def abandon(self, outcome: Outcome) -> Change[Any] | None:
-        """Return what makes the checkpoint of a recovery that was refused an error."""
-        try:
-            checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
-        except CheckpointNotFoundError:
-            return None
-        if checkpoint.status is not CheckpointStatus.PROTECTING:
-            return None
-        return checkpoint.finish_change(
-            CheckpointStatus.ERROR,
-            Ending(error_info=outcome.error_info()),
-            expected={CheckpointStatus.PROTECTING},
-        )
+        """Return what makes the checkpoint an error."""
+        now, end = CheckpointStatus.PROTECTING, CheckpointStatus.ERROR
+        return abandoned(self.bank, self.checkpoint_id, outcome, now=now, end=end)
 
     def conclude(self, run: OperationRun, outcome: Outcome) -> Change[Any] | None:
         """Return what makes the checkpoint available, partial or error."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.model import OperationStatus
+from karbor_actors.model import ResourceStatus
 from karbor_actors.operations.conflicts import checkpoint_lock
 from karbor_actors.operations.recovery import RAN, RECOVERIES
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from karbor_actors.bank.bank import Bank
     from karbor_actors.graph import ResourceGraph
+    from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.recovery import Recovered
     from karbor_actors.operations.verbs.options import CallOptions, OperationLog
     from karbor_actors.provider import Provider
@@ -70,19 +71,19 @@ class RecordedOperation:
         deadline = self.options.deadline
         return None if deadline is None else max(deadline - time.time(), 0.0)
 
-    def suspend(self, ran: float) -> None:
+    def suspend(self, ran: float, outcome: Outcome) -> None:
         """Record that the operation stands still, for a later process to go on.
 
         Args:
             ran: Seconds that its hooks have run.
+            outcome: What of it was to be undone, and is not.
         """
         journal, number = self.bank.journal, self._number
         self.extra |= {RECOVERIES: 0, RAN: self._ran_before() + ran}
+        now = {"status": outcome.status, "abort_pending": self._leave_pending(outcome)}
         if number:
             self.bank.writer.write(
-                lambda transaction: journal.update(
-                    transaction, number, status=OperationStatus.SUSPENDED, extra=self.extra
-                )
+                lambda transaction: journal.update(transaction, number, **now, extra=self.extra)
             )
 
     def note_ran(self, ran: float) -> None:
@@ -120,6 +121,13 @@ class RecordedOperation:
             return
         keys = (("resource", graph.nodes[resource].key) for resource in left)
         self.pending_keys = frozenset({checkpoint_lock(self.bank, self.checkpoint_id), *keys})
+
+    def _leave_pending(self, outcome: Outcome) -> int:
+        """Do :meth:`leave` for what is ``abort_pending``; return how many resources are."""
+        pending = ResourceStatus.ABORT_PENDING
+        left = [number for number, status in outcome.resources.items() if status is pending]
+        self.leave(left)
+        return len(left)
 
     def leave_unended(self, resources: Iterable[int]) -> None:
         """Do :meth:`leave` for an operation that cannot record its end; never blocks.

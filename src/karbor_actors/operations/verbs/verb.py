@@ -21,7 +21,6 @@ from karbor_actors.model import (
     AbortReason,
     OperationStatus,
     OperationType,
-    ResourceStatus,
 )
 from karbor_actors.operations.lost import check_parameters, stand_in
 from karbor_actors.operations.outcome import Outcome
@@ -162,25 +161,24 @@ class Verb(RecordedOperation):
         }
 
         lost = AbortReason(AbortKind.CRASH, "its process ended, and it could not be taken up again")
+        number = self._number if found is None else found.record.number
+        change = self.abandon(outcome) if number else None
+        end["extra"] = (record if found is None else found.record).extra | self.extra
 
         def refuse(transaction: Transaction) -> None:
-            if found is None:
-                if self._number:  # it was begun, and failed before its first hook
-                    journal.update(transaction, self._number, **end)
-                else:
-                    journal.create(transaction, replace(record, **end))
-                return
-            change = self.abandon(outcome)
             if change is not None:
                 change(transaction)
-            number = found.record.number
-            journal.append(transaction, number, JournalRecord.of_abort_decision(lost))
+            if not number:
+                journal.create(transaction, replace(record, **end))
+                return
+            if found is not None:
+                journal.append(transaction, number, JournalRecord.of_abort_decision(lost))
             journal.update(transaction, number, **end, abort_pending=len(begun))
 
         self.bank.writer.write(refuse)
 
     def abandon(self, outcome: Outcome) -> Change[Any] | None:
-        """Return what is to be recorded of the checkpoint when recovery itself was refused."""
+        """Return what is to be recorded of the checkpoint of one that is refused after it began."""
         return None
 
     def verdict(self, planned: PlannedOperation) -> Verdict | None:
@@ -242,7 +240,7 @@ class Verb(RecordedOperation):
         def begin(transaction: Transaction) -> tuple[int, Checkpoint | None]:
             if found is not None:
                 number = found.record.number
-                journal.update(transaction, number, extra=self.extra)
+                journal.update(transaction, number, status=found.status_now, extra=self.extra)
                 return number, checkpoint
             made = checkpoint if change is None else change(transaction)
             if made is not None:
@@ -313,9 +311,7 @@ class Verb(RecordedOperation):
             return
         journal, number = self.bank.journal, self._number
         counts = Counter(str(status) for status in outcome.resources.values())
-        pending = counts[ResourceStatus.ABORT_PENDING]
-        left = (n for n, s in outcome.resources.items() if s is ResourceStatus.ABORT_PENDING)
-        self.leave(left if pending else ())
+        pending = self._leave_pending(outcome)
         ended_at = time.time()
 
         def end(transaction: Transaction) -> bool:

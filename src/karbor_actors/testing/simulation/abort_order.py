@@ -11,7 +11,7 @@ from karbor_actors.testing.simulation.bounds import LIMITS
 from karbor_actors.testing.simulation.violation import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from karbor_actors.testing.simulation.world import Entry, OperationSeen, World
 
@@ -25,16 +25,19 @@ def check_abort_order(
     """Yield the aborts of one operation that began too early, process by process.
 
     One that is late itself waits for nobody; nor does one whose grace may be over. And nobody
-    waits for one that had failed before its body began, as where its actor was struck.
+    waits for one that had failed before its body began, as where its actor was struck; nor for
+    one of a resource of which no hook's body ever began: an intent may be all there is to undo.
     """
+    begun: set[int] = set()
     for process, group in groupby(entries, key=lambda entry: entry.process):
         own = list(group)
+        begun |= {e.resource for e in own if e.what == "begin" and e.hook != _ABORT}
         for resource in {entry.resource: None for entry in own if entry.hook == _ABORT}:
             yield from _check_own_hook(seen, own, resource)
             if seen.on_failure == "abort":
-                yield from _check_below(
-                    seen, own, resource, may_have_failed=process in world.struck_aborts
-                )
+                below = descendants(seen, resource) & begun
+                may_have_failed = process in world.struck_aborts
+                yield from _check_below(seen, own, resource, below, may_have_failed=may_have_failed)
 
 
 def check_aborts_once(
@@ -114,12 +117,17 @@ def _check_own_hook(
 
 
 def _check_below(
-    seen: OperationSeen, own: Sequence[Entry], resource: int, *, may_have_failed: bool
+    seen: OperationSeen,
+    own: Sequence[Entry],
+    resource: int,
+    all_below: Iterable[int],
+    *,
+    may_have_failed: bool,
 ) -> Iterator[Violation]:
     first = _first(own, resource)
     if first is None or _may_be_impatient(own, first, resource):
         return
-    for below in descendants(seen, resource):
+    for below in all_below:
         begins = _first(own, below)
         if begins is None or (begins > first and may_have_failed):
             continue

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _PER = len(HOOKS)
 _ABORT = "on_abort"
+_UNENDED = (CheckpointStatus.PROTECTING, CheckpointStatus.COPYING, CheckpointStatus.DELETING)
 
 INVARIANTS: Mapping[str, str] = {
     "order": "no hook begins before all that it waits for are done, over all processes",
@@ -279,7 +280,7 @@ def _check_checkpoint(
     world: World, checkpoint: Checkpoint, operation: str, named: set[str]
 ) -> Iterator[Violation]:
     """Check one checkpoint; add the snapshots that it names to *named*."""
-    if checkpoint.status in (CheckpointStatus.PROTECTING, CheckpointStatus.COPYING):
+    if checkpoint.status in _UNENDED:
         yield Violation("ended", f"a checkpoint stays {checkpoint.status}")
     for resource in checkpoint.resource_graph.nodes:
         section = checkpoint.get_resource_bank_section(resource)

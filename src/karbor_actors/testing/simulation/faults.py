@@ -64,9 +64,11 @@ class SimulatedFaults(FaultPlan):
         """See Injector."""
         fired = len(self.fired)
         self.passed[Point.MESSAGE] += 1
-        given = super().on_message(actor, message)
-        if len(self.fired) != fired:
-            self._world.note(f"FAULT  {self.fired[-1]}")
+        try:
+            given = super().on_message(actor, message)
+        finally:
+            if len(self.fired) != fired:
+                self._world.note(f"FAULT  {self.fired[-1]}")
         return faultpoints.NOTHING if self._dispatcher.is_halted else given
 
     def on_commit(self, path: str, when: str) -> None:
