@@ -66,7 +66,7 @@ class ResourceParameters:
     Equal parameters are kept once, however many resources have them.
     """
 
-    __slots__ = ("_by_type", "_given", "_graph", "_own", "_schemas", "_values")
+    __slots__ = ("_by_type", "_given", "_graph", "_has_fields", "_own", "_schemas", "_values")
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class ResourceParameters:
         self._graph = graph
         self._schemas = {t: schema for t, schema in schemas.items() if secret_fields(schema)}
         self._values, self._by_type, self._own = list(values), by_type, own
+        self._has_fields = any(packed != _NO_FIELDS for packed in self._values)
         self._given = frozenset(given)
 
     def for_resource(self, number: int) -> dict[str, Any]:
@@ -99,10 +100,9 @@ class ResourceParameters:
         Raises:
             ParametersError: A secret cannot be read now.
         """
-        resource = self._graph.nodes[number]
-        place = self._own.get(number) if self._own else None
-        if self._values[self._by_type[resource.type] if place is None else place] == _NO_FIELDS:
+        if not self._has_fields:
             return {}
+        resource = self._graph.nodes[number]
         fields, schema = self.for_resource(number), self._schemas.get(resource.type)
         return fields if schema is None else resolve_secrets(schema, fields, str(resource))
 

@@ -157,7 +157,8 @@ class Attempt:
         if not self.begin():
             return
         error: BaseException | None = None
-        liveness.listener.set(self.note_alive)  # until the worker's next hook: nobody else asks
+        if self.hook in _MAY_GO_ON:  # its lane's workers run no others
+            liveness.listener.set(self.note_alive)  # until the worker's next hook: nobody else asks
         try:
             if faultpoints.injector is not None:
                 faultpoints.injector.on_hook(self, "before")
@@ -183,9 +184,9 @@ class Attempt:
                 await asyncio.to_thread(self._resume)
             if self.run.engine_main is not None:
                 await asyncio.to_thread(self._engine_part)
-            hook = getattr(self.run.planned.operations[self.resource], self.hook, None)
+            hook = getattr(self.run.planned.operations[self.resource], self.hook._value_, None)
             if hook is not None:
-                await hook(*self._arguments(), **self._keywords())
+                await self._call(hook)
             if faultpoints.injector is not None:
                 await asyncio.to_thread(faultpoints.injector.on_hook, self, "after")
         except BaseException as raised:
@@ -201,10 +202,11 @@ class Attempt:
             self._resume()
         if self.run.engine_main is not None:
             self._engine_part()
-        hook = getattr(self.run.planned.operations[self.resource], self.hook, None)
+        # A plain str: what is found for those is remembered by their class, not so for an enum.
+        hook = getattr(self.run.planned.operations[self.resource], self.hook._value_, None)
         if hook is None:
             return None
-        result = hook(*self._arguments(), **self._keywords())
+        result = self._call(hook)
         return result if result is not None and inspect.isawaitable(result) else None
 
     def begin(self) -> bool:
@@ -248,12 +250,11 @@ class Attempt:
         on_resume = getattr(self.run.planned.operations[self.resource], "on_resume", None)
         if found is None or on_resume is None:
             return
-        result = on_resume(
-            *self._arguments(),
-            began=found.began(self.resource),
-            completed=found.completed(self.resource),
-            **self._keywords(),
-        )
+        done = {
+            "began": found.began(self.resource),
+            "completed": found.completed(self.resource),
+        }
+        result = self._call(on_resume, done)
         if inspect.isawaitable(result):
             asyncio.run(_await(result))
         self.run.took_up(self.resource)
@@ -262,20 +263,21 @@ class Attempt:
         if self.hook is HookName.ON_MAIN and self.run.engine_main is not None:
             self.run.engine_main(self)
 
-    def _arguments(self) -> tuple[Any, ...]:
+    def _call(self, hook: Callable[..., Any], more: dict[str, Any] | None = None) -> Any:
+        """Call *hook* with what every hook gets, and *more* keyword arguments."""
         run, resource = self.run, self.resource
-        return (
+        planned = run.planned
+        keywords = run.hook_arguments(self)
+        for added in (self._extra, more):
+            if added:
+                keywords.update(added)
+        return hook(
             run.checkpoint.view(is_writable=run.is_writable, guard=self.check),
-            run.planned.graph.nodes[resource],
+            planned.graph.nodes[resource],
             HookContext(self),
-            run.planned.parameters.resolved(resource),
+            planned.parameters.resolved(resource),
+            **keywords,
         )
-
-    def _keywords(self) -> dict[str, Any]:
-        keywords = self.run.hook_arguments(self)
-        if self._extra:
-            keywords.update(self._extra)
-        return keywords
 
 
 _NOTHING_DONE = (0.0, None, "")
