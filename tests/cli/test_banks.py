@@ -28,6 +28,20 @@ def test_a_damaged_record_is_an_error_of_the_listing_after_the_good_ones(cli, tm
     assert [one["id"] for one in as_json.document] == [good]
 
 
+def test_a_damaged_record_of_an_operation_is_an_error_of_the_listing(cli, tmp_path, app):
+    cli.protect("app")
+    cli.protect("app")
+    with Bank.open(tmp_path / "bank") as bank:
+        newest, oldest = bank.journal.operations()
+        key = oldest.number.to_bytes(8, "big")
+        bank.writer.write(lambda transaction: transaction.put(Table.OPERATIONS, key, b"\xc1"))
+
+    listed = cli("operations", "list", "--bank", "bank", "--json", code=11)
+    assert [one["id"] for one in listed.document] == [newest.id]
+    assert "1 operation's record is damaged; see: karbor-actors bank check" in listed.errors[-1]
+    cli("protect", "app", "--bank", "bank")
+
+
 def test_lost_records_are_made_again(cli, tmp_path, app):
     kept = [cli.protect("app"), cli.protect("app")]
     assert "are whole" in cli.fails(5, "bank", "rebuild", "--bank", "bank")

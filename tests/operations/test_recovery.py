@@ -9,7 +9,9 @@ from helpers import DEADLINE, fill, mounted
 from karbor_actors import Bank, CheckpointStatus, Plan, ProtectionService, Resource
 from karbor_actors.bank.environment import Environment, Outcome
 from karbor_actors.bank.journal_records import JournalRecord
-from karbor_actors.errors import BankFullError
+from karbor_actors.bank.keys import pack_u64
+from karbor_actors.bank.transactions import Table
+from karbor_actors.errors import BankFormatError, BankFullError
 from recovering import HOOKS, recover, run_until_killed
 
 POINTS = [
@@ -50,6 +52,29 @@ def test_the_other_verbs_are_resumed_and_succeed(tmp_path, verb, hook):
     assert f"begin {verb} on_resume disk1" in log
     with Bank.open(tmp_path / "bank", readonly=True) as bank:
         assert [c.status for c in bank.checkpoints()] == ["available"] * (verb != "delete")
+
+
+@pytest.mark.crash_expected
+def test_a_damaged_record_of_another_operation_keeps_nothing_frozen(tmp_path):
+    with ProtectionService(workers=4) as service:
+        service.add_provider(killed_process.provider(tmp_path))
+        plan = Plan("plan", "local", [Resource(killed_process.TYPE, "server")])
+        handle = service.protect(plan)
+        handle.result(DEADLINE)
+        bank = service.provider("local").bank
+        key = pack_u64(bank.journal.get(handle.id).number)
+        bank.writer.write(lambda transaction: transaction.put(Table.OPERATIONS, key, b"rubbish"))
+    assert run_until_killed(tmp_path, "protect", "-", "on_prepare_begin", "disk1", "after")
+
+    with ProtectionService(workers=4) as service:
+        service.add_provider(killed_process.provider(tmp_path))
+        (handle,) = service.recovered
+        assert handle.wait(DEADLINE)
+        bank = service.provider("local").bank
+        damaged: list[BankFormatError] = []
+        assert [r.id for r in bank.journal.operations(damaged=damaged)] == [handle.id]
+        assert len(damaged) == len(set(bank.check())) == 1
+    assert not list(tmp_path.glob("frozen-*"))
 
 
 @pytest.mark.parametrize("hook", ["on_prepare_begin", "on_prepare_finish", "on_main"])

@@ -7,6 +7,7 @@ journal, so that appending is cheap and reading is one scan.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -18,16 +19,17 @@ from karbor_actors.bank.keys import pack_u64, unpack_u64
 from karbor_actors.bank.records import field as unpacked_field
 from karbor_actors.bank.records import pack_record, unpack_record
 from karbor_actors.bank.transactions import Table
-from karbor_actors.errors import BankFormatError, OperationNotFoundError
+from karbor_actors.errors import BankFormatError, OperationNotFoundError, describe_cause
 from karbor_actors.model import OnFailure, OperationStatus, OperationType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from karbor_actors.bank.environment import Environment
-    from karbor_actors.bank.transactions import Reader, Transaction
+    from karbor_actors.bank.transactions import Transaction
     from karbor_actors.bank.writer import Writer
 
+_LOG = logging.getLogger("karbor_actors.bank")
 _COUNTER = b"operation number"
 _KEPT_OPERATIONS = 1000
 _KEPT_SECONDS = 90 * 24 * 3600.0
@@ -175,20 +177,31 @@ class Journal:
         return OperationRecord.unpack(packed, number)
 
     def operations(
-        self, *, is_finished: bool | None = None, limit: int | None = None
+        self,
+        *,
+        is_finished: bool | None = None,
+        limit: int | None = None,
+        damaged: list[BankFormatError] | None = None,
     ) -> list[OperationRecord]:
         """Return records, newest first.
 
         Args:
             is_finished: Only those that have ended for good, or only those that have not.
             limit: How many at most.
+            damaged: Gets the errors of damaged records; they are logged, and left out.
         """
         checked_count("limit", limit, least=0, or_none=True)
         found: list[OperationRecord] = []
         with self._environment.snapshot() as snapshot:
-            for record in _newest_first(snapshot):
+            for key, value in snapshot.scan_back(Table.OPERATIONS):
                 if limit is not None and len(found) >= limit:
                     break
+                try:
+                    record = OperationRecord.unpack(value, unpack_u64(key))
+                except BankFormatError as error:
+                    _LOG.error("%s; run check()", describe_cause(error))
+                    ([] if damaged is None else damaged).append(error)
+                    continue
                 if is_finished is None or record.status.is_terminal is is_finished:
                     found.append(record)
         return found
@@ -219,9 +232,7 @@ class Journal:
             while (found := next(snapshot.scan(Table.JOURNAL, b"", following), None)) is not None:
                 number = unpack_u64(found[0][:8])
                 following = pack_u64(number + 1)
-                value = snapshot.get(Table.OPERATIONS, pack_u64(number))
-                record = None if value is None else OperationRecord.unpack(value, number)
-                if record is None or (record.status.is_terminal and not record.abort_pending):
+                if _is_done_with(snapshot.get(Table.OPERATIONS, pack_u64(number)), number):
                     finished.append(number)
         for number in finished:
             self.drop(number)
@@ -262,7 +273,9 @@ class Journal:
             too_many = snapshot.count(Table.OPERATIONS) - kept
             for place, (key, value) in enumerate(snapshot.scan(Table.OPERATIONS)):
                 number = unpack_u64(key)
-                record = OperationRecord.unpack(value, number)
+                record = _sound(value, number)
+                if record is None:
+                    continue
                 if place >= too_many and record.created_at >= oldest:
                     break  # nor are those that came after it: a look costs no more for a thousand
                 ended = record.ended_at if record.ended_at is not None else record.created_at
@@ -286,9 +299,20 @@ class Journal:
         self._writer.write(change)
 
 
-def _newest_first(reader: Reader) -> Iterator[OperationRecord]:
-    for key, value in reader.scan_back(Table.OPERATIONS):
-        yield OperationRecord.unpack(value, unpack_u64(key))
+def _is_done_with(value: bytes | None, number: int) -> bool:
+    """Return whether nobody needs the journal of an operation with that record any more."""
+    if value is None:
+        return True
+    record = _sound(value, number)
+    return record is not None and record.status.is_terminal and not record.abort_pending
+
+
+def _sound(value: bytes, number: int) -> OperationRecord | None:
+    """Return the record, or None if it is damaged: then it stays, and check() says so."""
+    try:
+        return OperationRecord.unpack(value, number)
+    except BankFormatError:
+        return None
 
 
 def operation_index_key(operation_id: str) -> bytes:

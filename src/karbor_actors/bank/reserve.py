@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from typing import Final
 
 from karbor_actors.bank.mapping import data_file
@@ -21,31 +22,38 @@ _SIZE: Final = 1 << 20
 
 def keep(directory: str) -> None:
     """Make the file, or see that it is there; where there is no space for it there is none."""
-    path = os.path.join(directory, NAME)
-    with contextlib.suppress(OSError):
-        if os.path.lexists(path) and os.lstat(path).st_size >= _SIZE:
-            return
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(path, flags, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(os.path.join(directory, NAME), flags, 0o600)
+    except OSError:
+        return
+    try:
+        status = os.fstat(fd)
+        if _is_own(status) and status.st_size < _SIZE:
             try:
                 # Not zeros, nor posix_fallocate(): a file system may keep those without space.
-                if os.pwrite(fd, os.urandom(_SIZE), 0) < _SIZE:
-                    os.ftruncate(fd, 0)
-            finally:
-                os.close(fd)
-        except OSError:
-            os.truncate(path, 0)
+                written = os.pwrite(fd, os.urandom(_SIZE), 0)
+            except OSError:
+                written = 0
+            if written < _SIZE:
+                os.ftruncate(fd, 0)
+    finally:
+        os.close(fd)
+
+
+def _is_own(status: os.stat_result) -> bool:
+    """Return whether it is a file that nothing else is called too: all else is somebody else's."""
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def give_up(directory: str, records: str) -> bool:
     """Give the space to the data file in the folder *records*; return whether there was any."""
     path = os.path.join(directory, NAME)
     try:
-        size = os.lstat(path).st_size
-        os.unlink(path)
-        if size < _SIZE:
+        status = os.lstat(path)
+        if not _is_own(status) or status.st_size < _SIZE:
             return False
+        os.unlink(path)
         fd = os.open(data_file(records), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False

@@ -10,9 +10,10 @@ import click
 from karbor_actors import OperationStatus
 from karbor_actors.bank.lease import owner_of
 from karbor_actors.cli.banks import shorter
+from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.invocation import read_bank, read_banks
 from karbor_actors.cli.options import command
-from karbor_actors.cli.text import human_seconds, iso_time, local_time, sentence, shown
+from karbor_actors.cli.text import human_seconds, iso_time, local_time, plural, sentence, shown
 from karbor_actors.errors import AmbiguousOperationError, OperationNotFoundError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.cli.files import ProviderSettings
     from karbor_actors.cli.invocation import Invocation
+    from karbor_actors.errors import BankFormatError
 
 INTERRUPTED = "interrupted"
 """What the status of an operation is called whose process is gone."""
@@ -50,14 +52,18 @@ def register(app: click.Group) -> None:
     help="At most the newest N.",
 )
 @click.option("--unfinished", is_flag=True, help="Only those that have not ended.")
-def _list(invocation: Invocation, limit: int, unfinished: bool) -> None:
+def _list(invocation: Invocation, limit: int, unfinished: bool) -> ExitCode:
     """List operations, newest first. Times are local."""
     records: list[OperationRecord] = []
     interrupted: set[str] = set()
-    for _, bank in read_banks(invocation.chosen()):
-        found = bank.journal.operations(is_finished=False if unfinished else None, limit=limit)
-        interrupted |= find_interrupted(bank, found)
-        records += found
+    damaged: list[BankFormatError] = []
+    with invocation.logging():
+        for _, bank in read_banks(invocation.chosen()):
+            found = bank.journal.operations(
+                is_finished=False if unfinished else None, limit=limit, damaged=damaged
+            )
+            interrupted |= find_interrupted(bank, found)
+            records += found
     records.sort(key=lambda record: record.created_at, reverse=True)
     records = records[:limit]
     output = invocation.output
@@ -75,9 +81,14 @@ def _list(invocation: Invocation, limit: int, unfinished: bool) -> None:
     columns = ["operation", "type", "status", "checkpoint", "started", "took"]
     if rows:
         output.table(columns + ["abort pending"] * any_pending, rows)
-    elif not output.is_json:
+    elif not output.is_json and not damaged:
         output.note("no operations")
     output.document(documents)
+    if not damaged:
+        return ExitCode.OK
+    said = plural(len(damaged), "operation's record is", "operations' records are")
+    output.error(f"{said} damaged; see: karbor-actors bank check")
+    return ExitCode.DAMAGED
 
 
 @click.argument("operation")

@@ -6,8 +6,9 @@ import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.bank.resource_rows import Ending
-from karbor_actors.errors import CheckpointNotFoundError
+from karbor_actors.errors import CannotResumeError, CheckpointNotFoundError
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType, ResourceStatus
+from karbor_actors.operations.recovery import Verdict
 from karbor_actors.operations.verbs.abandoning import abandoned
 from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, left_out, want_whole
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from karbor_actors.provider import Provider
 
 _COPY, _TARGET = "copy", "target"
+_FINISHED = (CheckpointStatus.AVAILABLE, CheckpointStatus.PARTIAL)
 
 
 def copy_target(record: OperationRecord) -> str | None:
@@ -57,6 +59,9 @@ class Copy(CheckpointVerb):
         self._copy: Checkpoint | None = None
         self._lacking: dict[int, ResourceStatus] = {}
         self._finished: Checkpoint | None = None
+        """What was there already, or an earlier process made; nothing runs."""
+        self._is_finished = False
+        """Whether this process finished the copy."""
 
     def check_status(self, checkpoint: Checkpoint) -> None:
         """Want an available checkpoint, or a partial one where that is allowed."""
@@ -65,11 +70,20 @@ class Copy(CheckpointVerb):
     def plan(self) -> PlannedOperation:
         """Return what would run: nothing where a finished copy is there."""
         planned = super().plan()
-        if not self._again:
+        if self.recovered is not None:
+            self._finished = self._find_own(self.recovered.record.extra.get(_COPY))
+        elif not self._again:
             self._finished = self._find_finished()
         if self._finished is not None:
             planned.hook_kinds = bytearray(len(planned.hook_kinds))
+            planned.abort_kinds = bytearray(len(planned.abort_kinds))
         return planned
+
+    def verdict(self, planned: PlannedOperation) -> Verdict | None:
+        """Return what becomes of what an earlier process left: what is finished is not undone."""
+        verdict = super().verdict(planned)
+        is_over = verdict is None or verdict.is_over
+        return verdict if is_over or self._finished is None else Verdict()
 
     def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
         """Copy only what a partial checkpoint holds."""
@@ -84,6 +98,14 @@ class Copy(CheckpointVerb):
             if checkpoint.copied_from == wanted and self._lacking == left_out(checkpoint):
                 return checkpoint
         return None
+
+    def _find_own(self, copy_id: object) -> Checkpoint | None:
+        """Return what an earlier process made, if that finished it and could not say so."""
+        try:
+            checkpoint = self._target.bank.checkpoint(str(copy_id))
+        except CheckpointNotFoundError:
+            return None
+        return checkpoint if checkpoint.status in _FINISHED else None
 
     def open(self, planned: PlannedOperation) -> OperationRun:
         """Record the operation and make the copy's checkpoint, ``copying``."""
@@ -105,6 +127,9 @@ class Copy(CheckpointVerb):
         try:
             return self._target.bank.checkpoint(copy_id)
         except CheckpointNotFoundError:
+            if self.recovered is not None and self.recovered.journal.completed:
+                msg = f"the copy {copy_id} was deleted before it was whole; copy again"
+                raise CannotResumeError(msg) from None
             return self._target.bank.create_checkpoint(
                 plan=source.plan,
                 provider=self._target.name,
@@ -138,6 +163,11 @@ class Copy(CheckpointVerb):
             consistency=run.checkpoint.consistencies(),
         )
         self._copy.finish(status, ending)
+        self._is_finished = status in _FINISHED
+
+    def must_undo(self, outcome: Outcome) -> bool:
+        """Return whether hooks are to be undone: not those of a copy that is finished."""
+        return not self._is_finished and super().must_undo(outcome)
 
     def give_up(self, run: OperationRun, outcome: Outcome) -> None:
         """Make the copy an error, so that it can be deleted.

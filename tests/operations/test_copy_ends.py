@@ -1,0 +1,114 @@
+"""A copy is finished in its own bank before its operation's end is recorded in the other one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kit
+from helpers import DEADLINE
+from karbor_actors import Bank, CheckpointStatus, OperationStatus, ProtectionService
+from karbor_actors.errors import BankFullError, OperationError
+from karbor_actors.operations.verbs.copy import Copy
+from kit import Journal, RecordingProtection, plan, provider, store_something
+
+KEY = ("Test::Thing", "lone")
+
+
+def copying(verb: str, hook: str, resource: Any, call: dict[str, Any]) -> None:
+    """Store, copy, and undo the copy, as a plugin's own copy operation does."""
+    store_something(verb, hook, resource, call)
+    if verb == "copy" and hook in ("on_main", "on_abort"):
+        section = call["kwargs"]["checkpoint_copy"].get_resource_bank_section(resource)
+        if hook == "on_main":
+            section.update_object("copied", 1)
+        else:
+            section.delete_object("copied")
+
+
+def opened(path: Path, journal: Journal, recover: str = "resume") -> ProtectionService:
+    service = ProtectionService(workers=4)
+    plugin = RecordingProtection(journal, copying, ("on_main", "on_abort"))
+    service.add_provider(provider(path / "off", plugin, name="off"))
+    service.add_provider(provider(path / "bank", plugin, recover=recover))
+    return service
+
+
+def what_is_copied(path: Path) -> list[tuple[str, list[str]]]:
+    with Bank.open(path / "off", readonly=True) as bank:
+        return [
+            (str(c.status), sorted(c.get_resource_bank_section(KEY).list_objects()))
+            for c in bank.checkpoints()
+        ]
+
+
+@pytest.mark.parametrize("times", [2, 9])
+def test_a_finished_copy_is_not_undone_where_its_end_cannot_be_recorded(
+    tmp_path, journal, monkeypatch, times
+):
+    with opened(tmp_path, journal) as service:
+        checkpoint = service.protect(plan("lone")).result(DEADLINE)
+        bank, left = service.provider("local").bank, [times]
+        update = bank.journal.update
+
+        def fails(transaction: Any, number: int, **changes: Any) -> Any:
+            if changes.get("ended_at") is not None and left[0]:
+                left[0] -= 1
+                raise BankFullError("the disk is full")
+            return update(transaction, number, **changes)
+
+        monkeypatch.setattr(bank.journal, "update", fails)
+        handle = service.copy(checkpoint.id, to="off")
+        with pytest.raises(OperationError, match="the disk is full"):
+            handle.result(DEADLINE)
+        monkeypatch.undo()
+        assert journal.aborted() == []
+        assert service.copy(checkpoint.id, to="off").result(DEADLINE).status == "available"
+
+    with opened(tmp_path, journal, "abort") as service:
+        assert [h.result(DEADLINE).status for h in service.recovered] == ["available"] * (times > 2)
+    assert journal.aborted() == []
+    assert what_is_copied(tmp_path) == [("available", ["copied"])]
+
+
+def _killed_at_its_end(path: Path) -> None:
+    conclude = Copy.conclude
+
+    def dies(self: Copy, *arguments: Any) -> None:
+        conclude(self, *arguments)
+        os._exit(9)
+
+    Copy.conclude = dies  # type: ignore[method-assign]
+    service = opened(path, Journal())
+    checkpoint = service.protect(plan("lone")).result(DEADLINE)
+    service.copy(checkpoint.id, to="off").result(DEADLINE)
+
+
+@pytest.mark.parametrize("recover", ["resume", "abort", "ask"])
+def test_a_copy_that_was_finished_before_its_process_died_is_not_undone(tmp_path, journal, recover):
+    done = subprocess.run(
+        [sys.executable, __file__, str(tmp_path)],
+        check=False,
+        timeout=DEADLINE,
+        env={**os.environ, "PYTHONPATH": str(Path(kit.__file__).parent)},
+    )
+    assert done.returncode == 9
+
+    with opened(tmp_path, journal, recover) as service:
+        (handle,) = service.recovered
+        assert handle.wait(DEADLINE)
+        if recover == "ask":
+            assert handle.status is OperationStatus.SUSPENDED
+            handle = service.resume(handle.id)
+        assert handle.result(DEADLINE).status is CheckpointStatus.AVAILABLE
+    assert journal.hooks() == []
+    assert what_is_copied(tmp_path) == [("available", ["copied"])]
+
+
+if __name__ == "__main__":
+    _killed_at_its_end(Path(sys.argv[1]))
