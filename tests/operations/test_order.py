@@ -50,7 +50,7 @@ def ours(planned: PlannedOperation, seconds: list[float], workers: int) -> float
     ends: list[tuple[float, int, Lane]] = []
     now, ready = 0.0, schedule.start()
     while True:
-        intake.add(ready)
+        intake.arrived.extend(ready)
         for hook in intake.admit(now):
             schedule.begin(hook)
             queues[intake.way(hook).lane or Lane.MAIN].append(hook)

@@ -205,26 +205,22 @@ class ThreadDispatcher(Dispatcher):
         ready, timers = self._ready, self._timers.heap
         waiter = threading.Lock()
         waiter.acquire()
-        left = 0
         while True:
-            if not left:
-                left = _TURNS_BETWEEN_LOOKS
-                if timers and self._timers.is_due(time.monotonic()):
-                    self._run_due()
-            left -= 1
-            try:
-                runnable = ready.popleft()
-            except IndexError:
-                if not self._sleep(waiter):
-                    return
-                left = 0
-                continue
-            try:
-                runnable.run()
-            except BaseException:  # a bug in a runnable must not cost a worker
-                logger.exception("A worker of dispatcher %r ran into an error", self.name)
-            # An ended actor must not live on in a sleeping worker's frame.
-            del runnable
+            if timers and self._timers.is_due(time.monotonic()):
+                self._run_due()
+            for _ in range(_TURNS_BETWEEN_LOOKS):
+                try:
+                    runnable = ready.popleft()
+                except IndexError:
+                    if not self._sleep(waiter):
+                        return
+                    break
+                try:
+                    runnable.run()
+                except BaseException:  # a bug in a runnable must not cost a worker
+                    logger.exception("A worker of dispatcher %r ran into an error", self.name)
+                # An ended actor must not live on in a sleeping worker's frame.
+                del runnable
 
     def _run_due(self) -> None:
         """Run the timers due now, not those that they add: turns come in between."""

@@ -127,14 +127,13 @@ class OperationControl:
     def admit(self, hooks: Iterable[int]) -> None:
         """Queue *hooks*, which may run; a suspension leaves all but the needed ones."""
         needed = self.run.needed
-        if needed is None:
-            self.intake.add(hooks)
-            return
-        for hook in hooks:
-            if hook in needed:
-                self.intake.add([hook])
-            else:
-                self.foresight.leave_out(hook)
+        if needed is not None:
+            hooks = list(hooks)
+            for hook in hooks:
+                if hook not in needed:
+                    self.foresight.leave_out(hook)
+            hooks = filter(needed.__contains__, hooks)
+        self.intake.arrived.extend(hooks)
 
     def record(self, record: JournalRecord, then: Callable[[], None] | None = None) -> None:
         """Have *record* written; *then* is called once its fate is known."""
@@ -360,7 +359,7 @@ class OperationControl:
             self.tell(hook, BodyFailed(error))
         elif hook in self._refs:
             self.intake.leave(hook, attempt.took)  # its worker is free, whatever the commit takes
-            self._ledger.add_completion(attempt)
+            self._ledger.completions.append(attempt)
             if self.foresight.is_on:
                 self._ledger.add_intents(self.foresight.ended(hook))
 

@@ -52,7 +52,7 @@ class HookActor(ConfinedActor):
     watcher = staticmethod(_hook_died)
 
     def __init__(self, control: OperationControl, hook: int) -> None:
-        super().__init__()
+        ConfinedActor.__init__(self)  # super() would cost as much again
         self.control, self.hook = control, hook
         self._attempt = 1
         self._stage = _NEW
@@ -92,9 +92,14 @@ class HookActor(ConfinedActor):
                     self._give_up()
 
     def _begin_attempt(self) -> None:
-        if self.control.needs_intent(self.hook) and not self.control.foresight.take(self.hook):
+        control, hook = self.control, self.hook
+        if (
+            control.foresight.is_on
+            and control.needs_intent(hook)
+            and not control.foresight.take(hook)
+        ):
             self._stage = _INTENDED
-            self.control.record_intent(self.hook)
+            control.record_intent(hook)
         else:
             self._dispatch()
 

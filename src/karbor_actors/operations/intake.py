@@ -18,7 +18,7 @@ from karbor_actors.schedule import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable
 
     from karbor_actors.limits import Caps
     from karbor_actors.operations.attempt import Attempt
@@ -74,9 +74,11 @@ ABORT, ABORT_ON_LOOP = Way(Lane.ABORT, Lane.ABORT), Way(None, Lane.ABORT)
 class _HookLine(Line):
     """A line whose hooks all go the same way."""
 
-    __slots__ = ("way",)
+    __slots__ = ("arrived", "way")
 
     way: Way
+    arrived: list[int]
+    """Entries that are about to wait in it."""
 
 
 class Intake:
@@ -103,7 +105,10 @@ class Intake:
         self._planned, self._kinds, self._runners = planned, planned.hook_kinds, runners
         self._admission, self._caps, self._paths, self._wake = admission, caps, paths, wake
         self._lines: dict[Hashable, _HookLine] = {}
-        self._arrived: list[int] = []
+        self._usual: dict[int, _HookLine] = {}
+        """The line of hooks that no cap counts, by what :meth:`_way` looks at."""
+        self.arrived: list[int] = []
+        """Hooks that may run and are not in their lines yet; added to from outside."""
         self._inside: dict[int, _HookLine] = {}
         self._is_admitting = False
         self._calls: dict[Way, list[Attempt]] = {}
@@ -112,11 +117,7 @@ class Intake:
     def is_empty(self) -> bool:
         """Whether no hook waits to get in."""
         lines = self._lines.values()
-        return not self._arrived and not any(line.waiting or line.granted for line in lines)
-
-    def add(self, hooks: Iterable[int]) -> None:
-        """Queue hooks that may run."""
-        self._arrived.extend(hooks)
+        return not self.arrived and not any(line.waiting or line.granted for line in lines)
 
     def admit(self, now: float) -> list[int]:
         """Return the hooks that get in, at *now* in seconds."""
@@ -157,10 +158,10 @@ class Intake:
 
     def room(self, hook: int) -> int:
         """Return how many hooks that go *hook*'s way would get in at once."""
-        line = self._capped_line(hook) if self._caps else self._line(hook)
+        line = self._line(hook)
         if line.waiting:
             return 0
-        return (self._admission.room(line) if line.keys else WINDOW) - len(self._arrived)
+        return (self._admission.room(line) if line.keys else WINDOW) - len(self.arrived)
 
     def clear(self) -> list[int]:
         """Turn all that waits away; return it."""
@@ -171,7 +172,7 @@ class Intake:
         """Give all places back, at *now* in seconds: the operation has ended, however."""
         for line in self._lines.values():
             self._admission.remove(line)
-        self._lines, self._inside = {}, {}
+        self._lines, self._inside, self._usual = {}, {}, {}
         self._admission.pump(now)
 
     def add_call(self, attempt: Attempt, way: Way) -> None:
@@ -196,9 +197,8 @@ class Intake:
 
     def _line_up(self) -> None:
         """Have the hooks that arrived wait in their lines, those with the longest way ahead first."""
-        arrived, self._arrived = self._arrived, []
-        entries: dict[_HookLine, list[int]] = {}
-        line_of = self._capped_line if self._caps else self._line
+        arrived, self.arrived = self.arrived, []
+        usual, kinds = {} if self._caps else self._usual, self._kinds
         paths = self._paths
         for hook in arrived:
             kind = hook % HOOKS_PER_RESOURCE
@@ -207,13 +207,19 @@ class Intake:
             if paths is not None:
                 ahead = paths.from_begin if kind == PREPARE_BEGIN else paths.from_finish
                 entry |= (_LONGEST - ahead[hook // HOOKS_PER_RESOURCE]) << (HOOK_BITS + _KIND_BITS)
-            line = line_of(hook)
-            if line in entries:
-                entries[line].append(entry)
-            else:
-                entries[line] = [entry]
-        for line, those in entries.items():
-            self._admission.add(line, those)
+            known = kinds[hook] << _KIND_BITS | kind
+            if kind == PREPARE_FINISH and kinds[hook - 1]:
+                known = -known
+            line = usual.get(known)
+            if line is None:
+                line = self._line(hook)
+                if not self._caps:
+                    usual[known] = line
+            line.arrived.append(entry)
+        for line in self._lines.values():
+            if line.arrived:
+                self._admission.add(line, line.arrived)
+                line.arrived = []
 
     def _way(self, hook: int) -> Way:
         kind = hook % HOOKS_PER_RESOURCE
@@ -224,6 +230,8 @@ class Intake:
         return _HELD if kind == PREPARE_FINISH and self._kinds[hook - 1] else _PREPARE
 
     def _line(self, hook: int) -> _HookLine:
+        if self._caps:
+            return self._capped_line(hook)
         way = self._way(hook)
         return self._lines.get(way) or self._new_line(way, way, ())
 
@@ -251,7 +259,7 @@ class Intake:
         has_window = way.lane is not None and not way.is_held
         keys = (way.lane, *caps) if has_window else caps
         line = self._lines[known] = _HookLine(keys, self._granted, is_urgent=way.is_held)
-        line.way = way
+        line.way, line.arrived = way, []
         return line
 
     def _granted(self) -> None:

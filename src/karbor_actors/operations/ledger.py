@@ -29,7 +29,8 @@ class Ledger:
     def __init__(self, run: OperationRun, outbox: Outbox[Attempt | JournalWritten]) -> None:
         self._run, self._outbox = run, outbox
         self._intents: list[int] = []
-        self._completions: list[Attempt] = []
+        self.completions: list[Attempt] = []
+        """Those of hooks that completed; added to from outside."""
         self._records: list[JournalRecord] = []
         self._then: list[Callable[[], None]] = []
         self._writing = 0
@@ -38,15 +39,11 @@ class Ledger:
     @property
     def is_clear(self) -> bool:
         """Whether everything gathered was written, well or not."""
-        return not (self._writing or self._intents or self._completions or self._records)
+        return not (self._writing or self._intents or self.completions or self._records)
 
     def add_intents(self, hooks: Iterable[int]) -> None:
         """Gather the intents of *hooks*."""
         self._intents.extend(hooks)
-
-    def add_completion(self, attempt: Attempt) -> None:
-        """Gather the completion of a hook, with what it changed."""
-        self._completions.append(attempt)
 
     def add_record(self, record: JournalRecord, then: Callable[[], None] | None = None) -> None:
         """Gather something else; *then* is called once it is written, well or not."""
@@ -56,9 +53,9 @@ class Ledger:
 
     def flush(self) -> None:
         """Hand what was gathered to the bank's writer, as one record."""
-        if not (self._intents or self._completions or self._records):
+        if not (self._intents or self.completions or self._records):
             return
-        intents, completions = tuple(self._intents), tuple(self._completions)
+        intents, completions = tuple(self._intents), tuple(self.completions)
         records = [
             JournalRecord.of_hooks(intents, [attempt.hook_number for attempt in completions])
         ]
@@ -70,7 +67,7 @@ class Ledger:
         records += self._moment()
         record = JournalRecord.joined(records + self._records)
         then = tuple(self._then)
-        self._intents, self._completions, self._records, self._then = [], [], [], []
+        self._intents, self.completions, self._records, self._then = [], [], [], []
         self._writing += 1
         journal, number = self._run.bank.journal, self._run.journal_number
 
