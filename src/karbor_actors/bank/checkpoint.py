@@ -156,7 +156,7 @@ class Checkpoint(StoredCheckpoint):
             row = rows.set_status(transaction, number, self.id, new, allowed, **changes)
             if kept:
                 transaction.put_many(Table.CHECKPOINTS, kept)
-            settle(transaction)
+            settle(transaction, row)
             return row
 
         return change

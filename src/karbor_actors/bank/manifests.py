@@ -90,7 +90,7 @@ class Manifests:
         ending: Mapping[bytes, bytes],
         *,
         is_allowed: bool = True,
-    ) -> Change[None]:
+    ) -> Callable[[Transaction, CheckpointRow], None]:
         """Make the manifest of a checkpoint durable that is about to be *row*.
 
         Where that is no good end, remove what an earlier try had written.
@@ -102,7 +102,7 @@ class Manifests:
             is_allowed: Whether the row may become so; if not, nothing is done.
 
         Returns:
-            what is to be recorded with the row.
+            what is to be recorded with the row, called with the row as it is then.
 
         Raises:
             StoreError: The object store failed.
@@ -121,9 +121,8 @@ class Manifests:
                 remove_manifest(self._store, self.folder(row.id))
             self._put(number, row, ending, lambda: self._list_now(number, row.id, has_chunks=True))
 
-        def settled(transaction: Transaction) -> None:
-            now = rows.read_row(transaction, number)
-            if now is not None and now.holds == row.holds:  # else: at the next opening
+        def settled(transaction: Transaction, now: CheckpointRow) -> None:
+            if now.holds == row.holds:  # else: at the next opening
                 unlist(transaction, number)
 
         return settled
@@ -235,11 +234,11 @@ class Manifests:
             else:
                 self._store.delete(head_name(folder))
 
-    def _given_up(self, number: int) -> Change[None]:
+    def _given_up(self, number: int) -> Callable[[Transaction, CheckpointRow], None]:
         """Remove what :meth:`prepare` put; return what unlists it, if nothing is left to do."""
         with self._alone(number):
             is_done = self._try_to_settle(number, is_given_up=True)
-        return partial(unlist, number=number) if is_done else _do_nothing
+        return (lambda transaction, _: unlist(transaction, number)) if is_done else _do_nothing
 
     def _say(self, row: CheckpointRow, status: CheckpointStatus) -> bool:
         """Change the head; return whether there is one."""
@@ -365,5 +364,5 @@ class Manifests:
         return found_wrong if self._is_still(number, row) else ""
 
 
-def _do_nothing(_: Transaction) -> None:
+def _do_nothing(_: Transaction, __: CheckpointRow) -> None:
     pass
