@@ -117,3 +117,26 @@ def test_given_up_calls_have_their_threads_replaced_up_to_a_bound(runner):
     runner.submit([again])
     assert again.done.wait(DEADLINE)
     assert not again.refused
+
+
+def test_without_threads_to_be_had_calls_are_refused_or_done_by_those_that_are_there(
+    runner, monkeypatch
+):
+    lone = Call()
+
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        runner.submit([lone])
+        assert "no more threads" in lone.refused
+
+    first = Call()
+    runner.submit([first])
+    assert first.done.wait(DEADLINE)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        others = [Call(), Call(), Call()]
+        runner.submit(others)
+        assert all(call.done.wait(DEADLINE) and not call.refused for call in others)

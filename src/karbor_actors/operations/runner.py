@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
 
+_NO_THREAD = "no worker is left: the system gives this process no more threads"
 _LINGER = 5.0
 """Seconds that a worker waits for work before it ends."""
 MAX_ABANDONED = 4
@@ -109,8 +110,11 @@ class ThreadRunner:
                 self._queue.extend(calls)
             if is_taken:
                 self._wake_one()
+            stranded = self._stranded()
         if not is_taken:
             self._refuse(calls)
+        for unlucky in stranded:
+            unlucky.refuse(_NO_THREAD)
 
     @property
     def abandoned(self) -> int:
@@ -139,7 +143,10 @@ class ThreadRunner:
                         refused.append(self._queue.popleft())
             if self._queue:
                 self._wake_one()
+            stranded = self._stranded()
         self._refuse(refused)
+        for unlucky in stranded:
+            unlucky.refuse(_NO_THREAD)
 
     def _refuse(self, calls: Sequence[Call]) -> None:
         why = f"no worker is left: {self._max_abandoned} hooks that were given up have not returned"
@@ -167,9 +174,19 @@ class ThreadRunner:
             self._started += 1
             name = f"{self._name}-{self._started}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives no more of them: those that are there go on
+                return
             self._threads.append(thread)
-            thread.start()
             self._is_waking = True
+
+    def _stranded(self) -> list[Call]:
+        """Take the calls that nobody is there to run, nor will be."""
+        stranded: list[Call] = []
+        while self._queue and not self._threads:
+            stranded.append(self._queue.popleft())
+        return stranded
 
     def _work(self) -> None:
         own, queue, running = threading.current_thread(), self._queue, self._running

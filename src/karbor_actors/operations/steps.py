@@ -89,8 +89,8 @@ class Tidying:
         raise NotImplementedError
 
     def refuse(self, why: str) -> None:
-        """Nor given up, so that there is always a worker."""
-        raise NotImplementedError
+        """Leave it, since it costs space only: nobody is there to do it."""
+        _LOG.warning("the journal of %s stays: %s", self._verb.operation_id, why)
 
 
 def failure(
