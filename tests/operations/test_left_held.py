@@ -11,6 +11,7 @@ from crashes import crash_image
 from helpers import DEADLINE, Gate
 from karbor_actors import Bank, OperationStatus, ProtectionService, TimeLimits
 from karbor_actors.errors import CheckpointStateError, OperationError, OperationSuspendedError
+from karbor_actors.operations.recovery import MAX_RECOVERIES
 from kit import HOOK_METHODS, Journal, RecordingProtection, plan, provider, store_something
 
 if TYPE_CHECKING:
@@ -246,3 +247,70 @@ def test_a_restore_whose_checkpoint_was_deleted_by_force_says_so(tmp_path):
         record = bank.journal.get(asked.id)
         assert record.status is OperationStatus.FAILED
         assert record.error_info[-1]["type"] == "CheckpointNotFoundError"
+
+
+def killed_protect(path: Path, plugin: Callable[[Any], RecordingProtection]) -> Path:
+    """Return a directory whose bank is as a kill in a main hook of a protect leaves it."""
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if (hook, resource.id) == ("on_main", "server"):
+            gate.pass_through()
+
+    with opened(path, plugin(behave)) as service:
+        if not service.recovered:
+            service.protect(plan("server"))
+        gate.wait_entered()
+        left = crash_image(service, path / "left")
+        gate.open()
+        assert service.wait(DEADLINE)
+    return left
+
+
+class KeepsItInMemory(RecordingProtection):
+    def operation(self, verb: str, resource: Resource) -> Any:
+        made = super().operation(verb, resource)
+        if made is not None:
+            made.resumable = False  # type: ignore[misc]
+        return made
+
+
+def test_a_protect_whose_plugin_kept_its_state_in_memory_is_undone_though_nothing_is_held(tmp_path):
+    left = killed_protect(tmp_path, lambda behave: KeepsItInMemory(Journal(), behave))
+    again = Journal()
+    with opened(left, KeepsItInMemory(again, store_something)) as service:
+        (handle,) = service.recovered
+        assert "in memory only" in str(handle.exception(DEADLINE))
+    assert again.hooks() == [("on_abort", "disk"), ("on_abort", "server")]
+
+
+def test_what_its_process_dies_of_time_and_again_is_undone_in_the_end(tmp_path):
+    path = tmp_path
+    for _ in range(MAX_RECOVERIES + 1):
+        path = killed_protect(path, lambda behave: RecordingProtection(Journal(), behave))
+    again = Journal()
+    with opened(path, RecordingProtection(again, store_something)) as service:
+        (handle,) = service.recovered
+        assert f"{MAX_RECOVERIES} times in vain" in str(handle.exception(DEADLINE))
+    assert again.aborted() == ["disk", "server"]
+
+
+def test_a_new_operation_waits_behind_a_recovered_one_that_is_still_being_planned(tmp_path):
+    """It has its locks before add_provider() returns, however long its plugin takes."""
+    house, gate, again = House(), Gate(), Journal()
+    left = killed_restore(tmp_path, house, "on_prepare_begin", "disk")
+    plugin = house.plugin(again)
+    plan_one = plugin.get_restore_operation
+    plugin.get_restore_operation = lambda resource: (gate.pass_through(), plan_one(resource))[1]  # type: ignore[method-assign]
+    with opened(left, plugin) as service:
+        gate.wait_entered()
+        fresh = service.protect(plan("server"))
+        while ("protect", "disk") not in plugin.asked:
+            POLL.wait(0.001)
+        fresh.progress()  # answered after what it was told before
+        gate.open()
+        fresh.result(DEADLINE)
+    verbs = [verb for verb, _, _ in again.entries]
+
+    assert verbs == sorted(verbs, reverse=True), again.entries
