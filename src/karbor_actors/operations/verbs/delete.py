@@ -148,8 +148,10 @@ class Delete(CheckpointVerb):
                 self._want_unneeded(checkpoint)
         # Recorded before it is marked: what is marked has an operation that goes on after a crash.
         run = self._begin(planned, checkpoint)
-        # Its manifest must say so too before a hook runs: rebuilt, it must not look whole.
-        run.checkpoint.set_status(CheckpointStatus.DELETING, expected=DELETABLE)
+        found = self.recovered
+        if found is None or not found.record.status.is_terminal:  # else it has been deleted, or not
+            # Its manifest must say so too before a hook runs: rebuilt, it must not look whole.
+            run.checkpoint.set_status(CheckpointStatus.DELETING, expected=DELETABLE)
         return run
 
     def abandon(self, outcome: Outcome) -> Change[Any] | None:
