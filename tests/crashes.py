@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 def crash_image(service: ProtectionService, path: Path) -> Path:
     """Return a directory whose ``bank`` is as a kill would leave the service's bank just now."""
     path.mkdir()
-    service.provider("local").bank.backup(path / "bank")
+    copy_records(service.provider("local").bank, path / "bank")
     return path
+
+
+def copy_records(bank: Bank, directory: Path) -> None:
+    """Make *directory* with the records of *bank* as a kill would leave them just now."""
+    records = directory / "bank.lmdb"
+    records.mkdir(parents=True)
+    bank._environment.copy(str(records / "data.mdb"))
 
 
 def record_of(path: Path, operation_id: str) -> object:

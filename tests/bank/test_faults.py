@@ -131,7 +131,8 @@ def test_a_backup_that_failed_leaves_nothing_and_can_be_tried_again(small_disk, 
         ballast.unlink()
         bank.backup(small_disk / "backup")
 
-    with Bank.open(small_disk / "backup", objects=str(tmp_path / "bank" / "objects")) as backup:
+    objects = str(tmp_path / "bank" / "objects")
+    with Bank.open(small_disk / "backup", objects=objects, readonly=True) as backup:
         found = backup.checkpoints()[0].get_resource_bank_section(SERVER)
         assert len(found.list_objects()) == 17
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crashes import copy_records
 from helpers import DEADLINE, Gate
 from karbor_actors import CheckpointStatus, OperationStatus, ProtectionService
 from karbor_actors.errors import OperationCancelledError, OperationError
@@ -66,7 +67,7 @@ def killed_as_it_began(path: Path, verb: str) -> Path:
         left = path / "left"
         left.mkdir()
         for name in ("local", "offsite"):
-            service.provider(name).bank.backup(left / name)
+            copy_records(service.provider(name).bank, left / name)
         gate.open()
         handle.wait(DEADLINE)
     return left

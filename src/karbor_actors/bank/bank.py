@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.arguments import checked_choices, checked_count, checked_path
 from karbor_actors.bank import checkpoint_rows as rows
-from karbor_actors.bank.backup import back_up
+from karbor_actors.bank.backup import back_up, refuse_backup
 from karbor_actors.bank.block_check import repack
 from karbor_actors.bank.block_rebuild import free_unneeded
 from karbor_actors.bank.checking import check_bank
@@ -95,7 +95,7 @@ class Bank:
         Raises:
             BankLeaseError: Somebody else has it open for writing; the error says who.
             BankPathError: *directory* is a file, is missing, or may not be used.
-            BankReadonlyError: It may not be written.
+            BankReadonlyError: It may not be written, or is a :meth:`backup`.
             BankFormatError: It is damaged, something else, or from a newer release.
             BankFullError: No space is left.
             StoreError: The object store failed.
@@ -108,6 +108,8 @@ class Bank:
             records = os.path.join(path, "bank.lmdb")
             environment = Environment(records, readonly=readonly, create=create)
             closing.callback(environment.close)
+            if not readonly:
+                refuse_backup(environment)
             store = open_objects(path, objects, writable=not readonly)
             closing.callback(store.close)
             parts = open_parts(environment, path, store, closing, dispatcher)
@@ -125,7 +127,9 @@ class Bank:
 
         Checkpoints that were available, partial or being deleted come back; one of which anything
         is missing, as an error that says what. The history of operations does not, nor do
-        checkpoints that were being made. Damaged files are moved aside. Killed, it is done again.
+        checkpoints that were being made. Damaged files, or a :meth:`backup` that was put in their
+        place, are moved aside. Killed, it is done again. Nobody may use other records of this bank
+        meanwhile or later: what one makes, the other takes for a dead owner's, and removes.
 
         Args:
             directory: The bank's; made where it is missing.
@@ -133,7 +137,8 @@ class Bank:
             bank_id: Which bank's, where the store holds several; the error names them.
 
         Raises:
-            BankPathError: Its records are whole, or the store holds no bank, or several.
+            BankPathError: Its records are whole, or those that the backup in their place is of;
+                or the store holds no bank, or several.
             BankLeaseError: Somebody has the bank open.
             StoreError: The object store failed.
         """
@@ -370,10 +375,12 @@ class Bank:
         self._environment.compact()
 
     def backup(self, path: str | os.PathLike[str]) -> None:
-        """Write the records as they are at one moment to the new directory *path*.
+        """Write the records as they are at one moment to the new directory *path*, to be read.
 
-        It is a bank of the same object store: open it with ``objects=`` of that one. The bulk
-        data is not copied; keep the checkpoints that the backup names until it is of no use.
+        Open it with ``readonly=True`` and ``objects=`` of this bank; it is never opened for writing.
+        The bulk data is not copied: of a checkpoint that this bank deletes, the backup loses it.
+        Lost records do not come from it but from the objects (:meth:`rebuild`), newer checkpoints
+        too. The backup has what those do not: the operations' history, and unfinished checkpoints.
 
         Raises:
             BankPathError: *path* exists, or cannot be written; nothing is left of the attempt.

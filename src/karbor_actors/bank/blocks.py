@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from karbor_actors.bank.block_rows import BlockRow
     from karbor_actors.bank.environment import Environment
-    from karbor_actors.bank.transactions import Transaction
+    from karbor_actors.bank.transactions import Reader, Transaction
     from karbor_actors.bank.writer import Change, T, Writer
     from karbor_actors.store.codec import Block
     from karbor_actors.store.objects import ObjectStore
@@ -177,10 +177,10 @@ class BlockStore:
         """Eight bytes that no other bank has, not even one made in this one's place."""
         if not self._bank_id:
             with self.environment.snapshot() as snapshot:
-                value = snapshot.get(Table.META, _META_KEY)
-            if value is None:
-                return bytes(8)  # nothing was ever stored
-            self._bank_id, _ = _unpack_meta(value)
+                found = stored_bank_id(snapshot)
+            if not any(found):
+                return found
+            self._bank_id = found
         return self._bank_id
 
     def object_name(self, pack: int) -> str:
@@ -308,6 +308,12 @@ class BlockStore:
 
     def _fetch(self, row: BlockRow) -> bytes | memoryview:
         return self._ranges.get(self.object_name(row.pack), row.offset, row.stored_length)
+
+
+def stored_bank_id(reader: Reader) -> bytes:
+    """Return the id in a bank's records; zeros where nothing was ever stored."""
+    value = reader.get(Table.META, _META_KEY)
+    return bytes(8) if value is None else _unpack_meta(value)[0]
 
 
 def _submit(pool: Executor, function: Callable[..., T], *args: object) -> Future[T]:

@@ -41,17 +41,14 @@ def record_error(error: lmdb.Error, path: str) -> BankError:
     if code == errno.EIO and _is_full(path):
         return _full(path)  # LMDB says EIO where a write was cut short
     if isinstance(error, _DAMAGE):
-        return BankFormatError(
-            f"{path} is damaged ({error}); stop all users, then restore it from a backup "
-            "or rebuild it"
-        )
+        return BankFormatError(f"{path} is damaged ({error}); stop all users, then rebuild it")
     if isinstance(error, lmdb.ReadonlyError) or code in _READONLY:
         return BankReadonlyError(f"{path} may not be written: {error}")
     if isinstance(error, lmdb.ReadersFullError):
         return BankBrokenError(f"{path} has too many readers at once; wait for some to end")
     return BankBrokenError(
         f"the records in {path} could not be read or written: {error}; if that is so again, "
-        "restore them from a backup or rebuild them"
+        "rebuild them"
     )
 
 
@@ -76,8 +73,8 @@ def open_error(error: lmdb.Error | OSError, path: str) -> BankError:
 
 def _foreign(error: lmdb.Error | OSError, path: str) -> BankFormatError:
     return BankFormatError(
-        f"{path} holds no bank that this release can read ({error}); if it held one, restore it "
-        "from a backup or rebuild it, else name another directory"
+        f"{path} holds no bank that this release can read ({error}); if it held one, rebuild "
+        "it, else name another directory"
     )
 
 

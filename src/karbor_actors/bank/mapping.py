@@ -268,7 +268,7 @@ class MappedFile:
         except OSError as error:
             raise BankBrokenError(
                 f"{path} is gone ({error.strerror}): it was taken away while the bank was open; "
-                "close the bank, then restore it from a backup or rebuild it"
+                "close the bank, then rebuild it"
             ) from error
         if not is_same:
             raise BankBrokenError(
@@ -295,7 +295,7 @@ class MappedFile:
                 return
         raise BankFormatError(
             f"{data_file(self.path)} is cut short by {self._missing_bytes()} bytes; "
-            f"restore it from a backup or rebuild it ({findings[0]})"
+            f"rebuild it ({findings[0]})"
         )
 
     def _adopt_map(self) -> None:
@@ -331,10 +331,7 @@ def _identify(path: str) -> _FileId:
     except OSError as error:
         raise open_error(error, path) from error
     if status.st_size == 0:
-        raise BankFormatError(
-            f"{data_file(path)} is empty: its contents were lost; restore it from a backup or "
-            "rebuild it"
-        )
+        raise BankFormatError(f"{data_file(path)} is empty: its contents were lost; rebuild it")
     return status.st_dev, status.st_ino
 
 

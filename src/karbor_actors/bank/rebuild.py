@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 from lmdb import verify as lmdb_verify
 
 from karbor_actors.bank.actor import BankWriter
+from karbor_actors.bank.backup import original_of
 from karbor_actors.bank.block_check import check_block_records
 from karbor_actors.bank.block_rebuild import free_unneeded, record_packs
 from karbor_actors.bank.blocks import FOLDER as PACKS
-from karbor_actors.bank.blocks import BlockStore
+from karbor_actors.bank.blocks import BlockStore, stored_bank_id
 from karbor_actors.bank.checking import check_records
 from karbor_actors.bank.data_files import NEW
 from karbor_actors.bank.environment import Environment
@@ -62,13 +63,19 @@ class RebuildReport:
 def rebuild_records(directory: str, store: ObjectStore, bank_id: str | None) -> RebuildReport:
     """Make ``bank.lmdb`` in *directory*, whose lease the caller has. See :meth:`Bank.rebuild`."""
     path = os.path.join(directory, "bank.lmdb")
-    if _is_whole(path):
+    known = _backed_up(path)
+    if known is None and _is_whole(path):
         raise BankPathError(
             f"the records in {path} are whole; to have them made again, move them away first"
         )
-    report = RebuildReport(bank_id=bank_id or _find_bank(store))
+    report = RebuildReport(bank_id=bank_id or known or _find_bank(store))
     if not _BANK_ID.fullmatch(report.bank_id):
         raise BankPathError(f"{bank_id!r} is no bank's id, which has 16 hexadecimal digits")
+    folders = (bank_folder(bytes.fromhex(report.bank_id)), f"{PACKS}/{report.bank_id}")
+    if not any(next(iter(store.list(folder)), None) for folder in folders):
+        raise BankPathError(
+            f"the object store holds nothing of the bank {report.bank_id}; name the one that does"
+        )
     making = f"{path}{NEW}{secrets.token_hex(4)}"
     try:
         with ExitStack() as closing:
@@ -80,6 +87,36 @@ def rebuild_records(directory: str, store: ObjectStore, bank_id: str | None) -> 
     finally:
         shutil.rmtree(making, ignore_errors=True)  # gone, unless it failed
     return report
+
+
+def _backed_up(path: str) -> str | None:
+    """Return the id of the bank that the records are a backup of, None if they are something else.
+
+    Raises:
+        BankPathError: The bank's own records are where they were.
+    """
+    try:
+        with Environment(path, readonly=True) as environment, environment.snapshot() as snapshot:
+            original = original_of(snapshot)
+            bank_id = stored_bank_id(snapshot).hex()
+    except BankError:
+        return None  # missing or damaged, say
+    if original is None:
+        return None
+    records = os.path.join(original, "bank.lmdb")
+    if os.path.lexists(records) and not _is_same(records, path):
+        raise BankPathError(
+            f"{path} is a backup of the bank {original}, whose records are there: open that one; "
+            "rebuild it there, if they are damaged"
+        )
+    return bank_id
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def _is_whole(path: str) -> bool:
