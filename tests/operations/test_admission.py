@@ -209,9 +209,9 @@ def test_the_longest_way_ahead_is_counted_in_resources():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"types": {"T": 0}}, "positive int"),
-        ({"groups": {"array": 1.5}}, "positive int"),
-        ({"hooks": {"on_main": True}}, "positive int"),
+        ({"types": {"T": 0}}, "whole number, at least 1"),
+        ({"groups": {"array": 1.5}}, "whole number, at least 1"),
+        ({"hooks": {"on_main": True}}, "whole number, at least 1"),
         ({"hooks": {"on_abort": 1}}, "no hook 'on_abort'"),
     ],
 )
