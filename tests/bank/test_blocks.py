@@ -274,6 +274,49 @@ def test_a_missing_pack_is_found_when_it_is_read_and_when_it_is_checked(bank):
     assert check_blocks(bank.blocks) == [f"pack {name} is missing, with 2 needed blocks"]
 
 
+def test_packs_that_took_each_others_place_are_found_by_a_deep_check(bank):
+    """Each is whole, and of the recorded size: only what the records say can tell."""
+    write(bank.streams(), "one", A)
+    write(bank.streams(), "two", B)
+    one, two = bank.objects()
+    first, second = bank.store.get(one), bank.store.get(two)
+    assert len(first) == len(second)
+    bank.store.put(one, second)
+    bank.store.put(two, first)
+
+    assert check_blocks(bank.blocks) == []
+    findings = bank.check()
+    assert sorted(finding.partition(" does not hold 1 of the 1 ")[0] for finding in findings) == [
+        f"pack {name}" for name in (one, two)
+    ]
+    assert write(bank.streams(), "three", A).new_blocks == 1  # what was found is not counted on
+    with bank.streams().open("three") as reader:
+        assert reader.read() == A
+
+
+def test_a_pack_that_another_one_overwrote_is_found_by_a_deep_check(bank):
+    write(bank.streams(), "one", A + B)
+    write(bank.streams(), "two", C + D)
+    one, two = bank.objects()
+    bank.store.put(two, bank.store.get(one))
+
+    [finding] = bank.check()
+    assert finding.startswith(f"pack {two} does not hold 2 of the 2 blocks")
+
+
+def test_the_blocks_of_a_pack_with_a_damaged_index_are_checked_all_the_same(bank):
+    write(bank.streams(), "key", A + B)
+    [name] = bank.objects()
+    damaged = bytearray(bank.store.get(name))
+    damaged[TINY_BLOCK + 5] ^= 1
+    damaged[-1] ^= 1
+    bank.store.put(name, damaged)
+
+    of_index, of_block = bank.check()
+    assert "is corrupted" in of_block
+    assert "is corrupted" not in of_index
+
+
 def test_a_cut_pack_is_found_by_a_check(bank):
     write(bank.streams(), "key", A + B)
     [name] = bank.objects()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect
 from collections import Counter
 from functools import partial
@@ -18,7 +19,13 @@ from karbor_actors.bank.block_rows import (
     pack_key,
 )
 from karbor_actors.bank.transactions import Table
-from karbor_actors.errors import BankError, ObjectNotFoundError, describe_cause
+from karbor_actors.errors import (
+    BankError,
+    BankFormatError,
+    BlockCorruptError,
+    ObjectNotFoundError,
+    describe_cause,
+)
 from karbor_actors.store.codec import DIGEST_SIZE, Block, Codec, decode
 from karbor_actors.store.packs import PackBuilder, read_index
 
@@ -40,17 +47,26 @@ def check_blocks(blocks: BlockStore, *, deep: bool = False) -> list[str]:
 
     Args:
         blocks: the bank's.
-        deep: read every block too and compare its digest.
+        deep: read every block too and compare its digest. One that is damaged is not counted on
+            from then on.
     """
     with blocks.environment.snapshot() as snapshot:
         findings = check_block_records(snapshot)
         packs = dict(block_rows.pack_rows(snapshot))
+        recorded = _digests_by_pack(snapshot) if deep else {}
     findings += _check_objects(blocks, packs)
-    if deep:
-        for pack, row in packs.items():
-            if row.state == PackState.PRESENT:
-                findings += _read_pack(blocks, pack)
+    for pack, digests in sorted(recorded.items()):
+        findings += _read_pack(blocks, pack, digests)
     return findings
+
+
+def _digests_by_pack(reader: Reader) -> dict[int, list[bytes]]:
+    """Return the digests of the recorded blocks by the pack that each is in."""
+    found: dict[int, list[bytes]] = {}
+    for digest, value in reader.scan(Table.BLOCKS):
+        with contextlib.suppress(BankFormatError):  # a finding already
+            found.setdefault(BlockRow.unpack(value, digest).pack, []).append(bytes(digest))
+    return found
 
 
 def check_block_records(reader: Reader) -> list[str]:
@@ -164,20 +180,50 @@ def _pack_row(blocks: BlockStore, pack: int) -> PackRow | None:
         return block_rows.pack_row(snapshot, pack)
 
 
-def _read_pack(blocks: BlockStore, pack: int) -> Iterator[str]:
-    """Yield what is wrong with the blocks of a pack, reading all that are needed."""
+def _read_pack(blocks: BlockStore, pack: int, digests: Sequence[bytes]) -> Iterator[str]:
+    """Yield what is wrong with the blocks that are recorded in a pack; read all of them."""
     name = blocks.object_name(pack)
     try:
-        for entry, row in _live_entries(blocks, pack, read_index(blocks.objects, name)):
-            data = blocks.objects.get(name, row.offset, row.stored_length)
-            try:
-                decode(data, row.codec, row.raw_length, entry.digest, f"pack {name}")
-            except BankError as error:
-                yield describe_cause(error)
+        indexed = {(e.digest, e.offset) for e in read_index(blocks.objects, name)}
     except ObjectNotFoundError:
         return  # reported where objects are compared; or it was freed meanwhile
     except BankError as error:
         yield describe_cause(error)
+        indexed = None  # the blocks may be whole all the same
+    rows = _rows_in(blocks, pack, digests)
+    absent = [
+        digest
+        for digest, row in rows
+        if indexed is not None and (digest, row.offset) not in indexed
+    ]
+    for digest in absent:
+        blocks.health.mark_damaged(digest)
+    if absent:
+        yield (
+            f"pack {name} does not hold {len(absent)} of the {len(rows)} blocks that are recorded in "
+            f"it, such as {absent[0].hex()[:16]}: another object is in its place, or it was "
+            "overwritten"
+        )
+    for digest, row in rows:
+        if indexed is None or (digest, row.offset) in indexed:
+            try:
+                data = blocks.objects.get(name, row.offset, row.stored_length)
+                decode(data, row.codec, row.raw_length, digest, f"pack {name}")
+            except ObjectNotFoundError:
+                return
+            except BankError as error:
+                if isinstance(error, BlockCorruptError):
+                    blocks.health.mark_damaged(digest)
+                yield describe_cause(error)
+
+
+def _rows_in(
+    blocks: BlockStore, pack: int, digests: Sequence[bytes]
+) -> list[tuple[bytes, BlockRow]]:
+    """Return those of *digests*, with their rows, that are recorded in *pack* now."""
+    with blocks.environment.snapshot() as snapshot:
+        rows = [(digest, block_row(snapshot, digest)) for digest in digests]
+    return [(digest, row) for digest, row in rows if row is not None and row.pack == pack]
 
 
 def _live_entries(
