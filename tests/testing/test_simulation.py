@@ -78,6 +78,7 @@ ONCE_BAD = (
     52479,
     61247,
     62659,
+    103563,
 )
 """Seeds that showed bugs of the engine, when they were found."""
 MESSAGE_GRAPHS = ("one",)

@@ -116,10 +116,13 @@ class Verb(RecordedOperation):
             return False
 
     def _give_up(self, run: OperationRun, outcome: Outcome, error: BaseException) -> None:
-        """Record that the operation failed of *error* at its end."""
-        outcome.failures.append(error)
-        outcome.status = OperationStatus.FAILED
+        """Record that the operation failed of *error* at its end; one that was over stays as it was."""
         is_over = run.verdict is not None and run.verdict.is_over
+        outcome.failures.append(error)
+        if (
+            not is_over
+        ):  # else what it holds is good, and a later start would undo all of a failed one
+            outcome.status = OperationStatus.FAILED
         self._record_end(outcome, None if is_over else self.give_up(run, outcome))
         outcome.failures.pop()
 
