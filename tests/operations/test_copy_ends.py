@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import kit
-from helpers import DEADLINE
+from helpers import DEADLINE, Gate
 from karbor_actors import Bank, CheckpointStatus, OperationStatus, ProtectionService
 from karbor_actors.errors import BankFullError, OperationError
 from karbor_actors.operations.verbs.copy import Copy
@@ -112,3 +112,42 @@ def test_a_copy_that_was_finished_before_its_process_died_is_not_undone(tmp_path
 
 if __name__ == "__main__":
     _killed_at_its_end(Path(sys.argv[1]))
+
+
+def test_of_several_copies_at_once_the_later_ones_find_the_first_ones(tmp_path, journal):
+    with opened(tmp_path, journal) as service:
+        checkpoint = service.protect(plan("lone")).result(DEADLINE)
+        handles = [service.copy(checkpoint.id, to="off", provider="local") for _ in range(5)]
+        (copy,) = {handle.result(DEADLINE) for handle in handles}
+        again = [
+            service.copy(checkpoint.id, to="off", provider="local", again=True) for _ in range(2)
+        ]
+        others = {handle.result(DEADLINE) for handle in again}
+        assert len(others | {copy}) == 3
+        assert len(service.provider("off").bank.checkpoints()) == 3
+    assert len(journal.hooks("copy")) == 3  # one main hook each
+
+
+def test_a_copy_that_failed_is_made_by_the_one_that_waited_for_it(tmp_path, journal):
+    gate, breaks = Gate(), [1]
+
+    def behave(verb: str, hook: str, resource: Any, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if (verb, hook) == ("copy", "on_main"):
+            gate.pass_through()
+            if breaks:
+                breaks.pop()
+                raise OSError("it does not answer")
+
+    plugin = RecordingProtection(journal, behave, ("on_main",))
+    with ProtectionService(workers=4) as service:
+        service.add_provider(provider(tmp_path / "off", plugin, name="off"))
+        service.add_provider(provider(tmp_path / "bank", plugin))
+        checkpoint = service.protect(plan("lone")).result(DEADLINE)
+        first = service.copy(checkpoint.id, to="off", provider="local")
+        gate.wait_entered()
+        second = service.copy(checkpoint.id, to="off", provider="local")
+        gate.open()
+        with pytest.raises(OperationError, match="does not answer"):
+            first.result(DEADLINE)
+        assert second.result(DEADLINE).status is CheckpointStatus.AVAILABLE

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.bank.resource_rows import Ending
 from karbor_actors.errors import CannotResumeError, CheckpointNotFoundError
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType, ResourceStatus
+from karbor_actors.operations.conflicts import checkpoint_lock
+from karbor_actors.operations.planning import StalePlan
 from karbor_actors.operations.recovery import Verdict
 from karbor_actors.operations.verbs.abandoning import abandoned
 from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, left_out, want_whole
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.attempt import Attempt
+    from karbor_actors.operations.conflicts import LockRequest
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
@@ -56,6 +60,7 @@ class Copy(CheckpointVerb):
     ) -> None:
         super().__init__(operation_id, provider, options, checkpoint_id)
         self._target, self._again, self._allow_partial = target, again, allow_partial
+        self._copy_id = str(uuid.uuid4())
         self._copy: Checkpoint | None = None
         self._lacking: dict[int, ResourceStatus] = {}
         self._finished: Checkpoint | None = None
@@ -67,11 +72,23 @@ class Copy(CheckpointVerb):
         """Want an available checkpoint, or a partial one where that is allowed."""
         want_whole(checkpoint, "copy", allow_partial=self._allow_partial)
 
+    def locks(self, graph: ResourceGraph) -> LockRequest:
+        """Return a share in the checkpoint; for this operation alone, its copies there."""
+        target = self._target.bank
+        made = self._kept().get(_COPY) or self._copy_id
+        copies = (_COPY, str(target.directory), self.checkpoint_id or "")
+        exclusive = frozenset({copies, checkpoint_lock(target, str(made))})
+        return replace(super().locks(graph), exclusive=exclusive)
+
+    def _kept(self) -> dict[str, Any]:
+        """Return what an earlier process recorded."""
+        return {} if self.recovered is None else self.recovered.record.extra
+
     def plan(self) -> PlannedOperation:
         """Return what would run: nothing where a finished copy is there."""
         planned = super().plan()
         if self.recovered is not None:
-            self._finished = self._find_own(self.recovered.record.extra.get(_COPY))
+            self._finished = self._find_own(self._kept().get(_COPY))
         elif not self._again:
             self._finished = self._find_finished()
         if self._finished is not None:
@@ -108,11 +125,16 @@ class Copy(CheckpointVerb):
         return checkpoint if checkpoint.status in _FINISHED else None
 
     def open(self, planned: PlannedOperation) -> OperationRun:
-        """Record the operation and make the copy's checkpoint, ``copying``."""
+        """Record the operation and make the copy's checkpoint, ``copying``.
+
+        Raises StalePlan if another copy came to its end since it was planned.
+        """
         source = self._reread()
+        is_new = self._finished is None and self.recovered is None and not self._again
+        if is_new and self._find_finished() is not None:
+            raise StalePlan
         if self._finished is None:
-            kept = {} if self.recovered is None else self.recovered.record.extra
-            self.extra[_COPY] = kept.get(_COPY) or str(uuid.uuid4())
+            self.extra[_COPY] = self._kept().get(_COPY) or self._copy_id
             self.extra[_TARGET] = self._target.name
         run = self._begin(planned, source)
         if self._finished is None:
@@ -179,7 +201,7 @@ class Copy(CheckpointVerb):
 
     def abandon(self, outcome: Outcome) -> None:
         """Make the copy an error, in its own bank."""
-        kept = self.extra if self.recovered is None else self.recovered.record.extra
+        kept = self._kept() or self.extra
         bank, now, end = self._target.bank, CheckpointStatus.COPYING, CheckpointStatus.ERROR
         change = abandoned(bank, str(kept.get(_COPY)), outcome, now=now, end=end)
         if change is not None:
