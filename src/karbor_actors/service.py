@@ -252,7 +252,8 @@ class ProtectionService:
         """Begin to delete a checkpoint, in the bank and outside of it; its result is None.
 
         The arguments are those of :meth:`restore`; *force* removes the checkpoint although
-        delete hooks fail, which then ends as a PartialOperationError that names them.
+        delete hooks fail, which then ends as a PartialOperationError that names them, and one that
+        is still ``copying`` or ``protecting`` while no operation of any provider added makes it.
         """
         self._check_open()
         options = CallOptions.of(parameters, context, on_failure, timeout, deadline)

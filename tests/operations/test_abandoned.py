@@ -10,7 +10,7 @@ import pytest
 from crashes import copy_records
 from helpers import DEADLINE, Gate
 from karbor_actors import CheckpointStatus, OperationStatus, ProtectionService
-from karbor_actors.errors import OperationCancelledError, OperationError
+from karbor_actors.errors import CheckpointStateError, OperationCancelledError, OperationError
 from kit import Journal, RecordingProtection, plan, provider, store_something
 
 if TYPE_CHECKING:
@@ -132,3 +132,64 @@ def journal_of(service: ProtectionService) -> list[tuple[str, str]]:
     """Return what the plugin was asked for, (verb, resource id)."""
     (plugin,) = set(service.provider("local").protection_plugins.values())
     return list(plugin.asked)
+
+
+def test_what_no_operation_copies_any_more_is_deleted_by_force_only(tmp_path):
+    """The bank that it was copied from, which has the copy's operation, is gone."""
+    left = killed_as_it_began(tmp_path, "copy")
+    plugin = RecordingProtection(Journal(), store_something, PLAIN)
+    with ProtectionService(workers=2) as service:
+        service.add_provider(provider(left / "offsite", plugin, name="offsite"))
+        offsite = service.provider("offsite")
+        (checkpoint,) = offsite.bank.checkpoints()
+        assert checkpoint.status is CheckpointStatus.COPYING
+        with pytest.raises(CheckpointStateError, match=r"no operation .* makes it.* with force"):
+            service.delete(checkpoint.id)
+        service.delete(checkpoint.id, force=True).result(DEADLINE)
+        assert offsite.bank.checkpoints() == []
+        assert offsite.bank.check(deep=True) == []
+
+
+def test_what_is_copied_is_not_deleted_by_force_either_while_its_operation_stands_still(tmp_path):
+    left = killed_as_it_began(tmp_path, "copy")
+    plugin = RecordingProtection(Journal(), store_something, PLAIN)
+    with ProtectionService(workers=2) as service:
+        service.add_provider(provider(left / "offsite", plugin, name="offsite"))
+        service.add_provider(provider(left / "local", plugin, recover="ask"))
+        (handle,) = service.recovered
+        handle.wait(DEADLINE)
+        assert handle.status is OperationStatus.SUSPENDED
+        bank = service.provider("offsite").bank
+        (checkpoint,) = bank.checkpoints()
+        for force in (False, True):
+            with pytest.raises(CheckpointStateError, match=f"copy {handle.id}"):
+                service.delete(checkpoint.id, force=force)
+        service.resume(handle.id).result(DEADLINE)
+        assert bank.checkpoint(checkpoint.id).status is CheckpointStatus.AVAILABLE
+        service.delete(checkpoint.id).result(DEADLINE)
+        assert bank.checkpoints() == []
+
+
+def test_what_is_being_protected_is_deleted_by_force_only_where_nothing_protects_it(tmp_path):
+    """Checkpoints may be made without the engine, by a program that dies of it."""
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if (verb, hook) == ("protect", "on_main"):
+            gate.pass_through()
+
+    with opened(tmp_path, RecordingProtection(Journal(), behave, PLAIN)) as service:
+        bank = service.provider("local").bank
+        handle = service.protect(plan("one"))
+        gate.wait_entered()
+        (alive,) = bank.checkpoints()
+        orphan = bank.create_checkpoint(alive.plan, "local", alive.resource_graph)
+        with pytest.raises(CheckpointStateError, match=f"protect {handle.id}"):
+            service.delete(alive.id, force=True)
+        with pytest.raises(CheckpointStateError, match="with force"):
+            service.delete(orphan.id)
+        service.delete(orphan.id, force=True).result(DEADLINE)
+        gate.open()
+        assert handle.result(DEADLINE) == alive
+        assert bank.checkpoints() == [alive]

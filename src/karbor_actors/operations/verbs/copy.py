@@ -31,6 +31,11 @@ _COPY, _TARGET = "copy", "target"
 _FINISHED = (CheckpointStatus.AVAILABLE, CheckpointStatus.PARTIAL)
 
 
+def makes(record: OperationRecord, copy_id: str) -> bool:
+    """Return whether *record* is of the copy that makes the checkpoint *copy_id*."""
+    return record.type is OperationType.COPY and record.extra.get(_COPY) == copy_id
+
+
 def copy_target(record: OperationRecord) -> str | None:
     """Return the name of the provider that an unfinished copy went to."""
     target = record.extra.get(_TARGET)

@@ -20,10 +20,11 @@ from karbor_actors.operations.outcome import Outcome
 from karbor_actors.operations.planning import StalePlan
 from karbor_actors.operations.verbs.abandoning import abandoned
 from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, want_status
+from karbor_actors.operations.verbs.copy import makes
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.journal import OperationRecord
@@ -43,6 +44,7 @@ DELETABLE = {
     CheckpointStatus.ERROR_DELETING,
     CheckpointStatus.DELETING,
 }
+_MAKING = {CheckpointStatus.PROTECTING, CheckpointStatus.COPYING}
 
 
 def is_forced(record: OperationRecord) -> bool:
@@ -55,7 +57,8 @@ class Delete(CheckpointVerb):
 
     Args:
         force: Whether to remove them although hooks failed: what those keep outside of the
-            bank may stay there.
+            bank may stay there; and although it is still being made, by nothing that is known.
+        providers: Returns all, by name: an operation in any one's bank may be making it.
     """
 
     type: ClassVar[OperationType] = OperationType.DELETE
@@ -70,11 +73,12 @@ class Delete(CheckpointVerb):
         checkpoint_id: str,
         *,
         force: bool = False,
+        providers: Callable[[], Mapping[str, Provider]] = dict,
     ) -> None:
         if force:
             options = replace(options, on_failure=OnFailure.ISOLATE)
         super().__init__(operation_id, provider, options, checkpoint_id)
-        self._force = force
+        self._force, self._providers = force, providers
         if force:
             self.extra[_FORCE] = True
         self._with_artifacts: set[int] = set()
@@ -83,8 +87,31 @@ class Delete(CheckpointVerb):
         """What had ended on this checkpoint when it was planned: earlier deletes did a part."""
 
     def check_status(self, checkpoint: Checkpoint) -> None:
-        """Want any checkpoint that is not being made, and that nobody holds."""
-        want_status(checkpoint, DELETABLE, "wait until the operation on it has ended")
+        """Want any checkpoint that is not being made; with force, by no operation there is."""
+        wanted = DELETABLE
+        advice = (
+            "no operation of this service's providers makes it: add the provider that it is copied "
+            "from, which then goes on, or delete with force"
+        )
+        if checkpoint.status in _MAKING:
+            maker = self._find_maker(checkpoint)
+            if maker is not None:
+                advice = f"wait until the operation on it has ended ({maker.type} {maker.id})"
+            elif self._force:
+                wanted = DELETABLE | _MAKING
+        want_status(checkpoint, wanted, advice)
+
+    def _find_maker(self, checkpoint: Checkpoint) -> OperationRecord | None:
+        """Return the operation, running or not, that makes *checkpoint*."""
+        for record in self.bank.journal.operations(is_finished=False):
+            if record.type is OperationType.PROTECT and record.checkpoint_id == checkpoint.id:
+                return record
+        banks = {self.bank, *(provider.bank for provider in self._providers().values())}
+        for bank in banks:
+            for record in bank.journal.operations(is_finished=False):
+                if makes(record, checkpoint.id):
+                    return record
+        return None
 
     def locks(self, graph: ResourceGraph) -> LockRequest:
         """Return the checkpoint, for this operation alone."""
@@ -151,7 +178,8 @@ class Delete(CheckpointVerb):
         found = self.recovered
         if found is None or not found.record.status.is_terminal:  # else it has been deleted, or not
             # Its manifest must say so too before a hook runs: rebuilt, it must not look whole.
-            run.checkpoint.set_status(CheckpointStatus.DELETING, expected=DELETABLE)
+            deletable = DELETABLE | _MAKING if self._force else DELETABLE
+        run.checkpoint.set_status(CheckpointStatus.DELETING, expected=deletable)
         return run
 
     def abandon(self, outcome: Outcome) -> Change[Any] | None:

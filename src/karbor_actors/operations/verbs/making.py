@@ -104,7 +104,8 @@ class VerbMaker:
     ) -> CheckpointVerb:
         """Return the delete of a checkpoint; raises as :meth:`restore`."""
         found, checkpoint = self._registry.find_checkpoint(checkpoint_id, provider)
-        return Delete(_new_id(), found, options, checkpoint.id, force=force)
+        providers = self._registry.all
+        return Delete(_new_id(), found, options, checkpoint.id, force=force, providers=providers)
 
     def of_type(
         self,
