@@ -25,6 +25,7 @@ from karbor_actors.errors import (
     BankReadonlyError,
     BankValueError,
     CheckpointNotFoundError,
+    CheckpointStateError,
     FencedError,
     ObjectNotFoundError,
     RecordTooLargeError,
@@ -42,6 +43,76 @@ VALUES = st.recursive(
     ),
     max_leaves=6,
 )
+
+
+# What may be written, and where to
+
+
+def writes(section, stream, other):
+    """Return by name what writes to *section*."""
+    return {
+        "an object": lambda: section.update_object("late", 1),
+        "objects": lambda: section.update_objects({"late": 1}),
+        "a removed object": lambda: section.delete_object("key"),
+        "a stream": lambda: section.write_stream("late", io.BytesIO(b"x")),
+        "a reused stream": lambda: section.reuse_stream(stream, "late"),
+        "a removed stream": lambda: section.delete_stream("disk"),
+        "a sub-section": lambda: section.get_sub_section("below").update_object("late", 1),
+        "a copy": lambda: other.copy_to(section),
+    }
+
+
+@pytest.mark.parametrize("status", ["available", "partial"])
+@pytest.mark.parametrize("plan", [{"name": "nightly"}, {"name": "x" * 5000}])
+def test_what_is_finished_is_written_no_more(bank, graph, status, plan):
+    checkpoint = bank.create_checkpoint(plan, "local", graph)
+    section = checkpoint.get_resource_bank_section(SERVER)
+    other = bank.create_checkpoint(plan, "local", graph).get_resource_bank_section(SERVER)
+    for one in (section, other):
+        one.update_object("key", 1)
+        stream = one.write_stream("disk", io.BytesIO(b"data"))
+    checkpoint.finish(status)
+
+    for write in writes(section, stream, other).values():
+        with pytest.raises(CheckpointStateError, match="written no more"):
+            write()
+    assert section.list_objects() == ["key"]
+    assert [info.key for info in section.list_streams()] == ["disk"]
+    other.update_object("another", 1)  # it is not finished
+    other.delete_object("another")
+    assert bank.check(deep=True) == []
+
+
+def test_a_session_that_was_open_when_its_checkpoint_was_finished_shows_nothing(checkpoint, bank):
+    section = checkpoint.get_resource_bank_section(SERVER)
+
+    def finish_meanwhile():
+        with section.stream_writer() as writer:
+            writer.add("late", io.BytesIO(b"x"))
+            checkpoint.finish("available")
+
+    with pytest.raises(CheckpointStateError, match="written no more"):
+        finish_meanwhile()
+    assert section.list_streams() == []
+    assert bank.check(deep=True) == []
+
+
+def test_a_section_is_not_copied_into_itself_nor_over_what_it_is_in(section, bank, graph):
+    section.update_objects({f"k{number:05}": 1 for number in range(1500)})
+    section.write_stream("disk", io.BytesIO(b"data"))
+    below = section.get_sub_section("below")
+    deeper = below.get_sub_section("deeper")
+    for one, other in ((section, section), (section, below), (section, deeper), (deeper, below)):
+        for source, target in ((one, other), (other, one)):
+            with pytest.raises(ArgumentError, match="a section neither in"):
+                source.copy_to(target)
+    assert len(section.list_objects()) == 1500
+
+    beside = section.get_sub_section("belo")
+    below.update_object("key", 1)
+    below.copy_to(beside)
+    assert beside.list_objects() == ["key"]
+    section.copy_to(bank.create_checkpoint({}, "local", graph).get_resource_bank_section(SERVER))
 
 
 # Objects

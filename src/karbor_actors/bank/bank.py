@@ -205,7 +205,7 @@ class Bank:
         created_at: datetime | None = None,
         checkpoint_id: str | None = None,
     ) -> Checkpoint:
-        """Add a checkpoint with its graph, and return it with sections that may be written.
+        """Add a checkpoint with its graph, and return it with sections to write until it is finished.
 
         Args:
             plan: What it is made for.

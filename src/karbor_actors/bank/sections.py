@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from karbor_actors.actors.blocking import check_may_block
-from karbor_actors.arguments import check_instance, checked_count
-from karbor_actors.bank.checkpoint_rows import row_key
+from karbor_actors.arguments import argument_error, check_instance, checked_count
+from karbor_actors.bank.admission import admit
 from karbor_actors.bank.keys import (
     check_name,
     check_prefix,
@@ -25,7 +25,6 @@ from karbor_actors.bank.streams import Streams
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
     BankReadonlyError,
-    CheckpointNotFoundError,
     ObjectNotFoundError,
     describe_value,
 )
@@ -115,6 +114,7 @@ class BankSection:
             BankValueError: *value* is not plain.
             RecordTooLargeError: It has more than 16 MiB; write it as a stream.
             BankReadonlyError: The section is read-only.
+            CheckpointStateError: The checkpoint is finished.
             FencedError: The engine gave the calling hook up.
             BankError: The bank cannot write.
         """
@@ -257,9 +257,15 @@ class BankSection:
         """Copy all objects and streams to *other*, which may be in another bank.
 
         In pieces: what a failure interrupts is partly there, and may be done again.
+
+        Raises:
+            ArgumentError: One of the two is in the other.
+            BankReadonlyError: *other* is read-only.
         """
         check_instance("other", other, BankSection, "a BankSection")
         other._check_writable()
+        if self._overlaps(other):
+            raise argument_error("other", f"a section neither in {self.name} nor over it", other)
         following: bytes | None = b""
         while following is not None:
             rows, following = self._copy_rows(other, following)
@@ -328,11 +334,18 @@ class BankSection:
             self._guard()
 
     def _admit(self, transaction: Transaction) -> None:
-        """Refuse, within the transaction, what a given-up hook writes, or to what was deleted."""
+        """Refuse, within the transaction, what a given-up hook writes, or what comes too late."""
         if self._guard is not None:
             self._guard()
-        if transaction.get(Table.CHECKPOINTS, row_key(self._checkpoint)) is None:
-            raise CheckpointNotFoundError(self.name.partition("/")[0])
+        checkpoint_id = self.name.partition("/")[0]
+        admit(transaction, self._checkpoint, checkpoint_id, is_guarded=self._guard is not None)
+
+    def _overlaps(self, other: BankSection) -> bool:
+        """Return whether one of the two is in the other, or is it."""
+        mine = self._parts.environment.path, self._rows
+        its = other._parts.environment.path, other._rows
+        is_in = self._prefix.startswith(other._prefix) or other._prefix.startswith(self._prefix)
+        return mine == its and is_in
 
     def _row(self, key: str) -> tuple[bytes, bytes]:
         raw = self._raw_prefix + encode_name(checked_key(key))
