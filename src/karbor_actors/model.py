@@ -102,7 +102,9 @@ class ResourceStatus(StrEnum):
     ENGINE_ONLY = "engine_only"
     """Verify: the engine found all records and blocks, and no plugin looked further."""
     EMPTY = "empty"
-    """The resource saved nothing, so nothing was verified or copied."""
+    """Nothing was saved of the resource, so there is nothing to restore, verify or copy."""
+    SKIPPED = "skipped"
+    """Something of it was saved, but no plugin, nor the engine, restored, verified or copied it."""
 
 
 class OnFailure(StrEnum):

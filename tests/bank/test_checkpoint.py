@@ -12,8 +12,9 @@ from banks import SERVER, SHARED, VOLUME
 from karbor_actors.bank import checkpoint as checkpoint_module
 from karbor_actors.bank.bank import Bank
 from karbor_actors.bank.environment import Outcome
+from karbor_actors.bank.keys import section_prefix
 from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel, Ending, KeptArtifact
-from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.transactions import HEADS, Table
 from karbor_actors.errors import (
     BankFormatError,
     BankKeyError,
@@ -168,6 +169,44 @@ def test_what_saved_nothing_is_said_in_one_row(bank, checkpoint):
     ]
     assert bank.info()["rows"]["checkpoints"] == 3  # row, graph, and the empty ones
     assert bank.check(deep=True) == []
+
+
+def test_what_is_kept_of_resources_is_objects_streams_and_artifacts(bank, graph):
+    made = [bank.create_checkpoint({"name": "n", "provider": "p"}, "p", graph) for _ in range(4)]
+    for checkpoint, resource in zip(made, (SERVER, VOLUME, SHARED), strict=False):
+        section = checkpoint.view(is_writable=True).get_resource_bank_section(resource)
+        section.get_sub_section("deep/er").update_object("key", 1)
+        section.get_sub_section("deep/er").update_object("other", 1)
+    made[2].view(is_writable=True).get_resource_bank_section(SERVER).write_stream(
+        "disk", io.BytesIO(b"data")
+    )
+    made[1].finish(AVAILABLE, Ending(artifacts={2: [KeptArtifact("snapshot", "s-1")]}))
+
+    assert [list(checkpoint.saved()) for checkpoint in made] == [
+        [1, 0, 0],
+        [0, 1, 1],
+        [1, 0, 1],
+        [0, 0, 0],
+    ]
+
+
+def test_what_is_kept_is_found_of_any_number_of_resources(bank):
+    """More of them than one look finds, and rows that are of no resource beside them."""
+    nodes = [Resource("T", str(number)) for number in range(2 * HEADS + 10)]
+    offsets = array("I", bytes(4 * len(nodes) + 4))
+    checkpoint = bank.create_checkpoint(
+        {"name": "n", "provider": "p"}, "p", ResourceGraph(nodes, offsets, array("I"))
+    )
+    kept = [number for number in range(len(nodes)) if number % 7 != 3]
+    rows = [
+        (section_prefix(checkpoint.number, number) + key, b"\x01")
+        for number in [*kept, len(nodes) + 1, 0xFFFFFFFF]
+        for key in (b"a", b"b")
+    ]
+    bank.writer.write(lambda transaction: transaction.put_many(Table.OBJECTS, rows))
+
+    assert [number for number, mark in enumerate(checkpoint.saved()) if mark] == kept
+    assert len(checkpoint.saved()) == len(nodes)
 
 
 # Statuses

@@ -490,7 +490,7 @@ def test_what_no_operation_protects_is_reported_as_empty(service, tmp_path, jour
         def get_protect_operation(self, resource: Resource) -> Any:
             return None if resource.id == "two" else super().get_protect_operation(resource)
 
-    service.add_provider(provider(tmp_path / "bank", Nothing(journal)))
+    service.add_provider(provider(tmp_path / "bank", Nothing(journal, store_something)))
     checkpoint = service.protect(plan("one", "two")).result(DEADLINE)
 
     assert checkpoint.resource_status((TYPE, "one")) is ResourceStatus.AVAILABLE

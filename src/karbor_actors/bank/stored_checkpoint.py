@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.bank import checkpoint_rows as rows
+from karbor_actors.bank.keys import pack_u64, unpack_u32
 from karbor_actors.bank.resource_rows import (
     UNKNOWN,
     KeptArtifact,
@@ -18,6 +19,8 @@ from karbor_actors.bank.resource_rows import (
     read_statuses,
     resources_with_artifacts,
 )
+from karbor_actors.bank.stream_rows import rows_prefix
+from karbor_actors.bank.transactions import HEADS, Table
 from karbor_actors.errors import (
     BankKeyError,
     CheckpointNotFoundError,
@@ -225,6 +228,27 @@ class StoredCheckpoint:
         """Return the numbers, in the graph, of the resources with which artifacts were kept."""
         with self._parts.environment.snapshot() as snapshot:
             return resources_with_artifacts(snapshot, self.number)
+
+    def saved(self) -> bytearray:
+        """Return a byte for each resource, by number: 1 where something of it is kept, else 0.
+
+        Something is an object or a stream of its section, or an artifact.
+        """
+        marks, scope = bytearray(len(self.resource_graph)), pack_u64(self.number)
+        for table, prefix in (
+            (Table.OBJECTS, scope),
+            (Table.STREAMS, rows_prefix(scope)),
+            (Table.CHECKPOINTS, scope + rows.RESOURCE_ARTIFACTS),
+        ):
+            heads: list[bytes] | None = None
+            while heads is None or len(heads) == HEADS:  # in several snapshots, each of them short
+                last = heads[-1] if heads else b""
+                with self._parts.environment.snapshot() as snapshot:
+                    heads = snapshot.heads(table, prefix, len(prefix) + 4, last)
+                for head in heads:
+                    if (number := unpack_u32(head, len(prefix))) < len(marks):
+                        marks[number] = 1
+        return marks
 
     def consistency(self, resource: Resource | ResourceKey | str) -> Consistency:
         """Return how consistent *resource*'s data is, as its plugin said; else ``none``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from enum import Enum
 from itertools import islice, takewhile
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import lmdb
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _SCAN_BATCH = 256
+HEADS: Final = 1000
+"""The most that :meth:`Reader.heads` returns at once."""
 MAX_KEY_SIZE = 511
 """The most bytes that LMDB 0.9 takes as a key."""
 
@@ -66,6 +68,26 @@ class Reader:
         try:
             with self._raw.cursor(self._tables[table]) as cursor:
                 found: bool = cursor.set_range(prefix) and cursor.key().startswith(prefix)
+        except lmdb.Error as error:
+            self._fail(error)
+        return found
+
+    def heads(self, table: Table, prefix: bytes, size: int, after: bytes = b"") -> list[bytes]:
+        """Return how the keys begin that begin with *prefix*: their first *size* bytes, each once.
+
+        At most HEADS of them, in order, those above *after* only. What lies between is leapt over.
+        """
+        self._check()
+        found: list[bytes] = []
+        following = _after(after) if after else prefix
+        try:
+            with self._raw.cursor(self._tables[table]) as cursor:
+                while following and len(found) < HEADS and cursor.set_range(following):
+                    head: bytes = cursor.key()[:size]
+                    if not head.startswith(prefix):
+                        break
+                    found.append(head)
+                    following = _after(head)
         except lmdb.Error as error:
             self._fail(error)
         return found

@@ -20,7 +20,9 @@ class RestoreResult:
     new_resources: Mapping[ResourceKey, Any]
     """What the plugins said each original resource became."""
     resources: Mapping[ResourceKey, ResourceStatus]
-    """Each resource's status: available, or what went wrong."""
+    """Each resource's status: ``available``, ``empty`` (nothing was saved of it), ``skipped`` (its
+    plugin has no restore operation, so that nobody restored it), or what went wrong; what the
+    checkpoint does not hold has the status that it has there."""
     reports: Mapping[ResourceKey, tuple[str, str]] = field(default_factory=dict)
     """(status, reason) by (type, new id), where plugins reported them."""
 
@@ -44,8 +46,9 @@ class VerifyResult:
 
     checkpoint_id: str
     resources: Mapping[ResourceKey, ResourceStatus]
-    """``verified`` (by its plugin too), ``engine_only``, ``empty`` or ``failed``; what a
-    partial checkpoint does not hold has the status that it has there."""
+    """``verified`` (by its plugin too), ``engine_only``, ``failed``, ``empty`` (nothing was saved of
+    it) or ``skipped`` (nobody looked at what was saved: it is outside of the bank, and no plugin
+    verifies it); what the checkpoint does not hold has the status that it has there."""
     evidence: Mapping[ResourceKey, Evidence]
 
 

@@ -117,7 +117,7 @@ class Copy(CheckpointVerb):
         wanted = self.checkpoint_id
         status = CheckpointStatus.PARTIAL if self._lacking else CheckpointStatus.AVAILABLE
         for checkpoint in self._target.bank.checkpoints(status=status):
-            if checkpoint.copied_from == wanted and self._lacking == left_out(checkpoint):
+            if checkpoint.copied_from == wanted and self._lacks_the_same(checkpoint):
                 return checkpoint
         return None
 
@@ -128,6 +128,11 @@ class Copy(CheckpointVerb):
         except CheckpointNotFoundError:
             return None
         return checkpoint if checkpoint.status in _FINISHED else None
+
+    def _lacks_the_same(self, copy: Checkpoint) -> bool:
+        """Return whether *copy* lacks what is lacking here, beside what nobody copied."""
+        lacking, left = self._lacking.items(), left_out(copy).items()
+        return lacking <= left and all(s is ResourceStatus.SKIPPED for _, s in left - lacking)
 
     def open(self, planned: PlannedOperation) -> OperationRun:
         """Record the operation and make the copy's checkpoint, ``copying``.
@@ -176,12 +181,13 @@ class Copy(CheckpointVerb):
         }.get(outcome.status, CheckpointStatus.ERROR)
         if status is CheckpointStatus.AVAILABLE:
             status = run.checkpoint.status  # a copy of a partial one is no better
-        statuses, empty = dict(outcome.resources), []
-        for number, known in enumerate(run.checkpoint.resource_statuses().values()):
-            if known is ResourceStatus.EMPTY or self._is_empty(run, number):
+        statuses, empty = dict(self._lacking) | outcome.resources, []
+        there, here = run.checkpoint.saved(), self._copy.saved()
+        for number, operation in enumerate(run.planned.operations):
+            if not there[number] and not here[number]:
                 empty.append(number)
-            elif known is not ResourceStatus.AVAILABLE:
-                statuses.setdefault(number, known)
+            elif operation is None and not here[number]:  # what it has is outside of the bank
+                statuses.setdefault(number, ResourceStatus.SKIPPED)
         ending = Ending(
             statuses=statuses,
             empty=empty,
@@ -228,13 +234,6 @@ class Copy(CheckpointVerb):
         if run.planned.operations[number] is None:
             section = run.checkpoint.get_resource_bank_section(resource)
             section.copy_to(copy.get_resource_bank_section(resource))
-
-    @staticmethod
-    def _is_empty(run: OperationRun, number: int) -> bool:
-        """Return whether a resource had nothing to copy."""
-        section = run.checkpoint.get_resource_bank_section(run.planned.graph.nodes[number])
-        nothing = not section.list_objects() and not section.list_streams()
-        return nothing and run.planned.operations[number] is None
 
     def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
         copy = self._copy

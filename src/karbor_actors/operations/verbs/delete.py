@@ -138,14 +138,11 @@ class Delete(CheckpointVerb):
         checkpoint = self.bank.checkpoint(self.checkpoint_id or "")
         begun = self._kept_before(_TAKEN)  # its hooks may have emptied the section since
         self._with_artifacts = checkpoint.numbers_with_artifacts()
-        begun |= self._with_artifacts
         if self.recovered is not None:
             begun |= self.recovered.begun_resources()
-        for number, resource in enumerate(graph.nodes):
-            if operations[number] is not None and number not in begun:
-                section = checkpoint.get_resource_bank_section(resource)
-                if not section.list_objects() and not section.list_streams():
-                    operations[number] = None
+        for number, is_saved in enumerate(checkpoint.saved()):
+            if not is_saved and number not in begun:
+                operations[number] = None
 
     def _kept_before(self, what: str) -> set[int]:
         """Return the numbers that failed deletes of this checkpoint recorded as *what*."""

@@ -178,17 +178,19 @@ class Protect(Verb):
             OperationStatus.SUCCEEDED: CheckpointStatus.AVAILABLE,
             OperationStatus.PARTIAL: CheckpointStatus.PARTIAL,
         }.get(outcome.status, CheckpointStatus.ERROR)
-        operations = enumerate(run.planned.operations)
+        kept, saved = run.memory.kept(), run.checkpoint.saved()
+        for number in kept:
+            saved[number] = 1
         ending = Ending(
             statuses=outcome.resources,
-            empty=(n for n, found in operations if found is None),
+            empty=(n for n, is_saved in enumerate(saved) if not is_saved),
             error_info=outcome.error_info(),
             point_in_time=run.point_in_time(),
             consistency={
                 number: Consistency(ConsistencyLevel(level), cause)
                 for number, (level, cause) in run.memory.consistencies().items()
             },
-            artifacts=run.memory.kept(),
+            artifacts=kept,
         )
         return run.checkpoint.finish_change(status, ending, expected={CheckpointStatus.PROTECTING})
 

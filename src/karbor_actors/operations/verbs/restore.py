@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from karbor_actors.model import OperationType, ResourceStatus
+from karbor_actors.errors import PluginError
+from karbor_actors.model import OperationStatus, OperationType, ResourceStatus
 from karbor_actors.operations.conflicts import LockRequest, resource_locks
 from karbor_actors.operations.context import new_resources_of
 from karbor_actors.operations.results import RestoreResult
@@ -61,8 +62,21 @@ class Restore(CheckpointVerb):
         return self._begin(planned, self._reread())
 
     def conclude(self, run: OperationRun, outcome: Outcome) -> None:
-        """Fail if a plugin reported a failure without raising it."""
+        """Fail if a plugin reported a failure without raising it, or if nothing was restored."""
         self._report.fail(outcome)
+        if outcome.status is not OperationStatus.SUCCEEDED or any(
+            operation is not None for operation in run.planned.operations
+        ):
+            return
+        saved = run.checkpoint.saved()
+        types = {
+            r.type: None for r, mark in zip(run.planned.graph.nodes, saved, strict=True) if mark
+        }
+        why = "the checkpoint holds nothing"
+        if types:
+            why = f"no plugin has a restore operation for {', '.join(types)}"
+        outcome.failures.append(PluginError(f"nothing was restored: {why}"))
+        outcome.status = OperationStatus.FAILED
 
     def result(self, run: OperationRun, outcome: Outcome) -> RestoreResult:
         """Return what each resource became."""
@@ -71,9 +85,12 @@ class Restore(CheckpointVerb):
             resource.key: found.get(number, ResourceStatus.AVAILABLE)
             for number, resource in enumerate(nodes)
         }
-        for number, operation in enumerate(run.planned.operations):
-            if operation is None:
-                statuses[nodes[number].key] = self._lacking.get(number, ResourceStatus.EMPTY)
+        if None in run.planned.operations:
+            saved = run.checkpoint.saved()
+            for number, operation in enumerate(run.planned.operations):
+                if operation is None:
+                    status = ResourceStatus.SKIPPED if saved[number] else ResourceStatus.EMPTY
+                    statuses[nodes[number].key] = self._lacking.get(number, status)
         new = run.memory.new_resources()
         return RestoreResult(run.checkpoint.id, new, statuses, self._report.statuses)
 

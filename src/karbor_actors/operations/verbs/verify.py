@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from karbor_actors.provider import Provider
 
 _CHUNK = 1 << 20
+_VERIFIED = frozenset({ResourceStatus.VERIFIED, ResourceStatus.ENGINE_ONLY})
 _EVIDENCE_KEY = ENGINE_KEY + "evidence"
 
 
@@ -47,6 +48,8 @@ class Verify(CheckpointVerb):
         self._report = ResourceReport(operation_id, checkpoint_id)
         self._evidence: dict[int, Evidence] = {}
         self._lacking: dict[int, ResourceStatus] = {}
+        self._saved = bytearray()
+        """Of which resources there is anything, in the bank or outside of it."""
 
     def check_status(self, checkpoint: Checkpoint) -> None:
         """Want an available or partial checkpoint."""
@@ -62,6 +65,7 @@ class Verify(CheckpointVerb):
     def open(self, planned: PlannedOperation) -> OperationRun:
         """Record the operation."""
         run = self._begin(planned, self._reread())
+        self._saved = run.checkpoint.saved()
         run.engine_main = self._look
         return run
 
@@ -72,9 +76,14 @@ class Verify(CheckpointVerb):
             kept = run.memory.state_value(number, _EVIDENCE_KEY)
             if kept is not None and number not in self._evidence:  # of before a restart
                 self._evidence[number] = Evidence(*unpack_record(kept, "evidence"))
-        is_good = outcome.status is OperationStatus.SUCCEEDED
-        if is_good and not any(found.records or found.streams for found in self._evidence.values()):
-            outcome.failures.append(BankError("nothing was verified: the checkpoint holds nothing"))
+        numbers = range(len(run.planned.graph.nodes))
+        if outcome.status is OperationStatus.SUCCEEDED and not any(
+            self._status(run, outcome, number) in _VERIFIED for number in numbers
+        ):
+            why = "the checkpoint holds nothing"
+            if any(self._saved):
+                why = "what was saved is outside of the bank, and no plugin verifies it"
+            outcome.failures.append(BankError(f"nothing was verified: {why}"))
             outcome.status = OperationStatus.FAILED
 
     def result(self, run: OperationRun, outcome: Outcome) -> VerifyResult:
@@ -92,11 +101,12 @@ class Verify(CheckpointVerb):
             return ResourceStatus.FAILED
         if number in self._lacking:
             return self._lacking[number]
+        if run.planned.operations[number] is not None:
+            return ResourceStatus.VERIFIED
         evidence = self._evidence.get(number, Evidence())
-        by_plugin = run.planned.operations[number] is not None
-        if not evidence.records and not evidence.streams:
-            return ResourceStatus.EMPTY
-        return ResourceStatus.VERIFIED if by_plugin else ResourceStatus.ENGINE_ONLY
+        if evidence.records or evidence.streams:
+            return ResourceStatus.ENGINE_ONLY
+        return ResourceStatus.SKIPPED if self._saved[number] else ResourceStatus.EMPTY
 
     def _look(self, attempt: Attempt) -> None:
         """Read all of one resource's section; any fault fails its main hook."""

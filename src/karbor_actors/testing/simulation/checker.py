@@ -294,7 +294,7 @@ def _check_content(world: World, checkpoint: Checkpoint, operation: str) -> Iter
     seen = world.operations.get(operation)
     undone = set() if seen is None else {h // _PER for h in _undone_hooks(world, operation, seen)}
     for number, (resource, status) in enumerate(checkpoint.resource_statuses().items()):
-        if status is not ResourceStatus.AVAILABLE:
+        if status not in (ResourceStatus.AVAILABLE, ResourceStatus.EMPTY):
             continue
         name = resource[1]
         if seen is not None and (lost := undone & {number, *descendants(seen, number)}):
