@@ -275,7 +275,10 @@ def test_the_point_in_time_is_that_of_the_prepare_hooks_whoever_ends_the_operati
     begun, never, calls = threading.Event(), threading.Event(), []
 
     class Prepared(Operation):
-        def on_prepare_finish(self, *arguments: Any, **kwargs: Any) -> None:
+        def on_prepare_finish(
+            self, checkpoint: Any, resource: Any, context: Any, parameters: Any, **kwargs: Any
+        ) -> None:
+            context.report_consistency("crash", "its snapshot is of one moment")
             calls.append("prepared")
 
         def on_main(
@@ -302,6 +305,51 @@ def test_the_point_in_time_is_that_of_the_prepare_hooks_whoever_ends_the_operati
     assert calls == ["prepared", "waited"]
     assert checkpoint.point_in_time is not None
     assert checkpoint.created_at <= checkpoint.point_in_time < restarted
+
+
+@pytest.mark.parametrize(
+    ("levels", "hooks", "has_one"),
+    [
+        ({"one": "application", "two": "crash"}, ("on_prepare_finish", "on_main"), True),
+        ({"one": "application", "two": "none"}, ("on_prepare_finish", "on_main"), False),
+        ({"one": "application"}, ("on_prepare_finish", "on_main"), False),
+        ({"one": "application", "two": "crash"}, ("on_main",), False),
+    ],
+    ids=["all consistent", "one of several moments", "one that does not say", "none prepared"],
+)
+def test_there_is_a_point_in_time_only_where_all_that_is_saved_is_of_one(
+    service, tmp_path, journal, levels, hooks, has_one
+):
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if verb == "protect" and resource.id in levels:
+            call["context"].report_consistency(levels[resource.id])
+
+    service.add_provider(provider(tmp_path, RecordingProtection(journal, behave, hooks)))
+    checkpoint = service.protect(plan("one", "two")).result(DEADLINE)
+
+    assert (checkpoint.point_in_time is not None) == has_one
+    assert (checkpoint.to_dict()["point_in_time"] is not None) == has_one
+
+
+def test_what_failed_or_saved_nothing_has_no_part_in_the_point_in_time(service, tmp_path, journal):
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if resource.id == "good":
+            store_something(verb, hook, resource, call)
+            call["context"].report_consistency("filesystem", "frozen")
+        if (hook, resource.id) == ("on_main", "bad"):
+            raise RuntimeError("broken")
+
+    service.add_provider(provider(tmp_path, RecordingProtection(journal, behave)))
+    bank = service.provider("local").bank
+    handle = service.protect(plan("good", "bad", "idle"), on_failure="isolate")
+    assert handle.wait(DEADLINE)
+    failed = service.protect(plan("good", "bad"))
+    assert failed.wait(DEADLINE)
+
+    assert bank.checkpoint(handle.checkpoint_id).point_in_time is not None
+    assert bank.checkpoint(failed.checkpoint_id).status == "error"
+    assert bank.checkpoint(failed.checkpoint_id).point_in_time is None
 
 
 def test_a_status_that_there_is_not_is_no_empty_listing(service, tmp_path, journal):

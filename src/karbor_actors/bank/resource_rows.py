@@ -98,7 +98,7 @@ class Ending:
     error_info: Sequence[dict[str, Any]] = ()
     """What went wrong, plain dicts."""
     point_in_time: datetime | None = None
-    """The moment that all the data is of."""
+    """When the last prepare hook ended, if all the data is of then or shortly before."""
 
     def rows(self, checkpoint: int) -> list[tuple[bytes, bytes]]:
         """Return the CHECKPOINTS rows that keep it."""

@@ -107,7 +107,11 @@ class StoredCheckpoint:
 
     @property
     def point_in_time(self) -> datetime | None:
-        """The moment, in UTC, that the data is of, where there is one for all of it."""
+        """When the last prepare hook ended, in UTC: what each resource was then, or shortly before.
+
+        None unless every resource that it holds has a prepare hook, and its plugin said that its
+        data is at least crash consistent.
+        """
         moment = self._row.point_in_time
         return None if moment is None else rows.moment_of(round(moment * 1_000_000))
 

@@ -19,6 +19,7 @@ from karbor_actors.operations.previous import PreviousCheckpoints
 from karbor_actors.operations.verbs.abandoning import abandoned
 from karbor_actors.operations.verbs.children import ChildChoice
 from karbor_actors.operations.verbs.verb import Verb
+from karbor_actors.schedule import HOOKS_PER_RESOURCE, MAIN
 from karbor_actors.schema import merge_call_parameters
 
 if TYPE_CHECKING:
@@ -181,15 +182,18 @@ class Protect(Verb):
         kept, saved = run.memory.kept(), run.checkpoint.saved()
         for number in kept:
             saved[number] = 1
+        consistency = {
+            number: Consistency(ConsistencyLevel(level), cause)
+            for number, (level, cause) in run.memory.consistencies().items()
+        }
+        held = (n for n, is_saved in enumerate(saved) if is_saved and n not in outcome.resources)
+        is_one = status is not CheckpointStatus.ERROR and _is_of_one_moment(run, held, consistency)
         ending = Ending(
             statuses=outcome.resources,
             empty=(n for n, is_saved in enumerate(saved) if not is_saved),
             error_info=outcome.error_info(),
-            point_in_time=run.point_in_time(),
-            consistency={
-                number: Consistency(ConsistencyLevel(level), cause)
-                for number, (level, cause) in run.memory.consistencies().items()
-            },
+            point_in_time=run.point_in_time() if is_one else None,
+            consistency=consistency,
             artifacts=kept,
         )
         return run.checkpoint.finish_change(status, ending, expected={CheckpointStatus.PROTECTING})
@@ -209,3 +213,20 @@ class Protect(Verb):
 
     def _plan_name(self) -> str:
         return self._plan.name
+
+
+def _is_of_one_moment(
+    run: OperationRun, held: Iterable[int], consistency: Mapping[int, Consistency]
+) -> bool:
+    """Return whether all that is *held* was as its prepare hooks found it, none of it later.
+
+    As far as the plugins say so: who says nothing may have copied while others wrote.
+    """
+    count, kinds = 0, run.planned.hook_kinds
+    for number in held:
+        found = consistency.get(number)
+        prepares = kinds[number * HOOKS_PER_RESOURCE : number * HOOKS_PER_RESOURCE + MAIN]
+        if found is None or found.level is ConsistencyLevel.NONE or not any(prepares):
+            return False
+        count += 1
+    return count > 0
