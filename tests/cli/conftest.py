@@ -31,7 +31,8 @@ SLOW_PLUGIN = '''
 """A thing is a directory, and files in it say what becomes of its protect.
 
 That lasts until a cancel, or until there is a file "finish"; undoing it as long as a test wants,
-and so does the end of the process if there is a pipe "late".
+and so does the end of the process if there is a pipe "late". Then it saves what "record" (in the
+bank) and "snapshot" (elsewhere) say.
 """
 
 import atexit
@@ -56,13 +57,20 @@ def wait_for(pipe):
         file.read()
 
 
+def save(checkpoint, resource, context):
+    if os.path.exists(os.path.join(resource.id, "record")):
+        checkpoint.get_resource_bank_section(resource).update_object("record", 1)
+    if os.path.exists(os.path.join(resource.id, "snapshot")):
+        context.artifact("snapshot", "s-1").keep()
+
+
 class Protect(Operation):
     def on_main(self, checkpoint, resource, context, parameters, **kwargs):
         if os.path.exists(late := os.path.join(resource.id, "late")):
             atexit.register(wait_for, late)
         for turn in range(10_000):
             if os.path.exists(os.path.join(resource.id, "finish")):
-                return
+                return save(checkpoint, resource, context)
             context.progress(turn * 4096, 40_960_000, "bytes")
             context.check_cancelled()
             threading.Event().wait(0.01)
@@ -78,7 +86,8 @@ class Protect(Operation):
 
 
 class Copy(Operation):
-    on_main = Protect.on_main
+    def on_main(self, checkpoint, resource, context, parameters, **kwargs):
+        Protect.on_main(self, kwargs["checkpoint_copy"], resource, context, parameters)
 
 
 class Protection(ProtectionPlugin):

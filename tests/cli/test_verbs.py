@@ -298,3 +298,44 @@ def test_what_is_verified_of_a_partial_checkpoint_is_not_called_all_of_it(cli, a
 
     assert f"what there is of the partial checkpoint {checkpoint['id']} is good" in verified
     assert "restored: 1 available, 1 aborted" in restored
+
+
+def things(tmp_path, **saved):
+    """Make directories of which *saved* says what the plugin for tests saves; return their paths."""
+    for name, what in saved.items():
+        (tmp_path / name).mkdir(exist_ok=True)
+        for file in ("finish", *what):
+            (tmp_path / name / file).touch()
+    return [str(tmp_path / name) for name in saved]
+
+
+def test_what_saved_nothing_is_said_by_protect_copy_and_show(cli, tmp_path, slow_config):
+    full, idle = things(tmp_path, full=["record"], idle=[])
+    options = ("--config", "slow.toml")
+    protected = cli("protect", full, idle, *options)
+    [checkpoint] = cli("checkpoints", "list", *options, "--json").document
+    shown = cli("checkpoints", "show", checkpoint["id"], *options).out
+    copied = cli("copy", checkpoint["id"], "--to-bank", "other", *options)
+    document = cli("copy", checkpoint["id"], "--to-bank", "other", *options, "--json").document
+
+    for finished in (protected, copied):
+        assert f"Test::Thing#{idle} is empty: nothing of it was saved" in finished.out
+        assert "available, 2 resources (1 empty)" in finished.out
+        assert f"#{full} is" not in finished.out
+    assert f"Test::Thing#{idle}  empty" in shown
+    assert [one["status"] for one in document["result"]["resources"]] == ["available", "empty"]
+
+
+def test_what_nobody_verified_is_no_good_checkpoint(cli, tmp_path, slow_config):
+    full, outside = things(tmp_path, full=["record"], outside=["snapshot"])
+    options = ("--config", "slow.toml")
+    document = cli("protect", full, outside, *options, "--json").document
+    checkpoint = document["result"]["id"]
+    finished = cli("verify", checkpoint, *options, code=9)
+    alone = cli("protect", outside, *options, "--json").document["result"]["id"]
+
+    assert {one["status"] for one in document["result"]["resources"]} == {"available"}
+    assert f"what was verified of checkpoint {checkpoint} is good, but not all" in finished.out
+    assert "skipped" in finished.out
+    assert "nothing was verified" in cli.fails(8, "verify", alone, *options)
+    assert "no plugin has a restore operation" in cli.fails(8, "restore", alone, *options)

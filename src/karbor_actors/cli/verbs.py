@@ -15,7 +15,13 @@ from karbor_actors.cli.files import merge_parameters, parse_parameters, read_par
 from karbor_actors.cli.invocation import make_provider, named_by_directory, open_bank
 from karbor_actors.cli.options import command
 from karbor_actors.cli.resources import checked_plan, named_plan, plan_of_paths
-from karbor_actors.cli.results import finish, show_checkpoint, show_evidence, show_restore
+from karbor_actors.cli.results import (
+    finish,
+    is_skipping,
+    show_checkpoint,
+    show_evidence,
+    show_restore,
+)
 from karbor_actors.cli.running import finish_recovered, run
 from karbor_actors.errors import PartialOperationError
 
@@ -186,7 +192,7 @@ def _verify(
     parameters_file: str | None,
     readonly: bool,
     **options: Any,
-) -> None:
+) -> ExitCode:
     """Read all of a checkpoint and check that it could be restored."""
     parameters = _parameters(assignments, parameters_file)
     settings, whole = invocation.holder(checkpoint)
@@ -201,11 +207,13 @@ def _verify(
                 show_evidence(invocation.output, error.result)
             raise
         show_evidence(invocation.output, result)
-        is_whole = bank.checkpoint(whole).status is CheckpointStatus.AVAILABLE
         verdict = f"checkpoint {whole} is good"
-        if not is_whole:
+        if bank.checkpoint(whole).status is not CheckpointStatus.AVAILABLE:
             verdict = f"what there is of the partial checkpoint {whole} is good"
+        if is_skipping(result.resources):
+            verdict = f"what was verified of checkpoint {whole} is good, but not all of it was"
         finish(invocation.output, result, handle, verdict, seconds)
+        return ExitCode.PARTIAL if is_skipping(result.resources) else ExitCode.OK
 
 
 @click.argument("checkpoint")
@@ -225,7 +233,7 @@ def _copy(
     assignments: tuple[str, ...],
     parameters_file: str | None,
     **options: Any,
-) -> None:
+) -> ExitCode:
     """Copy a checkpoint into another bank.
 
     A bank that is not there yet is made.
@@ -251,6 +259,7 @@ def _copy(
             bank,
         )
         show_checkpoint(invocation.output, result, handle, seconds)
+        return ExitCode.PARTIAL if is_skipping(result.resource_statuses()) else ExitCode.OK
 
 
 @click.argument("checkpoint")
