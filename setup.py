@@ -11,7 +11,6 @@ plugins = find_packages("plugins", include=["karbor_*"])
 extras = {
     "cli": ["click>=8.1", "rich>=13.7"],
     "objectstore": ["obstore>=0.6"],
-    "encryption": ["cryptography>=42"],
     "testing": ["pytest>=8.2"],
     "test": ["hypothesis>=6.100", "pytest>=8.2", "pytest-timeout>=2.3"],
 }
