@@ -295,7 +295,7 @@ class ProtectionService:
             parameters, context, usual if on_failure is None else on_failure, None
         )
         flags = {"again": again, "allow_partial": allow_partial}
-        return self._verbs.of_type(kind, subject, provider, options, to, **flags).plan()
+        return self._verbs.of_type(kind, subject, provider, options, to, **flags).dry_run()
 
     # -- operations
 

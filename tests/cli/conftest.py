@@ -62,6 +62,7 @@ def save(checkpoint, resource, context):
         checkpoint.get_resource_bank_section(resource).update_object("record", 1)
     if os.path.exists(os.path.join(resource.id, "snapshot")):
         context.artifact("snapshot", "s-1").keep()
+        context.report_consistency("crash", "a snapshot")
 
 
 class Protect(Operation):

@@ -333,9 +333,26 @@ def test_what_nobody_verified_is_no_good_checkpoint(cli, tmp_path, slow_config):
     checkpoint = document["result"]["id"]
     finished = cli("verify", checkpoint, *options, code=9)
     alone = cli("protect", outside, *options, "--json").document["result"]["id"]
+    shown = cli("checkpoints", "show", alone, *options).out
 
     assert {one["status"] for one in document["result"]["resources"]} == {"available"}
     assert f"what was verified of checkpoint {checkpoint} is good, but not all" in finished.out
     assert "skipped" in finished.out
+    assert f"#{outside}  available, crash consistent (a snapshot)" in shown
     assert "nothing was verified" in cli.fails(8, "verify", alone, *options)
     assert "no plugin has a restore operation" in cli.fails(8, "restore", alone, *options)
+
+
+def test_what_is_held_is_not_deleted_until_it_is_released(cli, app):
+    checkpoint, bank = cli.protect("app"), ("--bank", "bank")
+    cli("checkpoints", "hold", checkpoint[:6], "--reason", "an audit", *bank)
+    held = cli("checkpoints", "hold", checkpoint, "--reason", "a trial", *bank, "--json")
+    refused = cli.fails(7, "delete", checkpoint, "--yes", *bank)
+    one = cli("checkpoints", "release", checkpoint, "--reason", "a trial", *bank).out
+    released = cli("checkpoints", "release", checkpoint, *bank).out
+    cli("delete", checkpoint, "--yes", *bank)
+
+    assert held.document["holds"] == ["an audit", "a trial"]
+    assert "held for 'an audit', 'a trial'; release it first" in refused
+    assert f"checkpoint {checkpoint} is held for an audit" in one
+    assert f"checkpoint {checkpoint} is not held" in released

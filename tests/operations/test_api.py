@@ -27,6 +27,7 @@ from karbor_actors.errors import (
     BankClosedError,
     BankLeaseError,
     BlockingCallError,
+    CheckpointStateError,
     PluginError,
 )
 from karbor_actors.operations.handle import EventStream
@@ -174,6 +175,47 @@ def test_a_dry_run_of_a_partial_checkpoint_wants_to_be_told_so(service, tmp_path
 
     planned = service.plan_operation("restore", handle.checkpoint_id, allow_partial=True)
     assert planned.hook_count == 1
+
+
+def test_a_dry_run_of_a_delete_is_refused_as_the_delete_is(service, tmp_path, journal):
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if resource.id == "stuck" and hook in ("on_main", "on_abort"):
+            raise RuntimeError("it is stuck")
+
+    service.add_provider(provider(tmp_path, RecordingProtection(journal, behave)))
+    held = service.protect(plan("one")).result(DEADLINE)
+    held.hold("an audit")
+    handle = service.protect(plan("stuck"))
+    assert handle.wait(DEADLINE)
+
+    for checkpoint, why in ((held.id, "held for 'an audit'; rel"), (handle.checkpoint_id, "pend")):
+        with pytest.raises(CheckpointStateError, match=why) as planned:
+            service.plan_operation("delete", checkpoint)
+        with pytest.raises(CheckpointStateError) as deleted:
+            service.delete(checkpoint).result(DEADLINE)
+        assert str(planned.value) == str(deleted.value)
+    held.release_hold("an audit")
+    assert service.plan_operation("delete", held.id).hook_count > 0
+
+
+def test_a_dry_run_of_a_delete_does_not_mind_what_the_delete_waits_for(service, tmp_path, journal):
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if (verb, hook) == ("restore", "on_main"):
+            gate.pass_through()
+
+    service.add_provider(provider(tmp_path, RecordingProtection(journal, behave)))
+    checkpoint = service.protect(plan("one")).result(DEADLINE)
+    restore = service.restore(checkpoint.id)
+    gate.wait_entered()
+    planned = service.plan_operation("delete", checkpoint.id)
+    gate.open()
+    restore.result(DEADLINE)
+
+    assert planned.hook_count == 4
 
 
 def test_a_copy_is_as_consistent_as_what_it_is_a_copy_of(service, tmp_path, journal):

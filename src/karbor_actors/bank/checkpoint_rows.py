@@ -247,11 +247,17 @@ def set_status(
         wanted = f"only one that is {' or '.join(sorted(expected))} can become {status}"
         raise CheckpointStateError(checkpoint_id, row.status, wanted)
     if status is CheckpointStatus.DELETING and row.holds:
-        reasons = ", ".join(repr(reason) for reason, _ in row.holds)
-        raise CheckpointStateError(checkpoint_id, row.status, f"it is held for {reasons}")
+        raise held_error(checkpoint_id, row.status, [reason for reason, _ in row.holds])
     row = replace(row, status=status, **changes)
     transaction.put(Table.CHECKPOINTS, row_key(number), row.pack())
     return row
+
+
+def held_error(checkpoint_id: str, status: str, reasons: Collection[str]) -> CheckpointStateError:
+    """Return what refuses to delete a checkpoint that is held for *reasons*."""
+    shown = ", ".join(map(repr, reasons))
+    advice = "release it first: release_hold() (karbor-actors checkpoints release)"
+    return CheckpointStateError(checkpoint_id, status, f"it is held for {shown}; {advice}")
 
 
 def read_graph(reader: Reader, number: int) -> bytes:

@@ -12,13 +12,14 @@ import click
 from karbor_actors import Bank, CheckpointStatus, ConsistencyLevel, KarborError
 from karbor_actors.bank.lease import break_lease, owner_of
 from karbor_actors.cli.failures import ExitCode
-from karbor_actors.cli.invocation import make_provider, read_bank, read_banks
+from karbor_actors.cli.invocation import make_provider, open_bank, read_bank, read_banks
 from karbor_actors.cli.options import command
 from karbor_actors.cli.text import SHORT, human_bytes, local_time, plural, sentence, shown
 from karbor_actors.cli.tree import tree_lines
 from karbor_actors.errors import describe_cause, describe_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from karbor_actors import Checkpoint, Provider
@@ -35,7 +36,7 @@ def register(app: click.Group) -> None:
 
     @app.group()
     def checkpoints() -> None:
-        """Look at the checkpoints of a bank."""
+        """Look at the checkpoints of a bank; keep one from being deleted."""
 
     @app.group()
     def bank() -> None:
@@ -43,6 +44,8 @@ def register(app: click.Group) -> None:
 
     command(checkpoints, "list")(_list)
     command(checkpoints, "show")(_show)
+    command(checkpoints, "hold")(_hold)
+    command(checkpoints, "release")(_release)
     command(bank, "info")(_info)
     command(bank, "check")(_check)
     command(bank, "rebuild")(_rebuild)
@@ -190,11 +193,45 @@ def _show_tree(output: Output, checkpoint: Checkpoint, resources: list[dict[str,
         status = resource["status"]
         if resource["consistency"]["level"] != ConsistencyLevel.NONE:
             status += f", {resource['consistency']['level']} consistent"
+            if cause := resource["consistency"]["cause"]:
+                status += f" ({shown(cause)})"
         output.line(f"  {line.branch}{shown(describe_key(line.key))}  {status}")
         for name, value in (resource["saved"] or {}).items():
             if isinstance(value, (str, int, float)) and value not in (0, ""):
                 text = human_bytes(float(value)) if "bytes" in name or name == "size" else value
                 output.line(f"  {' ' * len(line.branch)}    {shown(name)}: {shown(text)}", "dim")
+
+
+@click.argument("checkpoint")
+@click.option("--reason", required=True, metavar="TEXT", help="Why: who deletes it is told.")
+def _hold(invocation: Invocation, checkpoint: str, reason: str) -> None:
+    """Keep a checkpoint from being deleted, even by force, until it is released."""
+    _change_holds(invocation, checkpoint, lambda found: found.hold(reason))
+
+
+@click.argument("checkpoint")
+@click.option("--reason", metavar="TEXT", help="Only what was held for this; else all of it.")
+def _release(invocation: Invocation, checkpoint: str, reason: str | None) -> None:
+    """Take back what hold did."""
+
+    def release(found: Checkpoint) -> None:
+        for held in found.holds if reason is None else [reason]:
+            found.release_hold(held)
+
+    _change_holds(invocation, checkpoint, release)
+
+
+def _change_holds(
+    invocation: Invocation, checkpoint: str, change: Callable[[Checkpoint], None]
+) -> None:
+    settings, whole = invocation.holder(checkpoint)
+    with invocation.logging(), open_bank(settings) as bank:
+        found = bank.checkpoint(whole)
+        change(found)
+        reasons = ", ".join(map(shown, found.holds))
+        held = f"held for {reasons}" if reasons else "not held"
+        invocation.output.line(f"checkpoint {whole} is {held}")
+        invocation.output.document(found.to_dict())
 
 
 def _info(invocation: Invocation) -> None:

@@ -6,6 +6,7 @@ from array import array
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from karbor_actors.bank.checkpoint_rows import held_error
 from karbor_actors.bank.resource_rows import Ending, KeptArtifact
 from karbor_actors.errors import CheckpointStateError
 from karbor_actors.model import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from karbor_actors.provider import Provider
 
 _COMPLETED, _TAKEN, _FORCE = "completed hooks", "resources with hooks", "force"
+_RUNNING = (OperationStatus.QUEUED, OperationStatus.RUNNING, OperationStatus.ABORTING)
 DELETABLE = {
     CheckpointStatus.AVAILABLE,
     CheckpointStatus.PARTIAL,
@@ -127,6 +129,16 @@ class Delete(CheckpointVerb):
                 planned.hook_kinds[hook] = 0
         return planned
 
+    def dry_run(self) -> PlannedOperation:
+        """Return what would run, if what is in the way now is only what a delete waits for."""
+        planned = self.plan()
+        checkpoint = self._reread()
+        if checkpoint.holds:
+            raise held_error(checkpoint.id, checkpoint.status, checkpoint.holds)
+        if not self._force:
+            self._want_unneeded(checkpoint, waits=True)
+        return planned
+
     def refusal(self, error: BaseException) -> Outcome:
         """Succeed where another delete has done it all while this one waited for its turn."""
         if self.is_gone(error) and self.recovered is None:
@@ -191,10 +203,17 @@ class Delete(CheckpointVerb):
         self.extra[_COMPLETED] = array("I", sorted(hooks)).tobytes()
         self.extra[_TAKEN] = array("I", sorted(resources)).tobytes()
 
-    def _want_unneeded(self, checkpoint: Checkpoint) -> None:
-        """Refuse to remove what operations that stand still, or what is pending, still need."""
+    def _want_unneeded(self, checkpoint: Checkpoint, *, waits: bool = False) -> None:
+        """Refuse to remove what operations that stand still, or what is pending, still need.
+
+        Args:
+            checkpoint: What is to be removed.
+            waits: Whether it may still wait for operations that run.
+        """
         for record in self.bank.journal.operations():
             if record.checkpoint_id != self.checkpoint_id:
+                continue
+            if waits and record.status in _RUNNING:
                 continue
             if not record.status.is_terminal:  # it does not run: it would have its locks
                 advice = (

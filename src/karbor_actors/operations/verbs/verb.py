@@ -69,6 +69,10 @@ class Verb(RecordedOperation):
     def plan(self) -> PlannedOperation:
         """Return what would run; raises what the caller is to see. Changes nothing."""
 
+    def dry_run(self) -> PlannedOperation:
+        """Return what would run; raises what the operation would end with as things stand."""
+        return self.plan()
+
     @abc.abstractmethod
     def locks(self, graph: ResourceGraph) -> LockRequest:
         """Return what the operation must have for itself, or share."""
