@@ -5,6 +5,7 @@ Any object with the right methods will do: nothing here is checked by type.
 
 from __future__ import annotations
 
+import threading
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,6 +27,14 @@ Schema = dict[str, Any]
 
 None, which no schema is, means that any parameters are taken; an empty one takes none.
 """
+
+
+def is_raised_by_plugin(error: BaseException) -> bool:
+    """Return whether *error*, which came out of a call to a plugin, is the plugin's.
+
+    On the main thread a SystemExit or a KeyboardInterrupt may be a signal's, and is for the host.
+    """
+    return isinstance(error, Exception) or threading.current_thread() is not threading.main_thread()
 
 
 class Operation:

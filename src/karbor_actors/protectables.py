@@ -20,7 +20,7 @@ from karbor_actors.errors import (
 from karbor_actors.graph import as_listing
 from karbor_actors.model import Resource
 from karbor_actors.plain import type_fault
-from karbor_actors.plugins import ProtectablePlugin, instantiate
+from karbor_actors.plugins import ProtectablePlugin, instantiate, is_raised_by_plugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -93,7 +93,7 @@ class Protectables:
                     found.append(  # noqa: PERF401
                         one if isinstance(one, Resource) else as_resource(one)
                     )
-            except Exception as error:  # plugin code: ends the operation, naming the plugin
+            except BaseException as error:  # plugin code: ends the operation, naming the plugin
                 _raise_listing_error(error, resource.key, plugin)
         return found
 
@@ -110,7 +110,7 @@ class Protectables:
         try:
             listed = plugin.list_resources(context, parameters=parameters)
             return list(map(as_resource, as_listing(listed)))
-        except Exception as error:  # plugin code: goes to the caller, naming the plugin
+        except BaseException as error:  # plugin code: goes to the caller, naming the plugin
             _raise_listing_error(error, None, plugin)
 
     def show_resource(
@@ -130,7 +130,7 @@ class Protectables:
         try:
             shown = plugin.show_resource(context, resource_id, parameters=parameters)
             return None if shown is None else as_resource(shown)
-        except Exception as error:  # plugin code: goes to the caller, naming the plugin
+        except BaseException as error:  # plugin code: goes to the caller, naming the plugin
             _raise_listing_error(error, (resource_type, resource_id), plugin)
 
     def look_up(
@@ -189,8 +189,10 @@ def as_resource(found: Any) -> Resource:
     return Resource(found.type, resource_id, name, getattr(found, "extra_info", None))
 
 
-def _raise_listing_error(error: Exception, resource: ResourceKey | None, plugin: Any) -> NoReturn:
-    if isinstance(error, ListingError):
+def _raise_listing_error(
+    error: BaseException, resource: ResourceKey | None, plugin: Any
+) -> NoReturn:
+    if isinstance(error, ListingError) or not is_raised_by_plugin(error):
         raise error
     reason = describe_cause(error)
     if isinstance(error, PlanError):

@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers import DEADLINE
-from karbor_actors.errors import BankFullError, ParametersError
+from karbor_actors.errors import (
+    BankFullError,
+    CycleError,
+    ListingError,
+    ParametersError,
+    PluginError,
+)
 from karbor_actors.testing import FaultPlan, Rule
-from kit import TYPE, RecordingProtection, plan, provider, store_something
+from kit import TYPE, RecordingProtection, Things, plan, provider, store_something
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from karbor_actors import Resource
+    from kit import Journal
 
 SECRET = "correct-horse-battery"
 
@@ -100,3 +109,64 @@ def test_a_copy_into_a_bank_that_cannot_begin_it_is_one_operation_that_failed(
     history = service.operation_history("local")
     assert [(r.id, r.status) for r in history if r.type == "copy"] == [(handle.id, "failed")]
     assert service.provider("local").bank.check() == []
+
+
+class Leaving(Things):
+    """Fails at one resource as a plugin does that ends its process."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def get_dependent_resources(self, context: Any, parent_resource: Resource) -> list[Resource]:
+        raise self.error
+
+
+class Getter(RecordingProtection):
+    """Fails where it is asked for an operation."""
+
+    def __init__(self, journal: Journal, error: BaseException) -> None:
+        super().__init__(journal)
+        self.error = error
+
+    def get_protect_operation(self, resource: Resource) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(2), KeyboardInterrupt()])
+def test_what_a_getter_raises_ends_its_operation_with_both_names(service, tmp_path, journal, error):
+    service.add_provider(provider(tmp_path, Getter(journal, error)))
+
+    said = rf"Getter\.get_protect_operation\(\) failed for {TYPE}#one: {type(error).__name__}"
+    with pytest.raises(PluginError, match=said):
+        service.protect(plan("one")).result(DEADLINE)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(2)])
+def test_what_a_listing_raises_is_recorded_with_its_resource(service, tmp_path, journal, error):
+    made = provider(tmp_path, RecordingProtection(journal))
+    made.protectables = type(made.protectables)([Leaving(error)])
+    service.add_provider(made)
+    with pytest.raises(ListingError, match=f"Leaving could not list .*{TYPE}#one"):
+        service.protect(plan("one")).result(DEADLINE)
+
+    [recorded] = service.operation_history("local", limit=1)[0].error_info
+    assert (recorded["type"], recorded["resource"]) == ("ListingError", [TYPE, "one"])
+
+
+def test_a_cycle_is_recorded_with_its_resources(service, tmp_path, journal):
+    circle = {"one": ["two"], "two": ["one"]}
+    service.add_provider(provider(tmp_path, RecordingProtection(journal), circle))
+    with pytest.raises(CycleError):
+        service.protect(plan("one")).result(DEADLINE)
+
+    [recorded] = service.operation_history("local", limit=1)[0].error_info
+    assert recorded["resources"] == [[TYPE, "one"], [TYPE, "two"]]
+
+
+def test_a_signal_that_comes_in_a_dry_run_is_the_hosts(service, tmp_path, journal):
+    """Its handler runs on the main thread, within whatever is called there."""
+    service.add_provider(provider(tmp_path, Getter(journal, SystemExit(0))))
+
+    with pytest.raises(SystemExit):
+        service.plan_operation("protect", plan("one"))

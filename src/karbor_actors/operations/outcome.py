@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.errors import HookFailedError, describe_cause
+from karbor_actors.errors import (
+    CycleError,
+    HookFailedError,
+    ListingError,
+    ResourceMissingError,
+    describe_cause,
+)
 from karbor_actors.model import AbortKind, OperationStatus, OperationType, ResourceStatus
 from karbor_actors.operations.results import Progress
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
@@ -16,6 +22,9 @@ if TYPE_CHECKING:
     from karbor_actors.operations.control import OperationControl
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.schedule import HookSchedule
+
+_MANY = 100
+"""The most resources that a record lists of one error."""
 
 
 def progress_of(
@@ -108,9 +117,16 @@ class Outcome:
 def error_data(error: BaseException) -> dict[str, Any]:
     """Return *error* as plain data: its class, its sentence, and where it happened."""
     data: dict[str, Any] = {"type": type(error).__name__, "message": describe_cause(error)}
-    if isinstance(error, HookFailedError):
-        data["resource"] = list(error.resource)
-        data["hook"] = error.hook
-        data["attempt"] = error.attempt
-        data["traceback"] = error.trace
+    match error:
+        case HookFailedError():
+            data["resource"] = list(error.resource)
+            data["hook"] = error.hook
+            data["attempt"] = error.attempt
+            data["traceback"] = error.trace
+        case ListingError():
+            data["resource"] = error.resource and list(error.resource)
+        case CycleError():
+            data["resources"] = [list(key) for key in error.cycle[:_MANY]]
+        case ResourceMissingError():
+            data["resources"] = [list(key) for key in error.resources[:_MANY]]
     return data

@@ -8,9 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.errors import MissingPluginError, PluginError, describe_cause
+from karbor_actors.errors import (
+    MissingPluginError,
+    PluginError,
+    describe_cause,
+    describe_key,
+    describe_value,
+)
 from karbor_actors.model import HOOKS, HookName, OnFailure, OperationType
 from karbor_actors.operations.hooks import ABORT, HookTable
+from karbor_actors.plugins import is_raised_by_plugin
 from karbor_actors.schedule import HOOKS_PER_RESOURCE, MAIN, HookSchedule, hook_name
 
 if TYPE_CHECKING:
@@ -140,8 +147,11 @@ def _operation_of(getter: Callable[[Resource], Any] | None, resource: Resource) 
         return getter(resource)
     except NotImplementedError:
         return None  # the guide's base class says so: there is no such operation
-    except Exception as error:  # plugin code: ends the operation with the plugin's sentence
-        msg = f"no operation for {resource}: {describe_cause(error)}"
+    except BaseException as error:  # plugin code: ends the operation with the plugin's sentence
+        if not is_raised_by_plugin(error):
+            raise
+        name = getattr(getter, "__qualname__", describe_value(getter))
+        msg = f"{name}() failed for {describe_key(resource.key)}: {describe_cause(error)}"
         raise PluginError(msg) from error
 
 
