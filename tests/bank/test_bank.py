@@ -432,6 +432,50 @@ def test_a_directory_with_other_peoples_files_becomes_no_bank(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
 
 
+LOST = {
+    "all of them": lambda path: shutil.rmtree(path / "bank.lmdb"),
+    "the data file": lambda path: (path / "bank.lmdb" / "data.mdb").unlink(),
+}
+
+
+@pytest.mark.parametrize("lose", LOST.values(), ids=LOST)
+@pytest.mark.parametrize("beside", ["objects", "reserve"])
+@pytest.mark.parametrize("how", [{}, {"create": False}, {"readonly": True}])
+def test_no_new_bank_is_begun_over_one_whose_records_are_lost(tmp_path, lose, beside, how):
+    path = tmp_path / "bank"
+    with Bank.open(path) as bank:
+        checkpoint = create(bank)
+        checkpoint.get_resource_bank_section(SERVER).write_stream("s", io.BytesIO(b"x"))
+        checkpoint.finish(CheckpointStatus.AVAILABLE)
+    lose(path)
+    if beside == "objects":
+        (path / "reserve").unlink()
+    else:
+        shutil.rmtree(path / "objects")
+    before = sorted(path.rglob("*"))
+
+    with pytest.raises(BankPathError, match=r"missing; make them again with .* bank rebuild"):
+        Bank.open(path, **how)
+
+    assert sorted(path.rglob("*")) == before
+    if beside == "objects":
+        Bank.rebuild(path)
+        with Bank.open(path) as bank:
+            assert bank.checkpoint(checkpoint.id).status is CheckpointStatus.AVAILABLE
+
+
+@pytest.mark.parametrize("left", [[], ["objects"], ["objects/tmp"], ["bank.lmdb.new-0123abcd"]])
+def test_a_bank_that_was_killed_while_it_was_made_is_made_again(tmp_path, left):
+    path = tmp_path / "bank"
+    path.mkdir()
+    (path / "lease").touch()
+    for name in left:
+        (path / name).mkdir(parents=True)
+
+    with Bank.open(path) as bank:
+        assert bank.check() == []
+
+
 def test_a_bank_may_lie_at_any_path_that_there_can_be(tmp_path):
     directory = f"{tmp_path}/\udcff\n"
     with Bank.open(directory) as bank:

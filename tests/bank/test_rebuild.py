@@ -395,7 +395,7 @@ def test_of_several_banks_in_a_store_one_must_be_named(tmp_path, store):
         with Bank.open(tmp_path / name, objects=store) as bank:
             ids.append(protect(bank, some_contents()).id)
     lose(tmp_path / "a")
-    with pytest.raises(BankPathError, match="several banks") as caught:
+    with pytest.raises(BankPathError, match=r"several banks: .*say which with --bank-id") as caught:
         Bank.rebuild(tmp_path / "a", objects=store)
     for bank_id in str(caught.value).split(": ")[1].split("; ")[0].split(", "):
         shutil.rmtree(tmp_path / "a")

@@ -21,7 +21,12 @@ from karbor_actors.bank.environment import FORMAT_VERSION, Environment
 from karbor_actors.bank.journal import Journal
 from karbor_actors.bank.lease import Lease, break_lease
 from karbor_actors.bank.manifests import MAKING
-from karbor_actors.bank.opening import make_directory, open_objects, open_parts
+from karbor_actors.bank.opening import (
+    make_directory,
+    open_objects,
+    open_parts,
+    refuse_lost_records,
+)
 from karbor_actors.bank.rebuild import RebuildReport, rebuild_records
 from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
@@ -94,13 +99,15 @@ class Bank:
 
         Raises:
             BankLeaseError: Somebody else has it open for writing; the error says who.
-            BankPathError: *directory* is a file, is missing, or may not be used.
+            BankPathError: *directory* is a file, is missing, or may not be used; or it held a bank
+                whose records are missing.
             BankReadonlyError: It may not be written, or is a :meth:`backup`.
             BankFormatError: It is damaged, something else, or from a newer release.
             BankFullError: No space is left.
             StoreError: The object store failed.
         """
         path = checked_path("directory", directory)
+        refuse_lost_records(path)
         with contextlib.ExitStack() as closing:
             if not readonly:
                 make_directory(path, create=create)

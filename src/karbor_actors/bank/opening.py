@@ -7,11 +7,13 @@ import os
 from typing import TYPE_CHECKING
 
 from karbor_actors.arguments import argument_error
-from karbor_actors.bank import reserve
+from karbor_actors.bank import abort_marks, reserve
 from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
 from karbor_actors.bank.blocks import BlockStore
+from karbor_actors.bank.data_files import OLD
 from karbor_actors.bank.faults import open_error
 from karbor_actors.bank.manifests import Manifests
+from karbor_actors.bank.mapping import data_file
 from karbor_actors.bank.parts import BankParts
 from karbor_actors.errors import BankFullError, BankPathError, BankReadonlyError
 from karbor_actors.store.local import LocalStore
@@ -26,6 +28,12 @@ _OWN = frozenset({"aborts", "bank.lmdb", "lease", "lost+found", "objects", "rese
 """What may stand in a directory that is to hold a bank."""
 
 
+_RECORDS = "bank.lmdb"
+_OBJECTS = "objects"
+_FAN = 2
+"""How long the names of the folders are in which a LocalStore has its objects."""
+
+
 def make_directory(path: str, *, create: bool) -> None:
     """Make the directory of a bank, or see that it is there.
 
@@ -38,7 +46,7 @@ def make_directory(path: str, *, create: bool) -> None:
             os.makedirs(path, mode=0o700, exist_ok=True)
             found = set(os.listdir(path))
             # A rebuild that was killed may have left a bank's records under a side name only.
-            if found - _OWN and not any(name.startswith("bank.lmdb") for name in found):
+            if found - _OWN and not any(name.startswith(_RECORDS) for name in found):
                 raise BankPathError(
                     f"{path} is not empty and holds no bank; name a new or an empty directory"
                 )
@@ -50,10 +58,40 @@ def make_directory(path: str, *, create: bool) -> None:
         raise open_error(error, path) from error
 
 
+def refuse_lost_records(path: str) -> None:
+    """Refuse a bank's directory without its records: new ones would disown all that it holds.
+
+    The records are what is made first, after the lease: who is killed then leaves no object yet.
+
+    Raises:
+        BankPathError: Its records are missing.
+    """
+    try:
+        # Before the records are looked for: somebody may be making the bank just now.
+        marks = (reserve.NAME, abort_marks.NAME)
+        is_used = any(os.path.lexists(os.path.join(path, name)) for name in marks) or any(
+            # As a bank's objects are kept: the rest, tmp/, may be empty.
+            len(name) == _FAN
+            for name in os.listdir(os.path.join(path, _OBJECTS))
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise open_error(error, path) from error
+    records = os.path.join(path, _RECORDS)
+    is_file = os.path.lexists(records) and not os.path.isdir(records)  # said where it is opened
+    is_there = is_file or any(map(os.path.lexists, (data_file(records), f"{records}{OLD}")))
+    if is_used and not is_there:
+        raise BankPathError(
+            f"{path} held a bank, but its records, {_RECORDS}, are missing; make them again with "
+            "karbor-actors bank rebuild (Bank.rebuild), or name another directory"
+        )
+
+
 def open_objects(path: str, objects: ObjectStore | str | None, *, writable: bool) -> ObjectStore:
     """Return the object store of the bank in *path*: *objects*, opened where it is a URL."""
     if objects is None:
-        return LocalStore(os.path.join(path, "objects"), writable=writable)
+        return LocalStore(os.path.join(path, _OBJECTS), writable=writable)
     if isinstance(objects, str) and "\x00" not in objects:
         return open_store(objects, writable=writable)
     if isinstance(objects, (str, type)) or not callable(getattr(objects, "put", None)):

@@ -153,7 +153,9 @@ def _find_bank(store: ObjectStore) -> str:
             return found[0]
         if found:
             banks = ", ".join(found)
-            raise BankPathError(f"the object store holds several banks: {banks}; say which")
+            raise BankPathError(
+                f"the object store holds several banks: {banks}; say which with --bank-id (bank_id)"
+            )
     raise BankPathError("the object store holds nothing that a bank could be rebuilt from")
 
 
