@@ -188,7 +188,7 @@ class Delete(CheckpointVerb):
         if found is None or not found.record.status.is_terminal:  # else it has been deleted, or not
             # Its manifest must say so too before a hook runs: rebuilt, it must not look whole.
             deletable = DELETABLE | _MAKING if self._force else DELETABLE
-        run.checkpoint.set_status(CheckpointStatus.DELETING, expected=deletable)
+            run.checkpoint.set_status(CheckpointStatus.DELETING, expected=deletable)
         return run
 
     def abandon(self, outcome: Outcome) -> Change[Any] | None:
