@@ -13,6 +13,7 @@ from karbor_actors import (
     Operation,
     OperationError,
     OperationStatus,
+    Plan,
     ProtectionService,
     Provider,
     ResourceStatus,
@@ -626,24 +627,29 @@ def test_previous_is_the_newest_good_checkpoint_and_is_kept_meanwhile(service, t
     gate = Gate()
 
     def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
-        if (verb, hook) == ("protect", "on_main"):
+        if (verb, hook) == ("protect", "on_main") and resource.id == "one":
             previous = call["context"].previous
             seen.append(previous and previous.id)
             if len(seen) == 3:
                 gate.pass_through()
+            if len(seen) == 4:
+                return  # it saves nothing: there is nothing to begin from
+        store_something(verb, hook, resource, call)
 
     add(service, tmp_path, journal, behave, children={})
     first = service.protect(plan("one")).result(DEADLINE)
-    second = service.protect(plan("one")).result(DEADLINE)
+    second = service.protect(Plan("other", "local", [thing("one"), thing("two")])).result(DEADLINE)
     third = service.protect(plan("one"))
     gate.wait_entered()
     delete = service.delete(second.id)
     assert not delete.wait(0.05)
     gate.open()
-    third.result(DEADLINE)
+    newest = third.result(DEADLINE)
     delete.result(DEADLINE)
+    for _ in range(2):
+        service.protect(plan("one", "two")).result(DEADLINE)
 
-    assert seen == [None, first.id, second.id]
+    assert seen == [None, first.id, second.id, newest.id, newest.id]
 
 
 def test_an_async_hook_that_would_block_the_event_loop_is_told_so(service, tmp_path, journal):

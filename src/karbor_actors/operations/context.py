@@ -114,7 +114,7 @@ class HookContext:
 
     @property
     def previous(self) -> Checkpoint | None:
-        """The newest available checkpoint that holds this resource, or None.
+        """The newest available checkpoint that holds something of this resource, or None.
 
         It is not deleted before this operation ends. Blocks on the bank.
         """

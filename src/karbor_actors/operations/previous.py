@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from karbor_actors.errors import CheckpointNotFoundError
-from karbor_actors.model import CheckpointStatus
+from karbor_actors.model import CheckpointStatus, ResourceStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,22 +21,21 @@ class PreviousCheckpoints:
 
     Args:
         bank: Where to look.
-        plan_name: Whose checkpoints come first.
         pin: Keeps the checkpoint of that id from being deleted until the operation ends;
             False if it is being deleted.
     """
 
-    def __init__(self, bank: Bank, plan_name: str, pin: Callable[[str], bool]) -> None:
-        self._bank, self._plan_name, self._pin = bank, plan_name, pin
+    def __init__(self, bank: Bank, pin: Callable[[str], bool]) -> None:
+        self._bank, self._pin = bank, pin
         self._lock = threading.Lock()
         self._unread: Iterator[Checkpoint] | None = None
         self._found: dict[ResourceKey, str] = {}
-        """By resource: the id of the first checkpoint, in order, that holds it."""
+        """By resource: the id of the newest checkpoint that holds it."""
         self._pinned: dict[str, Checkpoint | None] = {}
         """By id; None where it could not be had."""
 
     def __call__(self, key: ResourceKey) -> Checkpoint | None:
-        """Return the newest available checkpoint that holds *key*, of the plan first; pinned."""
+        """Return the newest available checkpoint that holds something of *key*, pinned."""
         with self._lock:
             if self._unread is None:
                 self._unread = self._candidates()
@@ -44,23 +43,16 @@ class PreviousCheckpoints:
                 candidate = next(self._unread, None)
                 if candidate is None:
                     return None
-                for resource in candidate.resource_graph.nodes:
-                    self._found.setdefault(resource.key, candidate.id)
+                for held in _held_by(candidate):
+                    self._found.setdefault(held, candidate.id)
             checkpoint = self._get(self._found[key])
             if checkpoint is not None:
                 return checkpoint
-            holders = (c for c in self._candidates() if key in c.resource_graph)
+            holders = (c for c in self._candidates() if key in set(_held_by(c)))
             return next(filter(None, (self._get(c.id) for c in holders)), None)
 
     def _candidates(self) -> Iterator[Checkpoint]:
-        seen = set()
-        for wanted in (self._plan_name, None):
-            for checkpoint in self._bank.checkpoints(
-                plan=wanted, status=CheckpointStatus.AVAILABLE
-            ):
-                if checkpoint.id not in seen:
-                    seen.add(checkpoint.id)
-                    yield checkpoint
+        return iter(self._bank.checkpoints(status=CheckpointStatus.AVAILABLE))
 
     def _get(self, checkpoint_id: str) -> Checkpoint | None:
         """Return the checkpoint of that id, pinned, if it can be had."""
@@ -74,3 +66,10 @@ class PreviousCheckpoints:
                 if checkpoint.status is CheckpointStatus.AVAILABLE:
                     self._pinned[checkpoint_id] = checkpoint
         return self._pinned[checkpoint_id]
+
+
+def _held_by(checkpoint: Checkpoint) -> Iterator[ResourceKey]:
+    """Yield the resources of which *checkpoint* has something."""
+    for key, status in checkpoint.resource_statuses().items():
+        if status is ResourceStatus.AVAILABLE:
+            yield key

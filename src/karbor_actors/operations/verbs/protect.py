@@ -113,7 +113,7 @@ class Protect(Verb):
         super().__init__(operation_id, provider, options)
         self._plan = plan
         self._find_previous = PreviousCheckpoints(
-            self.bank, plan.name, lambda found: pin(checkpoint_lock(self.bank, found))
+            self.bank, lambda found: pin(checkpoint_lock(self.bank, found))
         )
 
     def plan(self) -> PlannedOperation:
