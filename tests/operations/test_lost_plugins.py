@@ -145,7 +145,7 @@ def test_with_isolate_only_the_part_of_the_missing_plugin_is_given_up(tmp_path):
         assert journal.aborted() == []
         assert ("on_complete", "a") in journal.hooks()
         (checkpoint,) = service.provider("local").bank.checkpoints()
-        assert checkpoint.resource_status(A) is ResourceStatus.AVAILABLE
+        assert checkpoint.resource_status(A) is ResourceStatus.EMPTY  # done, and saved nothing
         assert checkpoint.resource_status(B) is ResourceStatus.ABORT_PENDING
 
 

@@ -54,7 +54,9 @@ def test_the_graph_is_not_read_again_for_each_hook_that_looks_for_its_section(
         return unpack(packed)
 
     monkeypatch.setattr(ResourceGraph, "unpack", staticmethod(counted))
-    verbs = ("protect", "restore", "verify", "copy", "delete") if by_plugin else ("protect",)
+    verbs = (
+        ("protect", "restore", "verify", "copy", "delete") if by_plugin else ("protect", "restore")
+    )
     children = {"top": [f"disk{number}" for number in range(50)]}
     for name in ("local", "offsite"):
         plugin = RecordingProtection(journal, use_section, verbs=verbs)
