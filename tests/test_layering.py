@@ -22,7 +22,6 @@ LAYERS = (
     "plain",
     "model",
     "limits",
-    "values",
     "graph_format",
     "graph",
     "rules",
@@ -154,9 +153,11 @@ def test_every_folder_of_modules_is_a_package_so_that_it_ships():
 
 
 def test_every_module_belongs_to_a_layer():
-    strangers = {module.layer for module in ENGINE} - set(LAYERS)
+    found = {module.layer for module in ENGINE}
+    strangers, ghosts = found - set(LAYERS), set(LAYERS) - found
 
     assert not strangers, f"add these to LAYERS and to ARCHITECTURE.md: {sorted(strangers)}"
+    assert not ghosts, f"LAYERS names what there is not: {sorted(ghosts)}"
 
 
 def test_modules_import_only_from_the_layers_below_them():

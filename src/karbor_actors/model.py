@@ -373,7 +373,7 @@ def _listed_resources(resources: object, faults: list[Fault]) -> tuple[Resource,
     return listed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often a failing hook is tried, and how long to wait in between.
 

@@ -394,6 +394,10 @@ def test_what_failed_or_saved_nothing_has_no_part_in_the_point_in_time(service, 
     assert bank.checkpoint(failed.checkpoint_id).point_in_time is None
 
 
+def test_a_retry_policy_is_given_its_attempts_and_its_backoff_by_place():
+    assert RetryPolicy(3, 0.5) == RetryPolicy(attempts=3, backoff=0.5)
+
+
 def test_a_status_that_there_is_not_is_no_empty_listing(service, tmp_path, journal):
     service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal)))
 
