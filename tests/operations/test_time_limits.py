@@ -318,7 +318,7 @@ def test_a_resource_is_held_until_the_hook_that_its_operation_names(tmp_path, jo
 
 @pytest.mark.parametrize("limit", [0, -1.0])
 def test_a_limit_is_positive(limit):
-    with pytest.raises(ValueError, match="main must be more than 0"):
+    with pytest.raises(ValueError, match="main is more than 0 seconds"):
         TimeLimits(main=limit)
 
 
