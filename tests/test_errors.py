@@ -130,3 +130,16 @@ def test_a_lookup_that_had_no_resource_is_told_without_one():
     assert str(errors.ListingError(None, "Disks", "no route")) == (
         "Disks could not list resources: no route"
     )
+
+
+def test_a_very_long_sentence_is_its_ends_and_how_much_is_missing():
+    said = describe_cause(ValueError("begin " + "x" * 100_000 + " end"))
+
+    assert said.startswith("ValueError: begin xxx")
+    assert said.endswith("xxx end")
+    assert f"{100_010 - 4096} characters left out" in said
+    assert len(said) < 4200
+
+
+def test_a_cause_that_is_no_text_is_said_in_text():
+    assert describe_cause(ValueError("a\udcffb\ud800")) == r"ValueError: a\udcffb\ud800"

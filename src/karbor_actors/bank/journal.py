@@ -38,6 +38,8 @@ _DROPPED_WITH_THE_END = 64
 _TRIMMED_AT_ONCE = 100
 _READ_AT_ONCE = 256
 _RECORD_LIMIT = 256 << 20
+_NEW_RECORD_LIMIT = 192 << 20
+"""What a new record may take at most, so that its end has room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +69,16 @@ class OperationRecord:
     number: int = 0
     """Its number in the journal; 0 before it was created."""
 
-    def pack(self) -> bytes:
-        """Return the record as bytes.
+    def pack(self, *, is_new: bool = False) -> bytes:
+        """Return the record as bytes; *is_new*: there must be room for how it ends.
 
         Raises:
             BankValueError: It holds something that is not plain.
             RecordTooLargeError: It is larger than any record can be.
         """
         fields = {name: getattr(self, name) for name in self.__slots__ if name != "number"}
-        return pack_record(fields, f"the record of operation {self.id}", limit=_RECORD_LIMIT)
+        limit = _NEW_RECORD_LIMIT if is_new else _RECORD_LIMIT
+        return pack_record(fields, f"the record of operation {self.id}", limit=limit)
 
     @classmethod
     def unpack(cls, packed: bytes, number: int) -> OperationRecord:
@@ -133,7 +136,7 @@ class Journal:
     def create(self, transaction: Transaction, record: OperationRecord) -> int:
         """Add *record*; return the number that its journal goes by."""
         number = next_number(transaction, _COUNTER)
-        transaction.put(Table.OPERATIONS, pack_u64(number), record.pack())
+        transaction.put(Table.OPERATIONS, pack_u64(number), record.pack(is_new=True))
         transaction.put(Table.INDICES, operation_index_key(record.id), pack_u64(number))
         return number
 

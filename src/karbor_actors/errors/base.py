@@ -32,22 +32,60 @@ def describe_value(value: object) -> str:
         shown = _SHORT.repr(value)
     except ValueError:  # an integer of thousands of digits, which Python does not print
         shown = f"<a number of {value.bit_length()} bits>" if isinstance(value, int) else "<?>"
+    except BaseException:  # foreign code, which may raise anything: its class says what there is
+        shown = f"<{class_name(value)}>"
     return " ".join(shown.split())
 
 
+SENTENCE_LIMIT = 4096
+"""The most characters of what somebody else's error says; of this library's, which hold those, twice."""
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return *text* as any record can keep it: at most about *limit* characters, all of them text.
+
+    Of a longer one its two ends are left, with how much is missing; half of a surrogate pair is
+    written as an escape.
+    """
+    if len(text) > limit:
+        head, tail = text[: limit * 3 // 4], text[-(limit // 4) :]
+        text = f"{head} [... {len(text) - limit} characters left out ...] {tail}"
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def describe_cause(error: BaseException) -> str:
-    """Return *error* in one line: its class and its sentence.
+    """Return *error* in one line: its class and its sentence, shortened if it is very long.
 
     Never raises: a plugin's error that cannot say what it is gives its class alone.
     """
+    is_own = issubclass(type(error), KarborError)  # not isinstance(), which asks the instance
+    limit = 2 * SENTENCE_LIMIT if is_own else SENTENCE_LIMIT
     try:
-        sentence = " ".join(str(error).split())
-    except Exception:  # foreign code: the class says what there is to say
+        # str() may give a subclass of str, which is foreign code too.
+        sentence = " ".join(shorten(str.__str__(str(error)), limit).split())
+    except BaseException:  # foreign code, which may raise anything: the class says what there is
         sentence = ""
-    if isinstance(error, KarborError):
+    if is_own and sentence:
         return sentence
-    name = type(error).__name__
+    name = class_name(error)
     return f"{name}: {sentence}" if sentence else name
+
+
+_own_name = type.__dict__["__name__"].__get__  # whatever a metaclass says of it
+
+
+def class_name(value: object) -> str:
+    """Return the name of *value*'s class. Never raises."""
+    return shorten(_own_name(type(value)), 256)
+
+
+def examinable(error: BaseException) -> BaseException:
+    """Return *error*, or what can be looked at in its place: its own code refuses even that."""
+    try:
+        isinstance(error, KarborError)
+    except BaseException:  # foreign code, which may raise anything
+        return RuntimeError(describe_cause(error))
+    return error
 
 
 class KarborError(Exception):

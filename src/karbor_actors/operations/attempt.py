@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors import faultpoints, liveness
 from karbor_actors.errors import FencedError, HookFailedError, HookGivenUpError, describe_cause
+from karbor_actors.errors.base import SENTENCE_LIMIT, examinable, shorten
 from karbor_actors.model import HookName
 from karbor_actors.operations.context import HookContext
 from karbor_actors.operations.memory import Changes
@@ -239,7 +240,10 @@ class Attempt:
             if self.hook in PREPARE_HOOKS:
                 run.prepared_at = time.time()
         if error is not None:
-            self.error = hook_failure(self, error)
+            try:
+                self.error = hook_failure(self, error)
+            except BaseException:  # no memory is left, say: what it raised is reported as it is
+                self.error = error
         self._report(self)
 
     def _resume(self) -> None:
@@ -283,6 +287,8 @@ class Attempt:
 _NOTHING_DONE = (0.0, None, "")
 _MAY_GO_ON = (HookName.ON_MAIN, HookName.ON_COMPLETE)
 """The hooks whose time is counted from the last sign that they get on."""
+_MAX_FRAMES = 64
+"""The most frames of a traceback that are kept: those of one exception grow with each raise."""
 PREPARE_HOOKS = frozenset({HookName.ON_PREPARE_BEGIN, HookName.ON_PREPARE_FINISH})
 
 
@@ -306,6 +312,10 @@ def hook_failure(attempt: Attempt, error: BaseException) -> HookFailedError:
     """Return *error*, raised by *attempt*'s body, as the engine's own error with its traceback."""
     key = attempt.run.planned.graph.nodes[attempt.resource].key
     failure = HookFailedError(key, str(attempt.hook), attempt.number, describe_cause(error))
-    failure.__cause__ = error
-    failure.trace = "".join(traceback.format_exception(error))
+    failure.__cause__ = examinable(error)
+    try:
+        trace = "".join(traceback.format_exception(error, limit=-_MAX_FRAMES))
+    except BaseException:  # it asks foreign code, which may raise anything
+        trace = f"{failure.reason}\n(its traceback cannot be shown)\n"
+    failure.trace = shorten(trace, 2 * SENTENCE_LIMIT)
     return failure

@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.bank.records import pack_record
 from karbor_actors.errors import (
+    BankError,
     CycleError,
     HookFailedError,
     ListingError,
     ResourceMissingError,
     describe_cause,
 )
+from karbor_actors.errors.base import class_name, examinable
 from karbor_actors.model import AbortKind, OperationStatus, OperationType, ResourceStatus
 from karbor_actors.operations.results import Progress
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.model import AbortReason
     from karbor_actors.operations.control import OperationControl
@@ -24,7 +29,9 @@ if TYPE_CHECKING:
     from karbor_actors.schedule import HookSchedule
 
 _MANY = 100
-"""The most resources that a record lists of one error."""
+"""The most errors that a record lists, and the most resources of one error."""
+_MAX_SIZE = 1 << 20
+"""About how many bytes of errors a record keeps at most."""
 
 
 def progress_of(
@@ -110,23 +117,45 @@ class Outcome:
         )
 
     def error_info(self) -> list[dict[str, Any]]:
-        """Return the failures as plain data for the operation's record."""
-        return [error_data(error) for error in (*self.failures, *self.abort_failures)]
+        """Return the failures as plain data for the operation's record, which always has room for it."""
+        return error_list(self.failures) + error_list(self.abort_failures)
+
+
+def error_list(errors: Sequence[BaseException]) -> list[dict[str, Any]]:
+    """Return *errors* as plain data: the first of them, and how many more there are.
+
+    A record can keep it whatever the errors hold, and however many they are: the end of an
+    operation is recorded in any case.
+    """
+    kept: list[dict[str, Any]] = []
+    size = 0
+    for error in errors[:_MANY]:
+        data = error_data(error)
+        try:
+            size += len(pack_record(data, "an error", limit=_MAX_SIZE))
+        except BankError:  # a key that is longer than any text, say: the sentence has its ends
+            data = {"type": data["type"], "message": data["message"]}
+        if size > _MAX_SIZE:
+            break
+        kept.append(data)
+    if len(kept) < len(errors):
+        kept.append({"type": "", "message": f"and {len(errors) - len(kept):,} more"})
+    return kept
 
 
 def error_data(error: BaseException) -> dict[str, Any]:
     """Return *error* as plain data: its class, its sentence, and where it happened."""
-    data: dict[str, Any] = {"type": type(error).__name__, "message": describe_cause(error)}
-    match error:
-        case HookFailedError():
-            data["resource"] = list(error.resource)
-            data["hook"] = error.hook
-            data["attempt"] = error.attempt
-            data["traceback"] = error.trace
-        case ListingError():
-            data["resource"] = error.resource and list(error.resource)
-        case CycleError():
-            data["resources"] = [list(key) for key in error.cycle[:_MANY]]
-        case ResourceMissingError():
-            data["resources"] = [list(key) for key in error.resources[:_MANY]]
+    data: dict[str, Any] = {"type": class_name(error), "message": describe_cause(error)}
+    match examinable(error):
+        case HookFailedError() as failed:
+            data["resource"] = list(failed.resource)
+            data["hook"] = failed.hook
+            data["attempt"] = failed.attempt
+            data["traceback"] = failed.trace
+        case ListingError() as failed:
+            data["resource"] = failed.resource and list(failed.resource)
+        case CycleError() as failed:
+            data["resources"] = [list(key) for key in failed.cycle[:_MANY]]
+        case ResourceMissingError() as failed:
+            data["resources"] = [list(key) for key in failed.resources[:_MANY]]
     return data
