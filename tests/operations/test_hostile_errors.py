@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import pytest
 
 from helpers import DEADLINE
@@ -143,6 +145,50 @@ def test_an_operation_ends_and_others_go_on_whatever_a_hook_raises(
 
         assert good.status is CheckpointStatus.AVAILABLE
         service.delete(failed.id, force=True).result(DEADLINE)
+
+
+def failed_future():
+    future = Future()
+    future.set_exception(ValueError("in the future"))
+    return future
+
+
+async def nothing(value=None):
+    return value
+
+
+REFUSED = {
+    "pending future": Future,
+    "failed future": failed_future,
+    "generator": lambda: (step for step in ()),
+    "future awaited": lambda: nothing(Future()),
+    "coroutine awaited": lambda: nothing(nothing()),
+}
+"""What a hook may return that nobody waits for."""
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_hook_that_returns_what_nobody_waits_for_has_failed(
+    service, tmp_path, journal, what, is_async
+):
+    def behave(verb, hook, resource, call):
+        return REFUSED[what]() if hook == "on_main" else None
+
+    plugin = RecordingProtection(journal, behave, is_async=is_async)
+    service.add_provider(provider(tmp_path / "bank", plugin))
+
+    with pytest.raises(OperationError, match=r"it returned (a|something)"):
+        service.protect(plan("server")).result(DEADLINE)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("value", [5, "done", [], b""])
+def test_what_else_a_hook_returns_is_nobodys_business(service, tmp_path, journal, value, is_async):
+    plugin = RecordingProtection(journal, lambda *_: value, is_async=is_async)
+    service.add_provider(provider(tmp_path / "bank", plugin))
+
+    assert service.protect(plan("server")).result(DEADLINE).status is CheckpointStatus.AVAILABLE
 
 
 def test_of_many_failures_the_first_are_recorded_and_how_many_more_there_are(tmp_path, journal):

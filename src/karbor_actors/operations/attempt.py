@@ -13,6 +13,7 @@ from karbor_actors.errors import FencedError, HookFailedError, HookGivenUpError,
 from karbor_actors.errors.base import SENTENCE_LIMIT, examinable, shorten
 from karbor_actors.model import HookName
 from karbor_actors.operations.context import HookContext
+from karbor_actors.operations.hooks import refuse_unfinished
 from karbor_actors.operations.memory import Changes
 from karbor_actors.operations.results import ResourceProgress
 
@@ -187,7 +188,9 @@ class Attempt:
                 await asyncio.to_thread(self._engine_part)
             hook = getattr(self.run.planned.operations[self.resource], self.hook._value_, None)
             if hook is not None:
-                await self._call(hook)
+                result = await self._call(hook)
+                if result is not None:
+                    refuse_unfinished(result)
             if faultpoints.injector is not None:
                 await asyncio.to_thread(faultpoints.injector.on_hook, self, "after")
         except BaseException as raised:
@@ -208,7 +211,10 @@ class Attempt:
         if hook is None:
             return None
         result = self._call(hook)
-        return result if result is not None and inspect.isawaitable(result) else None
+        if result is None or inspect.isawaitable(result):
+            return result
+        refuse_unfinished(result)
+        return None
 
     def begin(self) -> bool:
         """Note that the body begins; False, reported, if nothing begins any more."""
@@ -261,6 +267,8 @@ class Attempt:
         result = self._call(on_resume, done)
         if inspect.isawaitable(result):
             asyncio.run(_await(result))
+        elif result is not None:
+            refuse_unfinished(result)
         self.run.took_up(self.resource)
 
     def _engine_part(self) -> None:
@@ -304,8 +312,10 @@ def _forget(changed: dict[Any, Any], durable: dict[Any, Any]) -> None:
             changed.pop(key, None)
 
 
-async def _await(result: Any) -> Any:
-    return await result
+async def _await(awaitable: Any) -> None:
+    result = await awaitable
+    if result is not None:
+        refuse_unfinished(result)
 
 
 def hook_failure(attempt: Attempt, error: BaseException) -> HookFailedError:

@@ -73,5 +73,24 @@ def _is_karbors_empty(function: Any, name: HookName) -> bool:
     return bool(module == _KARBORS_MODULE and qualified == f"Operation.{name}")
 
 
+def refuse_unfinished(value: object) -> None:
+    """Refuse what a hook returned that stands for work which nobody waits for.
+
+    Raises:
+        PluginError: It is a future or a generator, or something to await that came of an await.
+    """
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        what = "a generator, which would never run; iterate over it in the hook"
+    elif hasattr(type(value), "add_done_callback"):
+        what = "a future, for which nobody waits; call its result() in the hook"
+    elif inspect.isawaitable(value):
+        what = "something to await, which nobody awaits; await it in the hook"
+        if inspect.iscoroutine(value):
+            value.close()  # said here, and not by Python some time later
+    else:
+        return
+    raise PluginError(f"it returned {what}")
+
+
 ABORT: Final = 4
 """Where ``on_abort`` stands in what :meth:`HookTable.kinds` returns."""
