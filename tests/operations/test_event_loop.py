@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ctypes
 import threading
+
+import pytest
 
 from helpers import DEADLINE, Gate
 from karbor_actors.operations import event_loop as module
@@ -53,3 +58,83 @@ def test_a_call_can_be_given_up_while_a_loop_that_was_replaced_ends(monkeypatch)
     runner.close()
     for thread in (loop.thread, *(t for t in threading.enumerate() if t.name == "test-loop")):
         thread.join(DEADLINE)
+
+
+class Body:
+    """Runs a coroutine function; says when it is done, or why it was refused."""
+
+    def __init__(self, body=None) -> None:
+        self.body, self.done, self.refused = body, threading.Event(), ""
+
+    async def execute_async(self) -> None:
+        if self.body is not None:
+            await self.body()
+        self.done.set()
+
+    def refuse(self, why: str) -> None:
+        self.refused = why
+        self.done.set()
+
+
+def leave(*_):
+    raise SystemExit("from a callback")
+
+
+async def stop_the_loop():
+    asyncio.get_running_loop().stop()
+
+
+async def leave_in_a_callback():
+    asyncio.get_running_loop().call_soon(leave)
+
+
+async def leave_in_a_task():
+    async def other():
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        await asyncio.get_running_loop().create_task(other())
+
+
+async def leave_the_thread():
+    ident = ctypes.c_ulong(threading.get_ident())
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))
+    await asyncio.sleep(0)
+
+
+async def leave_itself():
+    raise SystemExit
+
+
+async def cancel_all_others():
+    for task in asyncio.all_tasks():
+        if task is not asyncio.current_task():
+            task.cancel()
+
+
+@pytest.mark.crash_expected
+@pytest.mark.parametrize(
+    "body",
+    [
+        stop_the_loop,
+        leave_in_a_callback,
+        leave_in_a_task,
+        leave_the_thread,
+        leave_itself,
+        cancel_all_others,
+    ],
+)
+def test_whatever_a_call_does_to_the_loop_each_of_the_others_runs_or_is_refused(body):
+    runner = LoopRunner("test-loop")
+    for _ in range(3):
+        calls = [Body(), Body(body), Body(), Body()]
+        runner.submit(calls)
+        assert all(call.done.wait(DEADLINE) for call in calls)
+
+        after = Body()
+        runner.submit([after])
+        assert after.done.wait(DEADLINE)
+        assert not after.refused
+    loop = runner._current
+    runner.close()
+    assert not loop.thread.is_alive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 
 import pytest
@@ -140,3 +141,58 @@ def test_without_threads_to_be_had_calls_are_refused_or_done_by_those_that_are_t
         others = [Call(), Call(), Call()]
         runner.submit(others)
         assert all(call.done.wait(DEADLINE) and not call.refused for call in others)
+
+
+def set_in(thread: threading.Thread, error: type[BaseException]) -> None:
+    """Have *thread* raise *error* where it is, as programs do that want to end one from outside."""
+    ident = ctypes.c_ulong(thread.ident or 0)
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(error)) == 1
+
+
+def raising(error: BaseException) -> Call:
+    def work() -> None:
+        raise error
+
+    return Call(work)
+
+
+@pytest.mark.crash_expected
+@pytest.mark.parametrize("error", [SystemExit("gone"), KeyboardInterrupt(), ValueError("a bug")])
+def test_a_call_whose_worker_dies_of_it_is_refused_and_the_others_run(runner, error):
+    calls = [Call(), *(raising(error) for _ in range(5)), Call()]
+    runner.submit(calls)
+
+    assert all(call.done.wait(DEADLINE) for call in calls)
+    assert [bool(call.refused) for call in calls] == [False, *[True] * 5, False]
+    assert type(error).__name__ in calls[1].refused
+
+
+@pytest.mark.crash_expected
+@pytest.mark.parametrize("error", [SystemExit, ValueError])
+def test_workers_that_are_ended_from_outside_while_they_sleep_are_replaced(runner, error):
+    for _ in range(5):
+        first = Call()
+        runner.submit([first])
+        assert first.done.wait(DEADLINE)
+        for thread in list(runner._threads):
+            set_in(thread, error)
+        calls = [Call() for _ in range(10)]
+        runner.submit(calls)
+
+        assert all(call.done.wait(DEADLINE) for call in calls)
+        assert len(runner._threads) <= 2
+
+
+@pytest.mark.crash_expected
+def test_a_worker_that_dies_of_a_call_that_cannot_even_be_refused_is_replaced():
+    class Mute(Call):
+        def refuse(self, why: str) -> None:
+            self.done.set()
+            raise SystemExit
+
+    runner = ThreadRunner(1, "test-workers")
+    calls = [Mute(raising(ValueError()).work), Call()]
+    runner.submit(calls)
+
+    assert all(call.done.wait(DEADLINE) for call in calls)
+    runner.close()

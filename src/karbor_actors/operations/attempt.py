@@ -231,7 +231,9 @@ class Attempt:
         return True
 
     def refuse(self, why: str) -> None:
-        """Report that there is nobody to run the body."""
+        """Report that there is nobody to run the body, if it has not reported."""
+        if self.has_ended:
+            return
         self.began_at = self.run.clock()  # it may not run again as if nothing had been tried
         self.end(HookGivenUpError(why))
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from karbor_actors.actors.blocking import forbid_blocking
+from karbor_actors.errors import describe_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +23,20 @@ STUCK = 10.0
 """Seconds without an answer after which a loop counts as blocked."""
 MAX_RETIRED = 16
 """Loops that are blocked, at most; then new calls are refused until one answers."""
+
+
+_LOG = logging.getLogger("karbor_actors.operations")
+
+
+def report_lost(call: Call | None, error: BaseException) -> None:
+    """Have *call*, if any, report that what ran it died of *error*. Never raises."""
+    cause = describe_cause(error)
+    try:
+        if call is not None:
+            call.refuse(f"what ran it died: {cause}")
+    except BaseException as another:  # logged with the first: there is nobody else to tell
+        cause = f"{cause}; then {describe_cause(another)}"
+    _LOG.error("%s died of %s; others go on", threading.current_thread().name, cause)
 
 
 class _Loop:
@@ -38,6 +55,7 @@ class _Loop:
         """Whether a call of its was given up, which may keep its thread for ever."""
         self._forget = forget
         self._tasks: dict[Call, asyncio.Task[None]] = {}
+        self._is_ending = self._has_ended = False
         self._loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
@@ -60,18 +78,29 @@ class _Loop:
 
     def end(self) -> None:
         """End it after its tasks."""
-        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._finish()))
+        self._loop.call_soon_threadsafe(self._finish)
 
     def _start(self) -> None:
         while self._new:
             call = self._new.popleft()
             self._tasks[call] = task = self._loop.create_task(self._execute(call))
-            task.add_done_callback(lambda _, call=call: self._tasks.pop(call))  # type: ignore[misc]
+            task.add_done_callback(partial(self._done, call))
 
     async def _execute(self, call: Call) -> None:
         if self._begin(self, call):
-            await call.execute_async()
+            try:
+                await call.execute_async()
+            except BaseException as error:  # a bug: it reports by itself what it meets
+                report_lost(call, error)
             self._forget(call)
+
+    def _done(self, call: Call, task: asyncio.Task[None]) -> None:
+        del self._tasks[call]
+        if task.cancelled() and self._begin(self, call):  # a hook cancels all tasks that there are
+            call.refuse("its task was cancelled before it began")
+            self._forget(call)
+        if self._is_ending:
+            self._finish()
 
     def _answer(self) -> None:
         self.asked_at = None
@@ -86,16 +115,21 @@ class _Loop:
         loop = self._loop
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            while not self._has_ended:  # whatever a hook does to the loop: others run on it, too
+                try:
+                    loop.run_forever()
+                except BaseException as error:  # of a callback, or set in this thread
+                    report_lost(None, error)
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
         finally:
             loop.close()
 
-    async def _finish(self) -> None:
-        while self._tasks:
-            await asyncio.wait(list(self._tasks.values()))
-        self._loop.stop()
+    def _finish(self) -> None:
+        self._is_ending = True
+        if not self._tasks:
+            self._has_ended = True
+            self._loop.stop()
 
 
 class LoopRunner:

@@ -13,7 +13,7 @@ from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from karbor_actors.operations.event_loop import LoopRunner
+from karbor_actors.operations.event_loop import LoopRunner, report_lost
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -189,9 +189,33 @@ class ThreadRunner:
         return stranded
 
     def _work(self) -> None:
-        own, queue, running = threading.current_thread(), self._queue, self._running
         alarm = threading.Lock()
         alarm.acquire()
+        try:
+            self._serve(alarm)
+        except BaseException as error:  # a bug, or what foreign code has set in this thread
+            self._died(alarm, error)
+
+    def _died(self, alarm: threading.Lock, error: BaseException) -> None:
+        """Leave the place of this worker, which dies of *error*, to another one."""
+        own = threading.current_thread()
+        with self._lock:
+            call = self._running.pop(own, None)
+            self._abandoned.discard(own)
+            if own in self._threads:
+                self._threads.remove(own)
+            if alarm in self._sleepers:
+                self._sleepers.remove(alarm)
+            self._is_waking = False  # it may be the one that was woken
+            if self._queue:
+                self._wake_one()
+            stranded = self._stranded()
+        report_lost(call, error)
+        for unlucky in stranded:
+            unlucky.refuse(_NO_THREAD)
+
+    def _serve(self, alarm: threading.Lock) -> None:
+        own, queue, running = threading.current_thread(), self._queue, self._running
         is_fresh = True
         while True:
             if own in self._abandoned:
