@@ -161,3 +161,22 @@ def test_what_a_plugin_copied_is_there_though_it_wrote_nothing(service, tmp_path
 
     assert copy.resource_status("outside") is ResourceStatus.AVAILABLE
     assert copy.resource_status("nothing") is ResourceStatus.EMPTY
+
+
+def test_what_a_copy_kept_outside_is_the_copys_and_is_deleted_with_it(service, tmp_path, journal):
+    def keep(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        save(verb, hook, resource, call)
+        if (verb, hook) == ("copy", "on_main"):
+            call["context"].artifact("snapshot", "elsewhere").keep()
+
+    for name in ("local", "offsite"):
+        plugin = RecordingProtection(journal, keep)
+        service.add_provider(provider(tmp_path / name, plugin, name=name))
+    checkpoint = service.protect(plan("outside")).result(DEADLINE)
+    copy = service.copy(checkpoint.id, to="offsite").result(DEADLINE)
+    kept = [artifact.name for artifact in copy.artifacts("outside")]
+    service.delete(copy.id).result(DEADLINE)
+
+    assert kept == ["elsewhere"]
+    [deleted] = [c for c in journal.calls if (c["verb"], c["hook"]) == ("delete", "on_main")]
+    assert [artifact.name for artifact in deleted["kwargs"]["artifacts"]] == ["elsewhere"]

@@ -182,7 +182,9 @@ class Copy(CheckpointVerb):
         if status is CheckpointStatus.AVAILABLE:
             status = run.checkpoint.status  # a copy of a partial one is no better
         statuses, empty = dict(self._lacking) | outcome.resources, []
-        there, here = run.checkpoint.saved(), self._copy.saved()
+        there, here, kept = run.checkpoint.saved(), self._copy.saved(), run.memory.kept()
+        for number in kept:
+            here[number] = 1
         for number, operation in enumerate(run.planned.operations):
             if not there[number] and not here[number]:
                 empty.append(number)
@@ -192,8 +194,9 @@ class Copy(CheckpointVerb):
             statuses=statuses,
             empty=empty,
             error_info=outcome.error_info(),
-            point_in_time=run.checkpoint.point_in_time,
+            point_in_time=run.checkpoint.point_in_time if status in _FINISHED else None,
             consistency=run.checkpoint.consistencies(),
+            artifacts=kept,
         )
         self._copy.finish(status, ending)
         self._is_finished = status in _FINISHED
