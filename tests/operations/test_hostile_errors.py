@@ -15,7 +15,7 @@ from karbor_actors import (
     ProtectionService,
 )
 from karbor_actors.bank.records import MAX_RECORD_SIZE
-from karbor_actors.errors import BankError, HookFailedError
+from karbor_actors.errors import BankError, HookFailedError, ListingError, ResourceMissingError
 from karbor_actors.operations.outcome import Outcome, error_list
 from kit import RecordingProtection, failing, plan, provider
 
@@ -245,3 +245,9 @@ def test_what_no_record_has_room_for_leaves_its_sentence():
     assert info["message"].startswith("on_main of T#iii")
     assert info["message"].endswith("failed: no route")
     assert len(info["message"]) < 10_000
+
+
+def test_an_error_of_this_library_that_a_plugin_made_of_anything_is_recorded():
+    made = [HookFailedError(5, object(), None, 3), ListingError(5, 6, 7), ResourceMissingError([5])]
+
+    assert [info["type"] for info in error_list(made)] == [type(error).__name__ for error in made]

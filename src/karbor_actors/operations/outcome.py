@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.records import pack_record
 from karbor_actors.errors import (
-    BankError,
     CycleError,
     HookFailedError,
     ListingError,
@@ -130,11 +129,11 @@ def error_list(errors: Sequence[BaseException]) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     size = 0
     for error in errors[:_MANY]:
-        data = error_data(error)
         try:
+            data = error_data(error)
             size += len(pack_record(data, "an error", limit=_MAX_SIZE))
-        except BankError:  # a key that is longer than any text, say: the sentence has its ends
-            data = {"type": data["type"], "message": data["message"]}
+        except Exception:  # a key that is very long, or none at all: the sentence has its ends
+            data = {"type": class_name(error), "message": describe_cause(error)}
         if size > _MAX_SIZE:
             break
         kept.append(data)
