@@ -21,7 +21,7 @@ from karbor_sqlite.places import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 HEADER = b"SQLite format 3\x00"
 """How each database file begins: https://www.sqlite.org/fileformat2.html#the_database_header"""
@@ -85,7 +85,7 @@ class DatabaseProtectable(ProtectablePlugin):
         in_use = _inodes_in_use()
         found = [
             os.path.join(*parts, name)
-            for parts, fd, files in _walk(root)
+            for parts, fd, files in _walk(root, getattr(context, "check_cancelled", lambda: None))
             for name in files
             if _is_readable_database(fd, name, os.path.join(root, *parts, name), in_use)
         ]
@@ -98,10 +98,13 @@ def _resource(root: str, path: str, parent_id: str) -> Resource:
     return Resource(DATABASE_TYPE, os.path.join(root, path), path, extra_info)
 
 
-def _walk(root: str) -> Iterator[tuple[tuple[str, ...], int, list[str]]]:
+def _walk(
+    root: str, check_cancelled: Callable[[], None]
+) -> Iterator[tuple[tuple[str, ...], int, list[str]]]:
     """Yield each directory's parts below *root*, a descriptor, and its files' names."""
     waiting: list[tuple[str, ...]] = [()]
     while waiting:
+        check_cancelled()
         parts = waiting.pop()
         path = os.path.join(root, *parts)
         if len(os.fsencode(path)) > MAX_PATH_BYTES:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from karbor_actors.errors import (
     ListingError,
+    OperationCancelledError,
     PlanError,
     PluginError,
     ProtectableNotFoundError,
@@ -84,6 +85,7 @@ class Protectables:
 
         Raises:
             ListingError: A plugin failed, or returned no list of resources.
+            OperationCancelledError: A plugin that asked its context was told so.
         """
         found: list[Resource] = []
         for plugin in self._by_parent.get(resource.type, ()):
@@ -93,6 +95,8 @@ class Protectables:
                     found.append(  # noqa: PERF401
                         one if isinstance(one, Resource) else as_resource(one)
                     )
+            except OperationCancelledError:
+                raise  # the plugin asked, and was told
             except BaseException as error:  # plugin code: ends the operation, naming the plugin
                 _raise_listing_error(error, resource.key, plugin)
         return found

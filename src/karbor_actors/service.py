@@ -135,7 +135,7 @@ class ProtectionService:
             context: The caller's own values for the hooks: an object or a mapping.
             on_failure: ``"abort"``: the first failure undoes everything; ``"isolate"``: the
                 resources that do not depend on it are finished, and the checkpoint is partial.
-            timeout: Seconds that the hooks may take in all, restarts included.
+            timeout: Seconds that the plan and the hooks may take in all, restarts included.
             deadline: The moment at which the operation is given up: a datetime, or seconds
                 since 1970.
 

@@ -38,8 +38,8 @@ class HangingThings(Things):
         return []
 
 
-def planning(path: Path, gate: Gate) -> ProtectionService:
-    service = ProtectionService(workers=2, abort_grace=SHORT)
+def planning(path: Path, gate: Gate, abort_grace: float = SHORT) -> ProtectionService:
+    service = ProtectionService(workers=2, abort_grace=abort_grace)
     service.add_provider(
         Provider(
             "local",
@@ -57,12 +57,18 @@ def join_planners() -> None:
             thread.join(DEADLINE)
 
 
-def hung_plan_ends(path: Path, end: Callable[[ProtectionService, Any], object]) -> Any:
+def hung_plan_ends(
+    path: Path,
+    end: Callable[[ProtectionService, Any], object],
+    *,
+    abort_grace: float = SHORT,
+    **options: Any,
+) -> Any:
     """Return the handle of an operation whose plan hangs, once *end* has ended it."""
     gate = Gate()
-    service = planning(path, gate)
+    service = planning(path, gate, abort_grace)
     try:
-        handle = service.protect(plan("hung"))
+        handle = service.protect(plan("hung"), **options)
         gate.wait_entered()
         end(service, handle)
         assert handle.wait(DEADLINE / 2), "it waits for a plugin that hangs"
@@ -85,6 +91,62 @@ def test_an_operation_whose_plan_hangs_can_be_cancelled(tmp_path):
     handle = hung_plan_ends(tmp_path, lambda _, handle: handle.cancel())
     with pytest.raises(OperationCancelledError):
         handle.result(0)
+
+
+def test_a_plan_that_hangs_keeps_nobody_waiting_as_long_as_hooks_may(tmp_path):
+    handle = hung_plan_ends(tmp_path, lambda _, handle: handle.cancel(), abort_grace=2 * DEADLINE)
+    with pytest.raises(OperationCancelledError):
+        handle.result(0)
+
+
+def test_a_timeout_is_for_the_plan_too(tmp_path):
+    handle = hung_plan_ends(tmp_path, lambda *_: None, timeout=SHORT)
+    with pytest.raises(OperationError, match=f"took longer than {SHORT} s"):
+        handle.result(0)
+
+
+class LongListing(Things):
+    """Lists one resource's children for ever, but asks whether that is still wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_listing, self.was_told, self.seen = threading.Event(), threading.Event(), ""
+
+    def get_dependent_resources(self, context: Any, parent_resource: Resource) -> list[Resource]:
+        self.seen = getattr(context, "color", "none")
+        self.is_listing.set()
+        while not self.was_told.wait(SHORT):
+            try:
+                context.check_cancelled()
+            except OperationCancelledError:
+                self.was_told.set()
+                raise
+        return []
+
+
+@pytest.mark.parametrize(("context", "seen"), [(None, "none"), ({"color": "red"}, "red")])
+def test_a_long_listing_can_ask_whether_it_is_still_wanted(tmp_path, context, seen):
+    things = LongListing()
+    service = ProtectionService(workers=2)
+    service.add_provider(
+        Provider(
+            "local",
+            bank=Bank.open(tmp_path / "bank"),
+            protection_plugins=[RecordingProtection(Journal())],
+            protectables=[things],
+        )
+    )
+    with service:
+        handle = service.protect(plan("long"), context=context)
+        assert things.is_listing.wait(DEADLINE)
+        assert handle.progress().looked_up == 1
+        handle.cancel()
+        assert things.was_told.wait(DEADLINE)
+        with pytest.raises(OperationCancelledError):
+            handle.result(DEADLINE)
+
+        assert handle.progress().looked_up is None
+    assert things.seen == seen
 
 
 def test_a_service_with_a_plan_that_hangs_can_be_closed(tmp_path):

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from karbor_actors.cli.output import json_text
 from karbor_actors.cli.rates import Rates
-from karbor_actors.cli.text import SHORT, human_bytes, human_count, human_seconds, iso_time, shown
+from karbor_actors.cli.text import (
+    SHORT,
+    human_bytes,
+    human_count,
+    human_seconds,
+    iso_time,
+    looking,
+    shown,
+)
 from karbor_actors.cli.tree import TreeView
 
 if TYPE_CHECKING:
@@ -113,6 +121,8 @@ class PlainView:
         """Do nothing."""
 
     def _summary(self, progress: Progress) -> str:
+        if progress.looked_up is not None:
+            return looking(progress.looked_up)
         parts = [f"{progress.hooks_done:,} of {progress.hooks_total:,} hooks done"]
         parts.append(f"{len(progress.running):,} running")
         if len(progress.running) == 1:
@@ -164,6 +174,7 @@ class JsonView:
             status=str(progress.status),
             hooks_done=progress.hooks_done,
             hooks_total=progress.hooks_total,
+            looked_up=progress.looked_up,
             running=running,
         )
 

@@ -88,3 +88,8 @@ def as_datetime(moment: datetime | float | None) -> datetime | None:
 def plural(count: int, noun: str, nouns: str = "") -> str:
     """Return ``1 file`` or ``2 files``."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def looking(looked_up: int) -> str:
+    """Return what is said of an operation that is still being planned."""
+    return f"looking for resources, {looked_up:,} looked at"

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from karbor_actors.cli.rates import Rates
-from karbor_actors.cli.text import SHORT, human_count, human_seconds, plural, shown
+from karbor_actors.cli.text import SHORT, human_count, human_seconds, looking, plural, shown
 from karbor_actors.errors import KarborError
 
 if TYPE_CHECKING:
@@ -176,6 +176,8 @@ class TreeView:
     def _header(self, progress: Progress) -> Text:
         text = Text(f"{self._handle.type} {self._handle.id[:SHORT]}  ", "bold")
         text.append(str(progress.status), "not bold cyan")
+        if progress.looked_up is not None:
+            text.append(f"  {looking(progress.looked_up)}", "not bold")
         if progress.hooks_total:
             hooks = f"  {progress.hooks_done:,} of {progress.hooks_total:,} hooks"
             text.append(hooks, "not bold")

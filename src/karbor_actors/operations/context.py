@@ -22,6 +22,8 @@ from karbor_actors.operations.memory import (
 from karbor_actors.plain import text_fault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.errors import ResourceKey
     from karbor_actors.operations.artifacts import ArtifactRecord
@@ -176,10 +178,16 @@ def new_resources_of(attempt: Attempt) -> NewResources:
 
 
 class CallerContext:
-    """A mapping that the caller gave as ``context=``, with its values as attributes too."""
+    """What look-ups get: a mapping that the caller gave as ``context=``, its values attributes too.
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self._given = given
+    Args:
+        given: The mapping.
+        check_cancelled: Raises OperationCancelledError once the operation is cancelled: for
+            listings that take long.
+    """
+
+    def __init__(self, given: Mapping[str, Any], check_cancelled: Callable[[], None]) -> None:
+        self._given, self.check_cancelled = given, check_cancelled
 
     def __getattr__(self, name: str) -> Any:
         return caller_value(self._given, name)

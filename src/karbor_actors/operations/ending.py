@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.messages import StepDone
     from karbor_actors.operations.planning import PlannedOperation
+    from karbor_actors.operations.results import Progress
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.operations.verbs.verb import Verb
 
@@ -66,6 +67,10 @@ class EndingActor(PooledActor):
         self._may_stand_still = False
         """Whether it was recovered, and nothing of it must be undone, or is held."""
         self._started_at = 0.0
+        """When its hooks began, less the time that the plan took: that counts too."""
+        self._plan_began = 0.0
+        self._planned_for = 0.0
+        """Seconds that its plans have taken."""
         self._looked_up = (-1, 0.0)
         """How many resources a plan had looked at, and since when that has been so."""
 
@@ -76,10 +81,19 @@ class EndingActor(PooledActor):
         lane = Lane.PLAN if name == PLAN else Lane.RECORD
         self._engine.runners.submit(lane, [self._step])
 
+    @property
+    def _is_planning(self) -> bool:
+        return self._step is not None and self._step.name == PLAN
+
+    def _progress(self, status: OperationStatus) -> Progress:
+        """Return how far it is, whose status is *status*."""
+        looked_up = self._verb.looked_up if self._is_planning else None
+        return progress_of(status, self._control, self._run, looked_up)
+
     def _give_up_plan(self) -> None:
         """Wait no longer for a plan, which hangs in a plugin, of an operation that is to end."""
         step = self._step
-        if step is None or step.name != PLAN:
+        if step is None or not self._is_planning:
             return
         self._engine.runners.abandon(Lane.PLAN, step)
         self._step = None
@@ -147,7 +161,7 @@ class EndingActor(PooledActor):
         self, status: OperationStatus, result: Any = None, error: BaseException | None = None
     ) -> None:
         self._alarms.cancel()
-        final = progress_of(status, self._control, self._run)
+        final = self._progress(status)
         _LOG.info("%s %s: %s", self._verb.type, self._handle.id, status)
         self._engine.end(self._handle, self._verb, self._control)
         self._handle.settle(status, final, result, error)

@@ -36,6 +36,11 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanTooLong:
+    """To a supervisor from its timer: a plan that is still being made is to be given up."""
+
+
+@dataclass(frozen=True, slots=True)
 class LookAtOutbox:
     """To a supervisor: hook bodies ended, or something became durable."""
 

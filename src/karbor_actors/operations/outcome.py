@@ -34,11 +34,14 @@ _MAX_SIZE = 1 << 20
 
 
 def progress_of(
-    status: OperationStatus, control: OperationControl | None, run: OperationRun | None
+    status: OperationStatus,
+    control: OperationControl | None,
+    run: OperationRun | None,
+    looked_up: int | None = None,
 ) -> Progress:
     """Return how far an operation is that stands at *status*."""
     if control is None or run is None:
-        return Progress(status)
+        return Progress(status, looked_up=looked_up)
     schedule = control.schedule
     return Progress(
         status,

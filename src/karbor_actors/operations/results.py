@@ -79,6 +79,8 @@ class Progress:
     """The hooks that run now."""
     failures: tuple[str, ...] = ()
     """One sentence per failure so far."""
+    looked_up: int | None = None
+    """While it is planned: how many resources have been looked at. None before and after."""
 
 
 @dataclass(frozen=True, slots=True)

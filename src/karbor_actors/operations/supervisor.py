@@ -26,11 +26,12 @@ from karbor_actors.operations.messages import (
     LookAround,
     LookAtClock,
     LookAtOutbox,
+    PlanTooLong,
     ReleaseAborts,
     StepDone,
     Suspend,
 )
-from karbor_actors.operations.outcome import Outcome, progress_of
+from karbor_actors.operations.outcome import Outcome
 from karbor_actors.operations.planning import StalePlan
 from karbor_actors.operations.steps import PLAN, UNDO_FIRST, Step
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from karbor_actors.operations.run import OperationRun
 
 _LOG = logging.getLogger("karbor_actors.operations")
+PLAN_GRACE = 2.0
+"""Seconds that a plan has to notice that it is wanted no more; it has nothing to undo."""
 PLAN_LIMIT = 3600.0
 """Seconds that a plan may take without having looked at another resource."""
 _MOVES = frozenset({LookAtOutbox, StepDone, LocksGranted, Cancel})
@@ -88,7 +91,10 @@ class SupervisorActor(EndingActor):
             case ReleaseAborts(resources=resources):
                 self._grace_is_over(resources)
             case GetProgress():
-                return progress_of(self._handle.status, self._control, self._run)
+                return self._progress(self._handle.status)
+            case PlanTooLong():
+                if self._is_planning:
+                    self._cancel(self._verb.options.too_long)
             case Begin():
                 self._begin()
             case _:
@@ -146,7 +152,14 @@ class SupervisorActor(EndingActor):
             deadline = self._verb.until_deadline
             if deadline is not None:
                 self._alarms.tell_later(deadline, Cancel(self._verb.options.past_deadline))
-            self._begin_step(PLAN, self._verb.plan)
+            self._begin_plan()
+
+    def _begin_plan(self) -> None:
+        self._plan_began = self._engine.dispatcher.now()
+        self._begin_step(PLAN, self._verb.plan)
+        left = self._verb.time_left
+        if left is not None and self._verb.recovered is None:
+            self._alarms.tell_later(max(left - self._planned_for, 0.0), PlanTooLong())
 
     def _step_done(self, done: StepDone) -> None:
         if done.step is not self._step:
@@ -170,6 +183,8 @@ class SupervisorActor(EndingActor):
 
     def _plan_made(self, planned: PlannedOperation) -> None:
         self._planned = planned
+        if self._verb.recovered is None:
+            self._planned_for += self._engine.dispatcher.now() - self._plan_began
         found, verdict = self._verb.recovered, self._verb.verdict(planned)
         can_wait = verdict is not None and verdict.may_stand_still
         self._may_stand_still = can_wait and self._cancelled is None
@@ -222,18 +237,19 @@ class SupervisorActor(EndingActor):
 
     def _plan_again(self) -> None:
         self._has_waited = True  # the locks are kept: nobody comes in between
-        self._begin_step(PLAN, self._verb.plan)
+        self._begin_plan()
 
     def _opened(self, run: OperationRun) -> None:
         self._handle.set_checkpoint_id(self._verb.checkpoint_id)
         self._handle.set_status(OperationStatus.RUNNING)
         handle, engine = self._handle, self._engine
         run.clock, run.on_decided = engine.dispatcher.now, handle.decided
-        self._started_at = run.clock()
+        self._started_at = run.clock() - self._planned_for
         provider = self._verb.provider
         self._control = engine.control_of(run, handle, provider, self._request_flush)
         self._control.start()
         if (left := self._verb.time_left) is not None:
+            left = max(left - self._planned_for, 0.0)
             self._alarms.tell_later(left, Cancel(self._verb.options.too_long))
         if self._crash is not None:
             self._control.failures.append(self._crash)
@@ -329,7 +345,10 @@ class SupervisorActor(EndingActor):
         if self._is_waiting and self._is_refused:
             self._refuse_cancelled()
         else:
-            self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts())
+            grace = self._engine.abort_grace
+            self._alarms.tell_later(
+                min(grace, PLAN_GRACE) if self._is_refused else grace, ReleaseAborts()
+            )
 
     @property
     def _is_refused(self) -> bool:

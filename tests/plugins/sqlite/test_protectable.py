@@ -16,6 +16,7 @@ import pytest
 from databases import crash_in_transaction, make_database, open_writer
 from helpers import DEADLINE
 from karbor_actors import Resource
+from karbor_actors.errors import OperationCancelledError
 from karbor_sqlite import DatabaseProtectable, DatabaseUnreadableError, protectable
 from karbor_sqlite.engine import copy_database
 
@@ -50,6 +51,29 @@ def test_a_database_has_one_id_however_its_directory_is_written(data, written):
     (data / "none").mkdir()
 
     assert [resource.id for resource in find(written.format(data))] == [path]
+
+
+class Cancelled:
+    """A context of an operation that is cancelled when it has been asked some times."""
+
+    def __init__(self, left):
+        self.left = left
+
+    def check_cancelled(self):
+        self.left -= 1
+        if self.left < 0:
+            raise OperationCancelledError("cancelled")
+
+
+def test_a_search_asks_in_each_directory_whether_it_is_still_wanted(data):
+    for number in range(3):
+        (data / str(number)).mkdir()
+    parent = Resource("FileSystem::Directory", os.fspath(data))
+
+    assert DatabaseProtectable().get_dependent_resources(Cancelled(4), parent) == []
+    for asked in range(4):
+        with pytest.raises(OperationCancelledError):
+            DatabaseProtectable().get_dependent_resources(Cancelled(asked), parent)
 
 
 def test_links_are_not_followed(data, tmp_path):

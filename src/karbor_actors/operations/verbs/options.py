@@ -26,7 +26,7 @@ class CallOptions:
     context: Any = None
     on_failure: OnFailure = OnFailure.ABORT
     timeout: float | None = None
-    """Seconds that the hooks may take in all, restarts included."""
+    """Seconds that the plan and the hooks may take in all, restarts included."""
     deadline: float | None = None
     """The moment, in seconds since 1970, at which the operation is given up."""
 

@@ -127,13 +127,14 @@ class Protect(Verb):
             kept = self.bank.checkpoint(self.checkpoint_id or "").resource_graph
             return self._planned(kept, parameters)
         given = self.options.context
-        context = CallerContext(given) if isinstance(given, Mapping) else given
+        context = given
+        if given is None or isinstance(given, Mapping):
+            context = CallerContext(given or {}, self._check_cancelled)
         protectables = self.provider.protectables.for_context(context)
         choice = ChildChoice(self.provider, parameters)
 
         def find_children(resource: Resource) -> Sequence[Resource]:
-            if self.is_cancelled:
-                raise OperationCancelledError("protect was cancelled")
+            self._check_cancelled()
             self.looked_up += 1
             return choice.of(resource, protectables.find_children(context, resource))
 
@@ -145,6 +146,10 @@ class Protect(Verb):
                 map_parallel=map_parallel,
             )
         return self._planned(graph, parameters)
+
+    def _check_cancelled(self) -> None:
+        if self.is_cancelled:
+            raise OperationCancelledError("protect was cancelled")
 
     def locks(self, graph: ResourceGraph) -> LockRequest:
         """Return the live resources."""
