@@ -52,7 +52,9 @@ def _check_pattern(field: str, value: str, error: Callable[[str, str], None]) ->
 
 
 def _check_absolute(field: str, value: str | None, error: Callable[[str, str], None]) -> None:
-    if value is not None and (not posixpath.isabs(value) or "\0" in value):
+    if value is not None and "\0" in value:
+        error(field, "holds NUL, which no path does")
+    elif value is not None and not posixpath.isabs(value):
         error(field, f"must be an absolute path, not {value!r}")
 
 

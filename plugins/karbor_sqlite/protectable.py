@@ -58,7 +58,7 @@ class DatabaseProtectable(ProtectablePlugin):
             DatabaseUnreadableError: The file or its directory cannot be read.
         """
         path, name = os.path.split(resource_id)
-        if not os.path.isabs(path) or not name:
+        if not os.path.isabs(path) or not name or "\0" in resource_id:
             return None
         try:
             with directory(path) as fd:

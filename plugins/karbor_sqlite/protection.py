@@ -33,7 +33,9 @@ _CHECKS = {"quick": "quick_check", "full": "integrity_check"}
 
 
 def _check_absolute(field: str, value: str | None, error: Callable[[str, str], None]) -> None:
-    if value is not None and (not os.path.isabs(value) or "\0" in value):
+    if value is not None and "\0" in value:
+        error(field, "holds NUL, which no path does")
+    elif value is not None and not os.path.isabs(value):
         error(field, f"must be an absolute path, not {value!r}")
 
 

@@ -50,6 +50,53 @@ def test_a_path_that_no_plugin_finds_says_what_could_be_found(cli, tmp_path):
     assert "FileSystem::Directory, SQLite::Database" in error
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["checkpoints", "list", "--bank", ""],
+        ["protect", "app", "--bank", ""],
+        ["restore", "0", "--bank", "bank", "--target", ""],
+        ["copy", "0", "--bank", "bank", "--to-bank", ""],
+        ["checkpoints", "list", "--config", ""],
+    ],
+)
+def test_an_empty_option_is_not_the_current_directory(cli, app, command):
+    assert f"'{command[-2]}'" in (error := cli.fails(2, *command))
+    assert "it is empty; name a directory or a file" in error
+
+
+NUL_PLAN = 'name = "nightly"\n[[resources]]\ntype = "{}"\nid = "{}"\n'
+
+
+@pytest.mark.parametrize("kind", ["FileSystem::Directory", "SQLite::Database"])
+@pytest.mark.parametrize("path", ["./app\\u0000", "/app\\u0000", "/app\\u0000/x"])
+def test_an_id_with_a_nul_is_told_that_it_is_no_path(cli, tmp_path, app, kind, path):
+    (tmp_path / "plan.toml").write_text(NUL_PLAN.format(kind, path))
+
+    for command in (["plan", "check"], ["protect", "--bank", "bank"]):
+        assert "no path holds NUL; correct the plan" in cli.fails(4, *command, "plan.toml")
+
+
+def test_a_nul_in_other_paths_is_told_so(cli, tmp_path, app):
+    (tmp_path / "nul.toml").write_text('[[provider]]\nname = "a"\nbank = "b\\u0000"\n')
+    error = cli.fails(3, "checkpoints", "list", "--config", "nul.toml")
+    assert "provider[0].bank: holds NUL, which no path does" in error
+
+    checkpoint = cli.protect("app")
+    for kind in ("FileSystem::Directory", "SQLite::Database"):
+        parameter = f'{kind}.target="/x\\u0000"'
+        error = cli.fails(3, "restore", checkpoint, "--bank", "bank", "-p", parameter)
+        assert f"{kind}.target: holds NUL, which no path does" in error
+
+
+def test_a_current_directory_that_was_deleted_is_told_so(cli, tmp_path, app):
+    gone = tmp_path / "gone"
+    for command in (["checkpoints", "list"], ["protect", str(app)]):
+        gone.mkdir()
+        error = cli.fails(5, *command, "--bank", "b", cwd=gone, preexec_fn=partial(os.rmdir, gone))
+        assert "the current directory was deleted; change to one that exists" in error
+
+
 def test_a_malformed_plan_lists_every_fault(cli, tmp_path):
     (tmp_path / "plan.toml").write_text('name = ""\nfoo = 1\n[[resources]]\ntype = "a/b"\nid = 3\n')
 

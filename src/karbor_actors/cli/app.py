@@ -22,7 +22,7 @@ from karbor_actors.cli import (
     simulate,
     verbs,
 )
-from karbor_actors.cli.failures import ExitCode, error_document, error_line, exit_code
+from karbor_actors.cli.failures import ExitCode, as_told, error_document, error_line, exit_code
 from karbor_actors.cli.output import Output
 from karbor_actors.cli.results import describe_result
 from karbor_actors.errors import KarborError
@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
             raise
         raise BrokenPipeError from error  # the only other end that click makes by itself
     except Exception as error:  # whatever a command met: one line, and an exit code
-        return _report(error, arguments)
+        return _report(as_told(error), arguments)
     return int(code or 0)
 
 

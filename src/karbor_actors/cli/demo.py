@@ -19,7 +19,7 @@ from karbor_actors.cli import demo_application as application
 from karbor_actors.cli import demo_compare as comparison
 from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.invocation import local_settings
-from karbor_actors.cli.options import command
+from karbor_actors.cli.options import PathName, command
 from karbor_actors.cli.resources import plan_of_paths
 from karbor_actors.cli.running import run
 from karbor_actors.cli.text import human_bytes, human_seconds, plural, shown
@@ -44,7 +44,7 @@ def register(app: click.Group) -> None:
 @click.option(
     "--directory",
     metavar="DIR",
-    type=click.Path(readable=False),
+    type=PathName(),
     help="An empty or new directory for all of it, which is kept; else a temporary one.",
 )
 @click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,23 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             yield cause
         waiting.extend(getattr(cause, "causes", ()))
         waiting.extend(c for c in (cause.__cause__, cause.__context__) if c is not None)
+
+
+def as_told(error: BaseException) -> BaseException:
+    """Return *error*, or what a person made of it: nothing works in a directory that is gone."""
+    if isinstance(error, FileNotFoundError) and error.filename is None and not _has_directory():
+        return errors.BankPathError(
+            "the current directory was deleted; change to one that exists, or write absolute paths"
+        )
+    return error
+
+
+def _has_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def error_line(error: BaseException) -> str:

@@ -96,6 +96,8 @@ def _provider(
     faults.extend(
         Fault(f"{where}.{key}", "is missing") for key in ("name", "bank") if key not in table
     )
+    if "\0" in str(table.get("bank")):
+        faults.append(Fault(f"{where}.bank", "holds NUL, which no path does"))
     if len(faults) > before:
         return None
     plugins = tuple(table.get("protection_plugins", PLUGINS))
@@ -150,8 +152,11 @@ def _with_absolute_id(entry: object, folder: str) -> object:
 def absolute_id(resource_id: str, folder: str) -> str:
     """Return a resource's id; what is written as a relative path becomes absolute.
 
-    Links on the way are resolved, so that one directory has one id however it is reached.
+    Links on the way are resolved, so that one directory has one id however it is reached. What
+    holds a NUL is no path.
     """
+    if "\0" in resource_id:
+        return resource_id
     if resource_id in {".", ".."} or resource_id.startswith(("./", "../", "~/")):
         return os.path.realpath(_path_in(folder, resource_id))
     return resource_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
 
     Function = Callable[..., Any]
 
+
+class PathName(click.Path):
+    """A path that is not empty: what an unset variable leaves would be the current directory."""
+
+    def __init__(self) -> None:
+        super().__init__(readable=False)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Return *value* as it is, if it is one."""
+        if not os.fspath(value):
+            self.fail("it is empty; name a directory or a file", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 _JSON = click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
 _DEBUG = click.option("--debug", is_flag=True, help="Print debug messages, and tracebacks.")
 _BANK = (
@@ -24,7 +41,7 @@ _BANK = (
         metavar="DIRECTORY",
         envvar="KARBOR_ACTORS_BANK",
         show_envvar=True,
-        type=click.Path(readable=False),
+        type=PathName(),
         help="The bank; its provider is named 'local' and has the plugins filesystem and sqlite.",
     ),
     click.option(
@@ -37,7 +54,7 @@ _BANK = (
         metavar="FILE",
         envvar="KARBOR_ACTORS_CONFIG",
         show_envvar=True,
-        type=click.Path(readable=False),
+        type=PathName(),
         help="A TOML file of providers.",
     ),
     click.option("--provider", metavar="NAME", help="Which provider of --config."),

@@ -9,7 +9,7 @@ import click
 
 from karbor_actors.cli.files import LOCAL, merge_parameters, parse_parameters, read_parameters
 from karbor_actors.cli.invocation import local_settings
-from karbor_actors.cli.options import command
+from karbor_actors.cli.options import PathName, command
 from karbor_actors.cli.resources import checked_plan, named_plan, plan_of_paths
 from karbor_actors.cli.text import plural, shown
 from karbor_actors.cli.tree import tree_lines
@@ -37,7 +37,7 @@ def register(app: click.Group) -> None:
 
 @click.argument("names", nargs=-1, required=True, metavar="PLAN.toml | PATH...")
 @click.option("--parameter", "-p", "assignments", multiple=True, metavar="TYPE.FIELD=VALUE")
-@click.option("--parameters", "parameters_file", metavar="FILE", type=click.Path(readable=False))
+@click.option("--parameters", "parameters_file", metavar="FILE", type=PathName())
 @click.option("--all", "shows_all", is_flag=True, help="Show every resource and hook of many.")
 def _check(
     invocation: Invocation,

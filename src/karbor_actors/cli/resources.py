@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from karbor_actors import Plan
 from karbor_actors.cli.files import LOCAL, read_plan
-from karbor_actors.errors import Fault, PlanError, ResourceMissingError
+from karbor_actors.errors import Fault, GraphError, PlanError, ResourceMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,8 @@ def plan_of_paths(paths: Sequence[str], name: str | None, provider: Provider) ->
     """Return a plan of what a provider's protectable plugins find at *paths*.
 
     Raises:
-        ResourceMissingError: Nothing is at a path, or nothing that can be protected.
+        ResourceMissingError: Nothing is at a path.
+        GraphError: What is at a path is nothing that can be protected.
         ListingError: A plugin failed.
     """
     if not all(paths):
@@ -53,11 +54,10 @@ def _resource_at(path: str, provider: Provider) -> Resource:
         if found is not None:
             return found
     types = ", ".join(protectables.types) or "nothing"
-    advice = "nothing is at that path"
     if os.path.lexists(path):
-        advice = f"what is at that path is none of what provider {provider.name!r} finds: {types}"
+        raise GraphError(f"{path} is none of what provider {provider.name!r} finds: {types}")
     first = next(iter(protectables.types), "path")
-    raise ResourceMissingError([(first, path)], advice)
+    raise ResourceMissingError([(first, path)], "nothing is at that path")
 
 
 def checked_plan(plan: Plan, provider: Provider) -> Plan:
@@ -75,6 +75,8 @@ def checked_plan(plan: Plan, provider: Provider) -> Plan:
 
 
 def _advice(missing: Sequence[ResourceKey]) -> str:
+    if any("\0" in key[1] for key in missing):
+        return "no path holds NUL; correct the plan"
     relative = [key[1] for key in missing if not os.path.isabs(key[1])]
     if relative:
         return "write an absolute path, or ./PATH for one beside the plan"

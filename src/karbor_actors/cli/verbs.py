@@ -13,7 +13,7 @@ from karbor_actors.cli.banks import confirmed
 from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.files import merge_parameters, parse_parameters, read_parameters
 from karbor_actors.cli.invocation import make_provider, named_by_directory, open_bank
-from karbor_actors.cli.options import command
+from karbor_actors.cli.options import PathName, command
 from karbor_actors.cli.resources import checked_plan, named_plan, plan_of_paths
 from karbor_actors.cli.results import (
     finish,
@@ -47,7 +47,7 @@ _PARAMETERS = (
         "--parameters",
         "parameters_file",
         metavar="FILE",
-        type=click.Path(readable=False),
+        type=PathName(),
         help="A TOML file of parameters: a table for each type, or TYPE#ID.",
     ),
 )
@@ -141,7 +141,7 @@ def _protect(
 @click.option(
     "--target",
     metavar="PATH",
-    type=click.Path(readable=False),
+    type=PathName(),
     help="Where to restore the checkpoint's only root resource; else where it was.",
 )
 @click.option("--readonly", is_flag=True, help="Read a bank that a running daemon owns.")
@@ -221,7 +221,7 @@ def _verify(
 @click.option(
     "--to-bank",
     metavar="DIRECTORY",
-    type=click.Path(readable=False),
+    type=PathName(),
     help="The bank that gets the copy.",
 )
 @click.option("--again", is_flag=True, help="Copy although there is a finished copy.")
