@@ -242,7 +242,17 @@ def test_a_full_standard_output_is_an_error(cli, app):
     with open("/dev/full", "w", encoding="utf-8") as full:
         finished = cli("checkpoints", "list", "--bank", "bank", code=10, stdout=full)
 
-    assert len(finished.errors) == 1
+    assert finished.errors == ["error: could not print: No space left on device"]
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_what_was_made_is_said_although_the_result_could_not_be_printed(cli, app, how):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        finished = cli("protect", "app", "--bank", "bank", *how, code=10, stdout=full)
+
+    [made] = cli("checkpoints", "list", "--bank", "bank", "--json").document
+    [error] = finished.errors
+    assert f"could not print: No space left on device; it is done: checkpoint {made['id']}" in error
 
 
 def test_a_read_only_bank_can_be_read_but_not_written(cli, tmp_path, app):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import traceback
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -69,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
             complete_var=COMPLETION,
             standalone_mode=False,
         )
-        sys.stdout.flush()
+        Output().flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return ExitCode.USAGE

@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors import errors
+from karbor_actors.cli.output import PrintError
 from karbor_actors.cli.text import sentence
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def exit_code(error: BaseException) -> ExitCode:
 def _code_of(error: BaseException) -> ExitCode:
     if isinstance(error, OSError) and error.errno in _FULL:
         return ExitCode.FULL
+    if isinstance(error, PrintError):
+        return ExitCode.FAILED
     for kinds, code in _CODES:
         if isinstance(error, kinds):
             return code
@@ -153,6 +156,8 @@ def error_line(error: BaseException) -> str:
         if isinstance(error, errors.BankPathError) and "; " in line:  # it says what to do
             return line
         return f"{line}; {advice}" if advice and advice not in line else line
+    if isinstance(error, PrintError):
+        return sentence(error)
     if exit_code(error) is ExitCode.FULL:
         return sentence(f"no space is left: {error}; free some and try again")
     return sentence(

@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,10 +19,30 @@ from rich.text import Text
 from karbor_actors.cli.text import iso_time, sentence, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _GAP = "  "
 _ESCAPES = "backslashreplace"
+
+
+class PrintError(OSError):
+    """What a command has to say could not be printed; *made* is what it did all the same."""
+
+    made = ""
+
+    def __str__(self) -> str:
+        text = f"could not print: {self.strerror}"
+        return f"{text}; it is done: {self.made}" if self.made else text
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader went away: nobody is there to be told
+    except OSError as error:
+        raise PrintError(error.errno, error.strerror or str(error)) from error
 
 
 class Output:
@@ -46,12 +67,23 @@ class Output:
     def document(self, data: Any) -> None:
         """Print *data* as the JSON document, if one is wanted."""
         if self.is_json:
-            sys.stdout.write(json_text(data, indent=2) + "\n")
+            with _printing():
+                sys.stdout.write(json_text(data, indent=2) + "\n")
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print one line of the result, unless JSON is wanted."""
         if not self.is_json:
-            self.out.print(Text(text, style), soft_wrap=True)
+            with _printing():
+                self.out.print(Text(text, style), soft_wrap=True)
+
+    def flush(self) -> None:
+        """Print what is still on its way.
+
+        Raises:
+            PrintError: It could not be; or what was printed before.
+        """
+        with _printing():
+            sys.stdout.flush()
 
     def note(self, text: str, style: str = "") -> None:
         """Print one line about what goes on; a terminal wraps it between words."""
@@ -70,8 +102,11 @@ class Output:
 
         A terminal's lines wrap within their cells; elsewhere each row is one line.
         """
-        if self.is_json:
-            return
+        if not self.is_json:
+            with _printing():
+                self._table(columns, rows, indent)
+
+    def _table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], indent: str) -> None:
         cells = [[shown("" if cell is None else cell) for cell in row] for row in rows]
         if self.out.is_terminal:
             self.out.print(_rich_table(columns, cells, indent))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors import Checkpoint, ResourceStatus, RestoreResult, VerifyResult
 from karbor_actors.cli.failures import ExitCode
+from karbor_actors.cli.output import PrintError
 from karbor_actors.cli.text import human_bytes, human_seconds, plural, sentence, shown
 from karbor_actors.errors import BankClosedError, describe_key
 
@@ -91,10 +92,15 @@ def finish(
     output: Output, result: object, handle: OperationHandle, text: str, seconds: float
 ) -> None:
     """Print the last line about an operation that succeeded, or its JSON document."""
-    output.line(f"{shown(text)}, {human_seconds(seconds)}")
     operation = {"id": handle.id, "type": str(handle.type), "status": str(handle.status)}
     document = {"operation": {**operation, "seconds": round(seconds, 3)}}
-    output.document({**document, "result": describe_result(result)})
+    try:
+        output.line(f"{shown(text)}, {human_seconds(seconds)}")
+        output.document({**document, "result": describe_result(result)})
+        output.flush()
+    except PrintError as error:
+        error.made = text
+        raise
 
 
 def describe_result(result: object) -> Any:
