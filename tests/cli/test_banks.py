@@ -92,3 +92,18 @@ def test_a_living_owners_lease_is_not_broken(cli, tmp_path):
         assert f"process {os.getpid()} on " in refused
     assert "nobody owned" in cli("bank", "break-lease", "--bank", "bank").out
     assert "nowhere/lease" in cli.fails(5, "bank", "break-lease", "--bank", "nowhere")
+
+
+def test_a_bank_whose_objects_are_lost_is_listed_and_its_check_says_what_is_lost(
+    cli, tmp_path, app
+):
+    checkpoint = cli.protect("app")
+    shutil.rmtree(tmp_path / "bank" / "objects")
+
+    assert checkpoint in cli("checkpoints", "list", "--bank", "bank").out
+    assert checkpoint in cli("checkpoints", "show", checkpoint, "--bank", "bank").out
+    for how in ([], ["--deep"]):
+        found = cli("bank", "check", "--bank", "bank", *how, code=11).out
+        assert "needed blocks" in found
+    cli("verify", checkpoint, "--bank", "bank", "--readonly", code=11)
+    assert not (tmp_path / "bank" / "objects").exists()

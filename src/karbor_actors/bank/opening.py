@@ -91,7 +91,8 @@ def refuse_lost_records(path: str) -> None:
 def open_objects(path: str, objects: ObjectStore | str | None, *, writable: bool) -> ObjectStore:
     """Return the object store of the bank in *path*: *objects*, opened where it is a URL."""
     if objects is None:
-        return LocalStore(os.path.join(path, _OBJECTS), writable=writable)
+        folder = os.path.join(path, _OBJECTS)
+        return LocalStore(folder, writable=writable, may_be_missing=not writable)
     if isinstance(objects, str) and "\x00" not in objects:
         return open_store(objects, writable=writable)
     if isinstance(objects, (str, type)) or not callable(getattr(objects, "put", None)):

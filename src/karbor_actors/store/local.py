@@ -51,13 +51,24 @@ class LocalStore:
         directory: made if it is missing and *writable*.
         writable: opening removes what an earlier writer left half written, so there may be one
             writable store per directory at a time; the bank's lease sees to that.
+        may_be_missing: whether a *directory* that is missing holds no objects, for who only reads.
 
     Raises:
         BankPathError: *directory* is a file, is missing, or may not be used.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, writable: bool = True) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        writable: bool = True,
+        may_be_missing: bool = False,
+    ) -> None:
         self.directory = os.path.abspath(os.fspath(directory))
+        self._root = self._tmp = -1
+        self._is_missing = may_be_missing and not os.path.lexists(self.directory)
+        if self._is_missing:
+            return
         try:
             if writable:
                 os.makedirs(self.directory, mode=0o700, exist_ok=True)
@@ -127,6 +138,8 @@ class LocalStore:
     def list(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """See ObjectStore."""
         start = f"{check_name(folder)}/" if folder else ""
+        if self._is_missing:
+            return
         try:
             for fan in sorted(os.listdir(self._root)):
                 if len(fan) == 2:  # noqa: PLR2004 - the two hex digits
@@ -160,6 +173,8 @@ class LocalStore:
     @contextlib.contextmanager
     def _folder(self, name: str, *, create: bool = False) -> Iterator[int]:
         fan = _fan(name)
+        if self._is_missing:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.directory)
         try:
             fd = os.open(fan, _DIRECTORY_FLAGS, dir_fd=self._root)
         except FileNotFoundError:
