@@ -139,6 +139,15 @@ def test_providers_of_a_configuration_are_found_by_their_checkpoints(cli, tmp_pa
     assert "own bank" in cli.fails(2, "copy", first, *config, "--to", "here")
 
 
+@pytest.mark.parametrize("place", ["bank", "link", "bank/inside", "link/inside"])
+def test_a_copy_does_not_go_into_its_own_bank_however_that_is_named(cli, tmp_path, app, place):
+    checkpoint = cli.protect("app")
+    (tmp_path / "link").symlink_to(tmp_path / "bank")
+
+    assert "own bank" in cli.fails(2, "copy", checkpoint, "--bank", "bank", "--to-bank", place)
+    assert not (tmp_path / "bank" / "inside").exists()
+
+
 def test_the_bank_may_come_from_the_environment(cli, app):
     cli.environment = {**cli.environment, "KARBOR_ACTORS_BANK": "bank"}
     cli("protect", "app")

@@ -244,7 +244,8 @@ def _copy(
     settings, whole = invocation.holder(checkpoint)
     # By the directory's name, a copy that is killed is found to go on with, and no other is.
     target = invocation.named(to) if to else named_by_directory(str(to_bank))
-    if target.bank == settings.bank:
+    own, other = os.path.realpath(settings.bank), os.path.realpath(target.bank)
+    if os.path.commonpath([own, other]) == own:
         raise click.UsageError("the copy would go into the checkpoint's own bank; name another")
     with invocation.opened(settings) as service:
         bank = open_bank(target, create=True)
