@@ -21,6 +21,7 @@ SAMPLES = {
     "str": "some text",
     "int": 2,
     "float": 1.5,
+    "bool": True,
     "object": None,
     "ResourceKey": ("T", "1"),
     "ResourceKey | None": ("T", "1"),

@@ -244,7 +244,7 @@ def test_resources_are_listed_and_shown():
 
     assert found.list_resources(None, "Disk", {"zone": "a"}) == [Resource("Disk", "1")]
     assert found.show_resource(None, "Image", "1") is None
-    with pytest.raises(ListingError, match="not a Resource"):
+    with pytest.raises(ListingError, match=r"could not look up Disk#1: .* not a Resource"):
         found.show_resource(None, "Disk", "1")
     with pytest.raises(ProtectableNotFoundError):
         found.list_resources(None, "Share")

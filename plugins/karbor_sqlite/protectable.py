@@ -60,6 +60,8 @@ class DatabaseProtectable(ProtectablePlugin):
         path, name = os.path.split(resource_id)
         if not os.path.isabs(path) or not name or "\0" in resource_id:
             return None
+        if len(os.fsencode(resource_id)) > MAX_PATH_BYTES:
+            return None
         try:
             with directory(path) as fd:
                 found = _is_database(fd, name, resource_id, _inodes_in_use())

@@ -135,7 +135,7 @@ class Protectables:
             shown = plugin.show_resource(context, resource_id, parameters=parameters)
             return None if shown is None else as_resource(shown)
         except BaseException as error:  # plugin code: goes to the caller, naming the plugin
-            _raise_listing_error(error, (resource_type, resource_id), plugin)
+            _raise_listing_error(error, (resource_type, resource_id), plugin, is_look_up=True)
 
     def look_up(
         self,
@@ -194,14 +194,14 @@ def as_resource(found: Any) -> Resource:
 
 
 def _raise_listing_error(
-    error: BaseException, resource: ResourceKey | None, plugin: Any
+    error: BaseException, resource: ResourceKey | None, plugin: Any, *, is_look_up: bool = False
 ) -> NoReturn:
     if isinstance(error, ListingError) or not is_raised_by_plugin(error):
         raise error
     reason = describe_cause(error)
     if isinstance(error, PlanError):
         reason = f"returned what is no resource: {'; '.join(map(str, error.faults))}"
-    raise ListingError(resource, _name(plugin), reason) from error
+    raise ListingError(resource, _name(plugin), reason, is_look_up) from error
 
 
 def _name(plugin: Any) -> str:

@@ -47,6 +47,7 @@ def test_a_path_that_no_plugin_finds_says_what_could_be_found(cli, tmp_path):
     (tmp_path / "notes.txt").write_text("no database")
 
     error = cli.fails(4, "protect", "--bank", "bank", "notes.txt")
+    assert "does not exist" not in error
     assert "FileSystem::Directory, SQLite::Database" in error
 
 
@@ -95,6 +96,24 @@ def test_a_current_directory_that_was_deleted_is_told_so(cli, tmp_path, app):
         gone.mkdir()
         error = cli.fails(5, *command, "--bank", "b", cwd=gone, preexec_fn=partial(os.rmdir, gone))
         assert "the current directory was deleted; change to one that exists" in error
+
+
+def test_a_long_id_is_shown_by_its_ends(cli):
+    error = cli.fails(4, "protect", "--bank", "bank", "/" + "a" * 100_000)
+
+    assert "aaa...aaa" in error
+    assert "does not exist: nothing is at that path" in error
+    assert len(error) < 10_000
+
+
+def test_too_little_address_space_is_not_a_wrong_directory(cli, app):
+    cli.protect("app")
+    size = 700 << 20  # the records' map alone has 1 GiB
+    limit = partial(resource.setrlimit, resource.RLIMIT_AS, (size, size))
+
+    error = cli.fails(5, "checkpoints", "list", "--bank", "bank", preexec_fn=limit)
+    assert "no memory or address space" in error
+    assert "--bank" not in error
 
 
 def test_a_malformed_plan_lists_every_fault(cli, tmp_path):

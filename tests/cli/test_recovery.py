@@ -135,7 +135,9 @@ def test_an_operation_of_another_provider_is_left_and_said_to_be(cli, thing, tmp
 def test_nothing_is_recovered_from_a_bank_that_somebody_owns(cli, thing, tmp_path):
     cli.killed_protect()
     with Bank.open(tmp_path / "bank"):
-        assert "is in use by process" in cli.fails(5, "recover", *CONFIG)
+        error = cli.fails(5, "recover", *CONFIG)
+        assert "is in use by process" in error
+        assert "(restore and verify: --readonly)" in error
         # Who is asked only knows that there is an owner; it may have taken the operation up.
         assert [one["status"] for one in listed(cli)] == ["running"]
 

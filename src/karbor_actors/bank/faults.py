@@ -61,6 +61,11 @@ def open_error(error: lmdb.Error | OSError, path: str) -> BankError:
         return _full(path)
     if code in _READONLY:
         return BankReadonlyError(f"{path} may not be opened: {os.strerror(code)}")
+    if code == errno.ENOMEM:
+        return BankBrokenError(
+            f"{path} cannot be opened: there is no memory or address space for it; free some, or "
+            "allow more (ulimit -v)"
+        )
     if code in _NO_DIRECTORY:
         return BankPathError(f"{path} is not a directory, or lies below what is none")
     if code:

@@ -63,7 +63,8 @@ class BankLeaseError(BankError):
     def __str__(self) -> str:
         return (
             f"the bank {self.directory} is in use by {self.owner}; "
-            "stop it first, or open another Bank on it with readonly=True (--readonly)"
+            "stop it first; to list, restore and verify, open another Bank on it with "
+            "readonly=True (restore and verify: --readonly)"
         )
 
 

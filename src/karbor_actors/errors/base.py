@@ -13,11 +13,21 @@ ResourceKey = tuple[str, str]
 """A resource's identity: (type, id)."""
 
 
+_LONGEST_KEY = 5000
+"""Characters of a key that are shown: more than a path may have."""
+
+
 def describe_key(key: ResourceKey) -> str:
-    """Return *key* as people read it: ``type#id``, with odd characters escaped."""
+    """Return *key* as people read it: ``type#id``, with odd characters escaped.
+
+    Of one that is longer than any path, only the ends.
+    """
     if not isinstance(key, (tuple, list)) or len(key) != 2:  # noqa: PLR2004 - given, and no key
         return describe_value(key)
     text = f"{key[0]}#{key[1]}"
+    if len(text) > _LONGEST_KEY:
+        half = _LONGEST_KEY // 2
+        text = f"{text[:half]}...{text[-half:]}"
     return text if text.isprintable() else ascii(text)[1:-1]
 
 

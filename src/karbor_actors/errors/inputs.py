@@ -95,18 +95,27 @@ class ListingError(GraphError):
     """A protectable plugin's look-up failed; ``__cause__`` says why.
 
     Attributes:
-        resource: Whose dependents were asked for, or None if it was any other look-up.
+        resource: Whose dependents were asked for, or what was looked up; None if all were listed.
+        is_look_up: Whether *resource* itself was looked up.
     """
 
-    def __init__(self, resource: ResourceKey | None, plugin: str, reason: str = "") -> None:
-        super().__init__(resource, plugin, reason)
+    def __init__(
+        self,
+        resource: ResourceKey | None,
+        plugin: str,
+        reason: str = "",
+        is_look_up: bool = False,
+    ) -> None:
+        super().__init__(resource, plugin, reason, is_look_up)
         self.resource, self.plugin, self.reason = resource, plugin, reason
+        self.is_look_up = is_look_up
 
     def __str__(self) -> str:
-        what = "resources"
+        what = "list resources"
         if self.resource is not None:
-            what = f"the dependents of {describe_key(self.resource)}"
-        text = f"{self.plugin} could not list {what}"
+            deed = "look up" if self.is_look_up else "list the dependents of"
+            what = f"{deed} {describe_key(self.resource)}"
+        text = f"{self.plugin} could not {what}"
         return f"{text}: {self.reason}" if self.reason else text
 
 
