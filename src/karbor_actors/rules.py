@@ -191,7 +191,7 @@ def prepare_schema(schema: Any, plugin: str, resource_type: str) -> PreparedSche
         return schema
     about = f"the schema of {plugin} for {resource_type}"
     if not isinstance(schema, Mapping):
-        msg = f"{about} is a {type(schema).__name__}, not a dict"
+        msg = f"{about} is of type {type(schema).__name__}, not a dict"
         raise PluginError(msg)
     warnings: list[str] = []
     try:

@@ -148,6 +148,19 @@ def test_a_copy_does_not_go_into_its_own_bank_however_that_is_named(cli, tmp_pat
     assert not (tmp_path / "bank" / "inside").exists()
 
 
+def test_a_plan_of_many_paths_says_of_how_many(cli, tmp_path):
+    paths = [f"d{number:04}" for number in range(1002)]
+    for path in paths:
+        (tmp_path / path).mkdir()
+
+    def name_of(*given):
+        return cli("plan", "check", *given, "--json").document["plan"]["name"]
+
+    assert name_of(*paths) == "d0000 and 1,001 more"
+    assert name_of(*paths[:2]) == "d0000 and 1 more"
+    assert name_of(paths[0], paths[0]) == "d0000"
+
+
 def test_the_bank_may_come_from_the_environment(cli, app):
     cli.environment = {**cli.environment, "KARBOR_ACTORS_BANK": "bank"}
     cli("protect", "app")

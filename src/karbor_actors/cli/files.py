@@ -192,7 +192,9 @@ def parse_parameters(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
         name, mark, value = assignment.partition("=")
         key, dot, field = name.rpartition(".")
         if not (mark and dot and key and field):
-            fault = Fault(assignment, "must be TYPE.FIELD=VALUE, as OS::Example.field=3")
+            fault = Fault(
+                assignment, "must be TYPE.FIELD=VALUE, as FileSystem::Directory.overwrite=true"
+            )
             raise ParametersError([fault])
         parameters.setdefault(absolute_key(key, os.getcwd()), {})[field] = _toml_value(value)
     return parameters

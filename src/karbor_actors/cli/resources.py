@@ -44,7 +44,14 @@ def plan_of_paths(paths: Sequence[str], name: str | None, provider: Provider) ->
     if not all(paths):
         raise PlanError([Fault("PATH", "is empty; name a directory or a file")])
     resources = [_resource_at(os.path.realpath(path), provider) for path in paths]
-    return Plan(name or resources[0].name or LOCAL, provider.name, list(dict.fromkeys(resources)))
+    resources = list(dict.fromkeys(resources))
+    return Plan(name or _name_of(resources), provider.name, resources)
+
+
+def _name_of(resources: Sequence[Resource]) -> str:
+    """Return what a plan of *resources* is called that nobody named."""
+    first, more = resources[0].name or LOCAL, len(resources) - 1
+    return f"{first} and {more:,} more" if more else first
 
 
 def _resource_at(path: str, provider: Provider) -> Resource:

@@ -104,7 +104,10 @@ def register(app: click.Group) -> None:
 
 
 @click.argument("names", nargs=-1, required=True, metavar="PLAN.toml | PATH...")
-@click.option("--name", help="The plan's name; of paths, the first one's last part by default.")
+@click.option(
+    "--name",
+    help="The plan's name; of paths, the first one's last part by default, and how many more.",
+)
 def _protect(
     invocation: Invocation,
     names: tuple[str, ...],
