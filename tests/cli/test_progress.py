@@ -7,7 +7,8 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from karbor_actors import HookName, Resource, ResourceProgress
+from karbor_actors import HookName, OperationStatus, Progress, Resource, ResourceProgress
+from karbor_actors.cli.progress import PlainView
 from karbor_actors.cli.rates import Rates
 from karbor_actors.cli.tree import label_of, tree_lines
 from karbor_actors.graph import build_graph
@@ -136,3 +137,27 @@ def test_a_plan_check_counts_the_hooks_that_the_progress_counts(cli, slow_config
 
     assert "1 hook in 1 step" in checked
     assert (progress["hooks_done"], progress["hooks_total"]) == (0, 1)
+
+
+class Notes:
+    id, type = "0123456789", "protect"
+
+    def __init__(self):
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+
+def test_a_protect_that_looks_for_resources_says_so_and_how_far_it_is():
+    notes, clock = Notes(), Clock()
+    view = PlainView(notes, notes, clock=clock)
+    clock.now = 60.0
+    view.update(Progress(OperationStatus.QUEUED, looked_up=12_345))
+    clock.now = 120.0
+    view.update(Progress(OperationStatus.QUEUED))
+
+    assert notes.lines == [
+        "protect 01234567: looking for resources, 12,345 looked at",
+        "protect 01234567: 0 of 0 hooks done, 0 running",
+    ]
