@@ -73,7 +73,10 @@ class OnTheLoop(Operation):
         await section.awrite_stream("patched", [(1, b"A")], base=stream)
         await section.areuse_stream(stream, "again")
         await section.adelete_stream("data")
-        await section.acopy_to(section.get_sub_section("copy"))
+        inner = section.get_sub_section("inner")
+        await inner.aupdate_object("one", 1)
+        await inner.awrite_stream("data", io.BytesIO(DATA))
+        await inner.acopy_to(section.get_sub_section("copy"))
         context.state["seen"] = True
         await context.state.aflush()
         made = await context.aartifact("snapshot", "first")
@@ -98,7 +101,7 @@ class OnTheLoop(Operation):
             "list_streams": section.list_streams,
             "reuse_stream": lambda: section.reuse_stream(stream, "x"),
             "delete_stream": lambda: section.delete_stream("again"),
-            "copy_to": lambda: section.copy_to(section.get_sub_section("x")),
+            "copy_to": lambda: inner.copy_to(section.get_sub_section("x")),
             "flush": context.state.flush,
             "artifact": lambda: context.artifact("snapshot", "third"),
             "update": lambda: made.update(id=6),
@@ -123,13 +126,14 @@ def test_what_blocks_raises_on_the_event_loop_and_has_a_twin_that_does_it(servic
     assert operation.did_not_raise == []
     assert operation.found == {
         "one": 1,
-        "objects": ["copy/one", "copy/two"],
+        "objects": ["copy/one", "inner/one"],
         "streams": ["patched"],
         "previous": None,
     }
     section = checkpoint.get_resource_bank_section("one")
-    assert section.list_objects() == ["copy/one", "copy/two", "one", "two"]
-    assert section.open_stream("copy/patched").read() == b"dAta"
+    assert section.list_objects() == ["copy/one", "inner/one", "one", "two"]
+    assert section.open_stream("copy/data").read() == DATA
+    assert section.open_stream("patched").read() == b"dAta"
     (kept,) = checkpoint.artifacts("one")
     assert (kept.name, kept.data) == ("first", {"id": 5})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 
 import pytest
@@ -143,12 +142,6 @@ def test_without_threads_to_be_had_calls_are_refused_or_done_by_those_that_are_t
         assert all(call.done.wait(DEADLINE) and not call.refused for call in others)
 
 
-def set_in(thread: threading.Thread, error: type[BaseException]) -> None:
-    """Have *thread* raise *error* where it is, as programs do that want to end one from outside."""
-    ident = ctypes.c_ulong(thread.ident or 0)
-    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(error)) == 1
-
-
 def raising(error: BaseException) -> Call:
     def work() -> None:
         raise error
@@ -165,22 +158,6 @@ def test_a_call_whose_worker_dies_of_it_is_refused_and_the_others_run(runner, er
     assert all(call.done.wait(DEADLINE) for call in calls)
     assert [bool(call.refused) for call in calls] == [False, *[True] * 5, False]
     assert type(error).__name__ in calls[1].refused
-
-
-@pytest.mark.crash_expected
-@pytest.mark.parametrize("error", [SystemExit, ValueError])
-def test_workers_that_are_ended_from_outside_while_they_sleep_are_replaced(runner, error):
-    for _ in range(5):
-        first = Call()
-        runner.submit([first])
-        assert first.done.wait(DEADLINE)
-        for thread in list(runner._threads):
-            set_in(thread, error)
-        calls = [Call() for _ in range(10)]
-        runner.submit(calls)
-
-        assert all(call.done.wait(DEADLINE) for call in calls)
-        assert len(runner._threads) <= 2
 
 
 @pytest.mark.crash_expected
