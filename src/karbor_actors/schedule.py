@@ -220,12 +220,12 @@ class HookSchedule:
             return []
         return self._drop_downstream(hook)
 
-    def withdraw(self, hook: int) -> None:
-        """Take back a READY or BEGUN hook whose body has not run since the start."""
+    def withdraw(self, hook: int, *, has_run: bool = False) -> None:
+        """Take back a READY or BEGUN hook that is not to run (any more); *has_run*: its body has."""
         if self._state[hook] in (READY, BEGUN):
             self.active -= 1
             self.unfinished -= 1
-            self._state[hook] = FAILED if hook in self._begun_before else DROPPED
+            self._state[hook] = FAILED if has_run or hook in self._begun_before else DROPPED
 
     def close(self) -> None:
         """Start nothing new from now on."""

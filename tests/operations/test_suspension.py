@@ -22,6 +22,7 @@ from karbor_actors import (
 from karbor_actors.bank import journal as journal_module
 from karbor_actors.errors import (
     BankFullError,
+    CannotResumeError,
     ListingError,
     OperationCancelledError,
     OperationError,
@@ -216,6 +217,34 @@ def test_a_plugin_that_is_asked_for_resources_cannot_close_the_service(tmp_path,
         service.add_provider(given)
         with pytest.raises(ListingError, match="call of a plugin"):
             service.protect(plan("disk1")).result(DEADLINE)
+
+
+def test_what_is_undone_after_all_is_told_of_the_attempts_that_failed(tmp_path, journal):
+    """A hook with attempts left was left to the next start; then another one fails for good."""
+    gate, began = Gate(), {}
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_abort":
+            began[resource.id] = set(map(str, call["kwargs"]["began"]))
+        elif (hook, resource.id) == ("on_main", "one"):
+            raise RuntimeError("not now")
+        elif (hook, resource.id) == ("on_main", "two"):
+            gate.pass_through()
+            raise CannotResumeError("never")
+
+    retry = {"on_main": RetryPolicy(attempts=9, backoff=600.0, max_backoff=600.0)}
+    service = opened(tmp_path, RecordingProtection(journal, behave), retry=retry)
+    handle = service.protect(plan("one", "two"))
+    gate.wait_entered()
+    while [running.resource[1] for running in handle.progress().running] != ["two"]:
+        pass
+    closer = close_while_at(gate, service)
+    wait_until_told(handle)
+    gate.open()
+    closer.join(DEADLINE)
+
+    assert handle.status is OperationStatus.FAILED
+    assert began["one"] == began["two"] == {"on_prepare_begin", "on_prepare_finish", "on_main"}
 
 
 def test_a_close_that_was_interrupted_leaves_the_bank_open_and_can_be_repeated(

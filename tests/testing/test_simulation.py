@@ -79,6 +79,8 @@ ONCE_BAD = (
     61247,
     62659,
     103563,
+    11123,
+    29477,
 )
 """Seeds that showed bugs of the engine, when they were found."""
 MESSAGE_GRAPHS = ("one",)

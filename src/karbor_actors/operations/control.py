@@ -260,10 +260,10 @@ class OperationControl:
         elif not self._is_flush_asked:
             self.request_flush()
 
-    def hook_withdrawn(self, hook: int) -> None:
-        """Give up *hook*, whose body did not run."""
+    def hook_withdrawn(self, hook: int, *, has_run: bool = False) -> None:
+        """Give up *hook*, whose body did not run, or is not to run again."""
         self._retire(hook)
-        self.schedule.withdraw(hook)
+        self.schedule.withdraw(hook, has_run=has_run)
         self.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])
         self.suspending.end_spans()
 
@@ -273,7 +273,7 @@ class OperationControl:
         resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
         is_leaving = isinstance(error.__cause__, HookCancelledError)
         if is_leaving and self.run.needed is not None and hook not in self.run.needed:
-            self.schedule.withdraw(hook)  # left early when told to: for the process that goes on
+            self.schedule.withdraw(hook, has_run=True)  # it left early, when told to
             self.suspending.end_spans()
             return
         touched = self.schedule.fail(hook)

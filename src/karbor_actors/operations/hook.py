@@ -114,7 +114,7 @@ class HookActor(ConfinedActor):
             error.__cause__, (CannotResumeError, HookGivenUpError)
         )
         if not is_last and self.control.suspending.leaves(self.hook):
-            self.control.hook_withdrawn(self.hook)
+            self.control.hook_withdrawn(self.hook, has_run=True)
             self._stop()
             return
         if is_last or self.control.schedule.is_closed:
@@ -133,5 +133,5 @@ class HookActor(ConfinedActor):
         if self._last_error is not None and not self.control.suspending.leaves(self.hook):
             self.control.hook_failed(self.hook, self._last_error)
         else:
-            self.control.hook_withdrawn(self.hook)
+            self.control.hook_withdrawn(self.hook, has_run=self._last_error is not None)
         self._stop()

@@ -58,7 +58,8 @@ class SimulatedOperation(Operation):
     def __init__(self, world: World, traits: Traits, verb: str) -> None:
         self.world, self.traits, self.verb = world, traits, verb
         self.resumable = traits.is_resumable  # type: ignore[misc]
-        self.held_until = traits.held_until  # type: ignore[misc]
+        end = self._last_held if self._freezes else traits.held_until
+        self.held_until = max(end, traits.held_until, key=HOOKS.index)  # type: ignore[misc]
         self.cap_groups = traits.groups
 
     def work(
