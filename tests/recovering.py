@@ -51,7 +51,8 @@ def recover(directory: Path) -> list[str]:
 
 def check_order(directory: Path) -> None:
     """No edge of the guide is broken, over all processes; a completed hook never ran again."""
-    lines = [line.split() for line in (directory / "log").read_text().splitlines()]
+    log = directory / "log"  # there is none if the process was killed before its first hook
+    lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
     for verb in ("protect", "restore"):
         own = [line for line in lines if line[1] == verb and line[2] in HOOKS]
         begins = {
