@@ -115,7 +115,7 @@ def open_parts(
     try:
         parts = _open_parts(environment, path, objects, closing, dispatcher)
     except BankFullError:
-        if not reserve.give_up(path, environment.path):
+        if environment.readonly or not reserve.give_up(path, environment.path):
             raise
         return _open_parts(environment, path, objects, closing, dispatcher)
     if not environment.readonly and dispatcher is None:  # a simulated disk has no use for it

@@ -123,7 +123,7 @@ class SimulatedService:
             if not self.is_dead:
                 self.service.close()
         except SimulatedCrash:
-            pass
+            pass  # it died while it closed, as a fault plan may have it
         finally:
             self._bury()
 

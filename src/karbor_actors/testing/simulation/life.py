@@ -108,7 +108,7 @@ class Life:
         try:
             self._live()
         except SimulatedCrash:
-            pass
+            pass  # the next life finds what this one left
         except KarborError as error:
             if not (self._dispatcher.is_halted or self._has_rules):
                 self._lives.blame("opens", f"the process could not begin: {describe_cause(error)}")
