@@ -288,14 +288,17 @@ def test_open_spans_end_before_the_operation_is_suspended_and_nothing_else_runs(
     assert journal.aborted() == []
 
 
-def test_what_keeps_state_in_memory_is_undone_by_the_process_that_has_it(tmp_path, journal):
-    class Forgetful(RecordingProtection):
-        def operation(self, verb: str, resource: Resource) -> Operation | None:
-            made = super().operation(verb, resource)
-            if made is not None:
-                type(made).resumable = False
-            return made
+class Forgetful(RecordingProtection):
+    """Gives Operations that keep state in memory only."""
 
+    def operation(self, verb: str, resource: Resource) -> Operation | None:
+        made = super().operation(verb, resource)
+        if made is not None:
+            type(made).resumable = False
+        return made
+
+
+def test_what_keeps_state_in_memory_is_undone_by_the_process_that_has_it(tmp_path, journal):
     gate = Gate()
     plugin = Forgetful(journal, leaving_at(gate, "on_main", "one"))
     service = opened(tmp_path, plugin)
@@ -305,7 +308,7 @@ def test_what_keeps_state_in_memory_is_undone_by_the_process_that_has_it(tmp_pat
     gate.open()
     closer.join(DEADLINE)
 
-    assert handle.status in (OperationStatus.CANCELLED, OperationStatus.FAILED)
+    assert handle.status is OperationStatus.CANCELLED
     assert journal.aborted() == ["one"]
     with opened(tmp_path, RecordingProtection(Journal())) as service:
         assert service.recovered == []
@@ -602,3 +605,21 @@ def test_what_may_still_be_frozen_late_is_listed_as_pending_though_the_rest_is_s
         assert service.recovered[0].wait(DEADLINE)
         assert service.provider("local").abort_pending == 0
     assert again.aborted() == ["two"]
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_what_a_close_undoes_was_cancelled_and_waits_for_no_hook_longer_than_the_grace(
+    tmp_path, journal, drain
+):
+    """Its Operation cannot be resumed, so that a close that drains undoes it too."""
+    gate = Gate()
+    plugin = Forgetful(journal, leaving_at(gate, "on_main", "one", polls=False))
+    service = opened(tmp_path, plugin, abort_grace=SHORT)
+    handle = service.protect(plan("one"))
+    gate.wait_entered()
+    service.close(drain=drain)
+    gate.open()
+
+    assert handle.status is OperationStatus.CANCELLED
+    with pytest.raises(OperationCancelledError):
+        handle.result(0)

@@ -359,15 +359,17 @@ class SupervisorActor(EndingActor):
     def _suspend(self) -> None:
         """Stop where the operation stands: what is recorded of it goes on at the next start."""
         control = self._control
+        closed = AbortReason(AbortKind.SHUTDOWN, "the service was closed")
         if control is None:
             if self._verb.recovered is None and self._run is None:
-                self._cancel(AbortReason(AbortKind.SHUTDOWN, "the service was closed"))
+                self._cancel(closed)
             elif self._is_waiting and self._may_stand_still:
                 self._settle_suspended()
             else:
                 self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts())
         elif self._outcome is None and not control.suspending.is_on:
-            control.suspending.begin()
+            if not control.suspending.begin():
+                self._cancel(closed)
             self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts(()))
 
     # -- the end

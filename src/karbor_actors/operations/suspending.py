@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from karbor_actors.model import AbortKind, AbortReason
 from karbor_actors.operations.suspension import cannot_resume, needed_hooks
 from karbor_actors.schedule import DONE, DROPPED, FAILED
 
@@ -30,20 +29,23 @@ class Suspending:
         needed = self._control.run.needed
         return self.is_on and needed is not None and hook not in needed
 
-    def begin(self) -> None:
-        """End the critical spans that are open, then start nothing more; undo what cannot wait."""
+    def begin(self) -> bool:
+        """End the critical spans that are open, then start nothing more.
+
+        Returns:
+            False if no later process could go on with it: then it is to be undone.
+        """
         control = self._control
         run, schedule = control.run, control.schedule
         if control.reason is not None or run.needed is not None or run.is_settled():
-            return
-        stuck = cannot_resume(run.planned, schedule)
-        if stuck is not None or not run.bank.is_writable:
-            control.abort(AbortReason(AbortKind.SHUTDOWN, "the service was closed"))
-            return
+            return True
+        if cannot_resume(run.planned, schedule) is not None or not run.bank.is_writable:
+            return False
         run.needed = needed = needed_hooks(run.planned, schedule)
         control.admit(control.intake.clear())
         control.withdraw(lambda hook: hook not in needed)
         self.end_spans()
+        return True
 
     def end_spans(self) -> None:
         """Close the schedule once no hook is needed any more."""
