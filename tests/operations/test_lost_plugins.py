@@ -57,6 +57,33 @@ class Generating(Only):
         return type("Generating", (Operation,), {"on_main": on_main})()
 
 
+class Declining(Only):
+    """Has nothing to do for its resources any more."""
+
+    def operation(self, verb: str, resource: Resource) -> Operation | None:
+        return None
+
+
+class Helpless(Only):
+    """Gives an operation that goes on, and undoes nothing any more."""
+
+    def operation(self, verb: str, resource: Resource) -> Operation | None:
+        def hook(self: Any, *_: Any, **__: Any) -> None:
+            """Do what a hook does."""
+
+        return type("Helpless", (Operation,), {"on_prepare_finish": hook, "on_main": hook})()
+
+
+class Undoing(Only):
+    """Gives an operation that only undoes."""
+
+    def operation(self, verb: str, resource: Resource) -> Operation | None:
+        def on_abort(_: Any, checkpoint: Any, resource: Any, *__: Any, **call: Any) -> None:
+            self.journal.add(verb, "on_abort", resource, **call)
+
+        return type("Undoing", (Operation,), {"on_abort": on_abort})()
+
+
 def opened(path: Path, plugins: Iterable[ProtectionPlugin], **kwargs: Any) -> ProtectionService:
     service = ProtectionService(workers=4)
     bank = Bank.open(path / "bank")
@@ -87,7 +114,14 @@ def killed_while_both_are_held(path: Path, verb: str = "protect", **options: Any
 
 @pytest.mark.parametrize("verb", ["protect", "restore"])
 @pytest.mark.parametrize(
-    ("now", "says"), [(None, "handles B"), (Broken, "licence"), (Generating, "generator")]
+    ("now", "says"),
+    [
+        (None, "handles B"),
+        (Broken, "licence"),
+        (Generating, "generator"),
+        (Declining, "no on_abort"),
+        (Helpless, "no on_abort"),
+    ],
 )
 def test_what_a_plugin_cannot_undo_any_more_stays_pending_and_the_rest_is_undone(
     tmp_path, verb, now, says
@@ -114,6 +148,38 @@ def test_what_a_plugin_cannot_undo_any_more_stays_pending_and_the_rest_is_undone
         (handle,) = service.recovered
         assert handle.wait(DEADLINE)
         assert [call["id"] for call in journal.calls if call["hook"] == "on_abort"] == ["b"]
+        assert service.operation_history("local")[0].abort_pending == 0
+
+
+def test_an_operation_that_has_only_an_on_abort_left_undoes_what_another_one_began(tmp_path):
+    left = killed_while_both_are_held(tmp_path)
+    journal = Journal()
+    with opened(left, [Only("A", journal), Undoing("B", journal)]) as service:
+        (handle,) = service.recovered
+        assert handle.wait(DEADLINE)
+        assert sorted(journal.aborted()) == ["a", "b"]
+        assert service.operation_history("local")[0].abort_pending == 0
+
+
+def test_what_had_begun_and_its_plugin_has_nothing_to_do_for_any_more_has_not_succeeded(tmp_path):
+    """There is nothing to undo; but its main hook would never run."""
+    hooks = ("on_prepare_begin", "on_main")
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_main":
+            gate.pass_through()
+
+    with opened(tmp_path, [Only("A", Journal(), behave, hooks=hooks)]) as service:
+        service.protect(Plan("plan", "local", [A]))
+        gate.wait_entered()
+        left = crash_image(service, tmp_path / "left")
+        gate.open()
+    with opened(left, [Declining("A", Journal())]) as service:
+        (handle,) = service.recovered
+        assert handle.wait(DEADLINE)
+        assert handle.status is OperationStatus.FAILED
+        assert "no operation any more" in str(handle.exception())
         assert service.operation_history("local")[0].abort_pending == 0
 
 

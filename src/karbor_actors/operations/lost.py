@@ -10,7 +10,7 @@ from karbor_actors.schedule import HOOKS_PER_RESOURCE
 from karbor_actors.schema import unchecked_parameters, validate_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from karbor_actors.bank.journal_records import JournalState
     from karbor_actors.graph import ResourceGraph
@@ -56,6 +56,35 @@ def stand_in(
         for hook in hooks:
             has_begun = hook in journal.attempts or hook in journal.completed
             kinds[hook] = SYNC if has_begun else 0
+
+
+def find_without_way_back(
+    found: Recovered,
+    operations: Sequence[Any],
+    aborts: Sequence[int],
+    *,
+    always_main: bool,
+) -> dict[int, str]:
+    """Return why resources that had begun are lost although their plugin is there.
+
+    It gives no Operation for them any more, whose hooks would have to go on; or one that cannot
+    undo what had been begun for it to undo. To go on without would leave that as it is for ever.
+
+    Args:
+        found: What had been done.
+        operations: What the plugin gives now, by resource; None for nothing.
+        aborts: Whether those have an ``on_abort``.
+        always_main: Whether the engine itself runs a main hook: then to have begun says nothing.
+    """
+    lost: dict[int, str] = {}
+    for resource in sorted(found.begun_resources()):
+        first = resource * HOOKS_PER_RESOURCE
+        hooks = range(first, first + HOOKS_PER_RESOURCE)
+        if not aborts[resource] and any(hook in found.journal.attempts for hook in hooks):
+            lost[resource] = "its plugin has no on_abort any more that undoes what had begun"
+        elif operations[resource] is None and not always_main:
+            lost[resource] = "its plugin has no operation any more that goes on with what had begun"
+    return lost
 
 
 def check_parameters(

@@ -165,7 +165,8 @@ def hook_kinds_of(
     """Return the kinds of all hooks, and of all ``on_abort`` hooks.
 
     Args:
-        operations: The Operation of each resource, or None; one without a hook becomes None.
+        operations: The Operation of each resource, or None; one without a hook becomes None,
+            unless it is of a recovered operation and has an ``on_abort``.
         graph: The resources, for errors.
         always_main: Whether the engine itself has something to do in each resource's main hook.
         lost: Takes what would be raised, by resource, if it is given.
@@ -184,8 +185,8 @@ def hook_kinds_of(
                 raise
             lost[number] = str(error)
             continue
-        if not any(own[: len(HOOKS)]):
-            operations[number] = None
+        if not any(own if lost is not None else own[: len(HOOKS)]):
+            operations[number] = None  # one that an earlier process began may be undone by it yet
         first = number * HOOKS_PER_RESOURCE
         kinds[first : first + HOOKS_PER_RESOURCE] = own[: len(HOOKS)]
         if always_main and not kinds[first + MAIN]:

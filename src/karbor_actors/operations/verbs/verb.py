@@ -22,7 +22,7 @@ from karbor_actors.model import (
     OperationStatus,
     OperationType,
 )
-from karbor_actors.operations.lost import check_parameters, stand_in
+from karbor_actors.operations.lost import check_parameters, find_without_way_back, stand_in
 from karbor_actors.operations.outcome import Outcome
 from karbor_actors.operations.paths import paths_ahead
 from karbor_actors.operations.planning import PlannedOperation, hook_kinds_of, plan_operations
@@ -206,7 +206,9 @@ class Verb(RecordedOperation):
         self._adjust(graph, operations)
         always_main = self.type in (OperationType.VERIFY, OperationType.COPY)
         kinds, aborts = hook_kinds_of(operations, graph, always_main=always_main, lost=lost)
-        if found is not None and lost:
+        if found is not None and lost is not None:
+            gone = find_without_way_back(found, operations, aborts, always_main=always_main)
+            lost |= {number: why for number, why in gone.items() if number not in lost}
             stand_in(lost, found.journal, operations, kinds, aborts)
         checked, why_stale = check_parameters(provider, self.type, graph, parameters, found)
         return PlannedOperation(
