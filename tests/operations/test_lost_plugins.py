@@ -183,6 +183,25 @@ def test_what_had_begun_and_its_plugin_has_nothing_to_do_for_any_more_has_not_su
         assert service.operation_history("local")[0].abort_pending == 0
 
 
+def test_what_a_provider_left_that_has_another_name_now_is_warned_of(tmp_path, caplog):
+    left = killed_while_both_are_held(tmp_path)
+    journal = Journal()
+    plugins = [Only("A", journal), Only("B", journal)]
+    with ProtectionService(workers=4) as service:
+        bank = Bank.open(left / "bank")
+        service.add_provider(Provider("renamed", bank=bank, protection_plugins=plugins))
+        assert service.recovered == []
+        (warning,) = [record.getMessage() for record in caplog.records]
+        assert "left unfinished by the provider 'local'" in warning
+        caplog.clear()
+
+        service.add_provider(Provider("local", bank=bank, protection_plugins=plugins))
+        (handle,) = service.recovered
+        assert handle.wait(DEADLINE)
+        assert sorted(journal.aborted()) == ["a", "b"]
+        assert caplog.records == []
+
+
 def test_with_isolate_only_the_part_of_the_missing_plugin_is_given_up(tmp_path):
     gate = Gate()
 

@@ -64,12 +64,13 @@ class Recovery:
             provider.bank.journal.trim()
         except BankFullError as error:  # tidied another time: what is open is undone first
             _LOG.warning("the history is not trimmed: %s", error)
-        records = _in_order(
+        left = [
             record
             for record in provider.bank.journal.operations()
-            if (not record.status.is_terminal or record.abort_pending)
-            and record.provider == provider.name
-        )
+            if not record.status.is_terminal or record.abort_pending
+        ]
+        records = _in_order(record for record in left if record.provider == provider.name)
+        self._warn_of_others(provider, left)
         waiting, self._waiting = self._waiting, []
         undone = _undone_from_memory(provider, [record.id for record in records])
         verbs = [self._read(owner, record) for owner, record in waiting]
@@ -106,6 +107,19 @@ class Recovery:
                 verb = self._read(provider, record, abort=abort and not stays, ask=stays)
                 return None if verb is None else self._engine.start(operation_id, verb)
         return None
+
+    def _warn_of_others(self, provider: Provider, left: Iterable[OperationRecord]) -> None:
+        """Say what stays as it is, frozen maybe, because its provider is called otherwise now."""
+        for record in left:
+            if record.provider not in self._providers():
+                _LOG.warning(
+                    "%s %s in %s was left unfinished by the provider %r; add one of that name, "
+                    "which takes it up",
+                    record.type,
+                    record.id,
+                    provider.bank.directory,
+                    record.provider,
+                )
 
     def _undo_again(self, operation_id: str) -> OperationHandle | None:
         """Undo what is pending of an operation; the rest of a suspended one stands still."""
