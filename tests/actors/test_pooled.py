@@ -516,3 +516,100 @@ def test_a_urn_is_the_same_for_everybody(dispatcher):
 
     assert len(urns) == 4
     assert len(set(urns)) == 1
+
+
+class Where(PooledActor):
+    """Notes the thread of each message; does what it is told to do first."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+        self.watcher = lambda _, error: seen.append(error)
+
+    def on_receive(self, message):
+        if callable(message):
+            message()
+        self.seen.append(threading.get_ident())
+        return message
+
+
+def test_an_idle_actor_handles_a_message_on_the_thread_that_is_lent_to_it(dispatcher):
+    seen = []
+    ref = Where.start_on(dispatcher, seen)
+    ref.ask("begun", timeout=DEADLINE)
+
+    assert ref.handle_here("here")
+    ref.ask("there", timeout=DEADLINE)
+
+    assert seen[1] == threading.get_ident()
+    assert seen[0] == seen[2] != seen[1]
+
+
+def test_a_busy_actor_takes_no_lent_thread(dispatcher):
+    seen, gate = [], Gate()
+    ref = Where.start_on(dispatcher, seen)
+    ref.tell(gate.pass_through)
+    gate.wait_entered()
+
+    assert not ref.handle_here("here")
+    gate.open()
+    assert ref.stop(timeout=DEADLINE)
+
+    assert not ref.handle_here("here")
+    assert len(seen) == 1
+
+
+def test_what_comes_while_a_thread_is_lent_is_handled_where_the_actor_lives(dispatcher):
+    seen = []
+    ref = Where.start_on(dispatcher, seen)
+    ref.ask("begun", timeout=DEADLINE)
+
+    def tell_more():
+        assert not ref.handle_here("nested")
+        ref.tell("more")
+
+    assert ref.handle_here(tell_more)
+    ref.ask("last", timeout=DEADLINE)
+
+    assert seen == [seen[0], threading.get_ident(), seen[0], seen[0]]
+
+
+@pytest.mark.crash_expected
+def test_an_actor_that_dies_on_a_lent_thread_is_dead_and_harms_nobody(dispatcher):
+    seen = []
+    ref = Where.start_on(dispatcher, seen)
+    ref.ask("begun", timeout=DEADLINE)
+
+    assert ref.handle_here(raise_error)
+
+    assert [str(error) for error in seen[1:]] == ["told to"]
+    assert not ref.handle_here("again")
+    with pytest.raises(pykka.ActorDeadError):
+        ref.tell("again")
+
+
+def test_an_actor_runs_once_at_a_time_on_lent_threads_and_its_own(dispatcher):
+    inside, most, handled = [], [], []
+
+    def work():
+        inside.append(1)
+        most.append(len(inside))
+        handled.append(threading.get_ident())
+        inside.pop()
+
+    ref = Where.start_on(dispatcher, [])
+
+    def send():
+        for _ in range(200):
+            if not ref.handle_here(work):
+                ref.tell(work)
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert ref.stop(timeout=DEADLINE)
+
+    assert len(handled) == 800
+    assert set(most) == {1}

@@ -185,6 +185,36 @@ def test_many_threads_share_commits(writer, environment):
     assert len(keys(environment)) == 300
 
 
+def test_a_thread_that_waits_commits_itself_when_the_bank_is_idle(writer):
+    writer.write(put(b"begun"))
+
+    def where(_):
+        return threading.get_ident()
+
+    def on_another_thread():
+        return writer.write(where), threading.get_ident()
+
+    with ThreadPoolExecutor(1) as pool:
+        committed, asked = pool.submit(on_another_thread).result(DEADLINE)
+
+    assert committed == asked
+    assert writer.write(where) != threading.get_ident()  # an interrupt would end the bank
+
+
+def test_a_thread_that_waits_does_not_commit_before_what_came_first(writer, environment):
+    gate, order = Gate(), []
+    hold_up(writer, gate)
+    first = Done()
+    writer.submit(lambda _: order.append("first"), first)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(writer.write, lambda _: order.append("second"))
+        gate.open()
+        second.result(DEADLINE)
+
+    assert first.calls == [(None, None)]
+    assert order == ["first", "second"]
+
+
 def test_closing_commits_what_was_submitted(environment):
     writer = BankWriter(environment)
     gate = Gate()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from karbor_actors.actors.dispatcher import Dispatcher
+    from karbor_actors.actors.mailbox import Mailbox
     from karbor_actors.bank.environment import Environment
     from karbor_actors.bank.writer import Change, OnDone
 
@@ -42,7 +43,8 @@ class BankActor(PooledActor):
     """Commits what waits in its writer's queue, together. Only a `BankWriter` tells it.
 
     It is told once for all that is submitted until it looks: a message for each change would
-    cost more than the change. It is not in Pykka's registry: an actor of the host that takes all
+    cost more than the change. A thread that waits for a change is lent to it, if it has nothing else
+    to do: that spares the changes of thread. It is not in Pykka's registry: an actor of the host that takes all
     registered actors along leaves the bank alone.
     """
 
@@ -87,7 +89,7 @@ class BankActor(PooledActor):
 
 
 class BankWriter:
-    """The Writer of a bank that is open for writing: a bank actor on a thread of its own.
+    """The Writer of a bank that is open for writing: a bank actor, which has a thread of its own.
 
     Any thread may call it. What was submitted before :meth:`close` is committed before that
     returns; if the actor dies, everyone who waits is told.
@@ -108,7 +110,7 @@ class BankWriter:
         self._is_closing = False
         self._own = ThreadDispatcher(name="karbor-bank") if dispatcher is None else None
         self._dispatcher: Dispatcher = dispatcher or cast("Dispatcher", self._own)
-        self._ref = BankActor.start_on(self._dispatcher, environment, self)
+        self._ref = cast("Mailbox[Any]", BankActor.start_on(self._dispatcher, environment, self))
 
     def write(self, change: Change[T]) -> T:
         """See Writer.
@@ -123,7 +125,9 @@ class BankWriter:
         if self._environment.is_reading:
             raise BankError("close the snapshot before writing to the bank")
         answer: _Answer[T] = _Answer()
-        self.submit(change, answer)
+        self._queue.append((change, answer))
+        if not self.is_told and not self._commit_here():
+            self.tell_of_waiting()
         dispatcher = current_dispatcher() or self._dispatcher
         result: T = dispatcher.await_reply(answer, None)
         return result
@@ -133,6 +137,15 @@ class BankWriter:
         self._queue.append((change, on_done))
         if not self.is_told:
             self.tell_of_waiting()
+
+    def _commit_here(self) -> bool:
+        """Lend the actor the calling thread, which waits for it anyway; False if it is busy.
+
+        Not the main thread, which signals interrupt: the actor would die of a Ctrl-C.
+        """
+        if self._own is None or threading.get_ident() == threading.main_thread().ident:
+            return False
+        return self._ref.handle_here(_COMMIT)
 
     def take(self, limit: int) -> list[_Write]:
         """Return what waits, at most *limit*, oldest first; called by the actor."""
