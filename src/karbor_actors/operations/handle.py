@@ -223,6 +223,11 @@ class OperationHandle:
         check_process(self._pid)
         return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether it has ended, or was cancelled, and it is durable that it can only be undone."""
+        return self._decision.is_set()
+
     # -- for the supervisor
 
     def decided(self) -> None:

@@ -19,7 +19,15 @@ from karbor_actors.testing.simulation.abort_order import (
     check_aborts_once,
     descendants,
 )
+from karbor_actors.testing.simulation.attempts import (
+    check_abort_retries,
+    check_given_up,
+    check_numbers,
+    check_retries,
+)
 from karbor_actors.testing.simulation.bounds import check_bounds
+from karbor_actors.testing.simulation.locks import check_conflicts, check_turns
+from karbor_actors.testing.simulation.resumption import check_resumption
 from karbor_actors.testing.simulation.violation import Violation
 
 if TYPE_CHECKING:
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.limits import Caps
+    from karbor_actors.testing.simulation.attempts import Policies
     from karbor_actors.testing.simulation.world import Entry, OperationSeen, World
 
 _PER = len(HOOKS)
@@ -48,26 +57,48 @@ INVARIANTS: Mapping[str, str] = {
     "true": "what was reported done is done, and stays so over crashes",
     "whole": "an available checkpoint has every record and block, and their content",
     "accounted": "no snapshot, record or block is unaccounted for",
-    "exclusive": "no two operations hold one resource at once, but one that is abort_pending",
+    "exclusive": "operations that conflict run one after the other: what was recovered, then who asked first",
     "capped": "no more hooks of a type, name or group run at once than its cap allows",
     "opens": "the bank opens after each crash and power cut, and its check finds nothing",
+    "retried": "nothing is tried more often, or sooner, than its policy says; an on_abort neither",
+    "told": "an end is told only once it is durable, as it is recorded, and a failure with its cause",
+    "marked": "a checkpoint is available if, and only if, what made it succeeded; its manifest first",
+    "decided": "what is to be undone, lost its point in time, or cannot be resumed does not go on",
+    "fresh": "operations run over the graph of when they got what they waited for, and keep to it",
 }
 """What is checked, by name."""
 
 
-def check_log(world: World, caps: Caps) -> Iterator[Violation]:
-    """Yield what the log of hooks says went wrong."""
+def check_log(
+    world: World, caps: Caps, retry: Policies | None = None, recover: str = "resume"
+) -> Iterator[Violation]:
+    """Yield what the log of hooks says went wrong.
+
+    Args:
+        world: What was logged.
+        caps: How many hooks of a kind may run at once.
+        retry: How often they may be tried; None if that is not to be looked at.
+        recover: What is done with what an earlier process left: as a provider takes it.
+    """
     yield from _check_caps(world, caps)
+    yield from check_conflicts(world)
+    yield from check_turns(world)
     by_operation: dict[str, list[tuple[int, Entry]]] = defaultdict(list)
     for place, entry in enumerate(world.entries):
         by_operation[entry.operation].append((place, entry))
     for operation, entries in by_operation.items():
         seen = world.operations[operation]
         yield from _check_edges(seen, entries)
-        yield from _check_attempts(seen, entries)
         yield from check_aborts_once(world, seen, entries)
-        yield from check_bounds(world, operation, [entry for _, entry in entries])
-        yield from check_abort_order(world, seen, [entry for _, entry in entries])
+        own = [entry for _, entry in entries]
+        yield from check_numbers(seen, own)
+        if retry is not None:
+            yield from check_retries(seen, own, retry)
+            yield from check_given_up(world, operation, entries, retry)
+        yield from check_abort_retries(world, operation, seen, own)
+        yield from check_resumption(world, operation, own, recover)
+        yield from check_bounds(world, operation, own)
+        yield from check_abort_order(world, seen, own)
     for invariant, sentence in world.faults:
         yield Violation(invariant, sentence)
 
@@ -162,24 +193,6 @@ def upstream_hooks(seen: OperationSeen) -> dict[int, set[int]]:
             todo += fresh
         found[hook] = waits
     return found
-
-
-def _check_attempts(seen: OperationSeen, entries: list[tuple[int, Entry]]) -> Iterator[Violation]:
-    last: dict[tuple[int, str], Entry] = {}
-    for _, entry in entries:
-        if entry.what != "begin" or entry.hook == _ABORT:
-            continue
-        before = last.get((entry.resource, entry.hook))
-        last[entry.resource, entry.hook] = entry
-        if before is None:
-            continue
-        # Without an on_abort no intent is recorded, so a new process cannot know of the old ones.
-        is_known = seen.abort_kinds[entry.resource] or before.process == entry.process
-        if is_known and before.attempt >= entry.attempt:
-            what = f"{seen.label} {seen.keys[entry.resource]}.{entry.hook}"
-            yield Violation(
-                "attempts", f"{what}: attempt {entry.attempt} came after {before.attempt}"
-            )
 
 
 def check_undone(

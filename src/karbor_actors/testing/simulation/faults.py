@@ -135,10 +135,15 @@ def draw_rules(rng: random.Random) -> list[Rule]:
     return rules
 
 
-def draw_crash(rng: random.Random) -> Rule:
-    """Return where a process is killed, or loses its power."""
+def draw_crash(rng: random.Random, haste: int = 2) -> Rule:
+    """Return where a process is killed, or loses its power.
+
+    Args:
+        rng: Decides.
+        haste: 1 for anywhere alike; the higher, the sooner.
+    """
     point, reach = rng.choice(_CRASHES)
-    nth = 1 + int(rng.random() ** 2 * reach)
+    nth = 1 + int(rng.random() ** haste * reach)
     is_cut = rng.random() < 0.5 and Action.POWER_CUT in ACTIONS[point]  # noqa: PLR2004
     return Rule(point, Action.POWER_CUT if is_cut else Action.KILL, nth=nth)
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors import faultpoints
 from karbor_actors.actors.simulated import SimulatedCrash
 from karbor_actors.bank.bank import Bank
-from karbor_actors.errors import KarborError, describe_cause
+from karbor_actors.errors import (
+    CheckpointNotFoundError,
+    KarborError,
+    OperationNotFoundError,
+    describe_cause,
+)
 from karbor_actors.model import CheckpointStatus, OperationStatus, Plan
 from karbor_actors.provider import Provider
 from karbor_actors.testing.fault_rules import Action, Point
@@ -21,6 +27,7 @@ from karbor_actors.testing.simulation.checker import (
     check_success,
     check_undone,
 )
+from karbor_actors.testing.simulation.ends import check_made, check_reasons, check_told
 from karbor_actors.testing.simulation.plugins import (
     TYPES,
     SimulatedProtectable,
@@ -33,13 +40,18 @@ from karbor_actors.testing.simulation.violation import Violation
 from karbor_actors.testing.simulation.world import World
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.service import ProtectionService
     from karbor_actors.testing.simulation.scenario import Process, Request, Scenario
 
 BANKS = ("local", "offsite")
+_GOOD = (CheckpointStatus.AVAILABLE, CheckpointStatus.PARTIAL)
+_QUIET = (Point.HOOK_BEFORE, Point.HOOK_AFTER)
+_LETHAL = (Action.KILL, Action.POWER_CUT)
 
 
 @dataclass
@@ -62,9 +74,12 @@ class Lives:
     passed: Counter[Point] = field(default_factory=Counter)
     """How often the first process passed each point at which a fault may strike."""
     crashes: int = 0
-    closed: int = 0
-    """How often a process was closed in the middle of operations."""
     violations: list[Violation] = field(default_factory=list)
+
+    def note(self, violations: Iterable[Violation]) -> None:
+        """Note *violations*."""
+        for violation in violations:
+            self.blame(*violation)
 
     def blame(self, invariant: str, sentence: str) -> None:
         """Note a violation."""
@@ -86,7 +101,7 @@ class Life:
         self._lives, self._world, self._is_last = lives, lives.world, is_last
         self._scenario = lives.scenario
         rules = process.rules if process.crash is None else (process.crash, *process.rules)
-        self._closing = process.closing
+        self._closing, self._is_hasty = process.closing, process.is_hasty
         self._process = SimulatedProcess(
             lives.scenario.seed * 64 + number,
             rules,
@@ -99,8 +114,11 @@ class Life:
         self._banks: list[Bank] = []
         self._handles: list[OperationHandle] = []
         self._has_rules = bool(rules)
+        self._process.engine.on_end = self._look_at_end
         lives.world.process = number
         lives.world.is_pending = self._is_pending
+        for name, store in lives.stores.items():
+            store.on_manifest = partial(self._look_at_manifest, name)
 
     def run(self) -> None:
         """Live it, and clean up behind it."""
@@ -123,15 +141,26 @@ class Life:
     def _live(self) -> None:
         service = self._open()
         self._handles += service.recovered
+        self._world.recovered |= {(self._world.process, h.id) for h in service.recovered}
+        for change in self._scenario.changes:
+            if change.process == self._world.process:
+                change_it = partial(self._world.history.change, change.children)
+                self._dispatcher.call_later(change.after, change_it)
+        if self._is_hasty:
+            self._ask_for_more(service)
         self._settle(service)
         while self._lives.batches and not self._dispatcher.is_halted and not service.operations():
-            for request in self._lives.batches.pop(0):
-                self._ask(service, request)
+            self._ask_for_more(service)
             self._settle(service)
         if service.operations() and not self._dispatcher.is_halted:
             self._close(service)
         elif self._is_last and not self._dispatcher.is_halted:
             self._lives.violations += check_banks(self._world, self._banks)
+
+    def _ask_for_more(self, service: ProtectionService) -> None:
+        """Begin the next batch, if one is left."""
+        for request in self._lives.batches.pop(0) if self._lives.batches else ():
+            self._ask(service, request)
 
     def _close(self, service: ProtectionService) -> None:
         """Close the service in the middle of operations, as for a planned downtime."""
@@ -140,7 +169,7 @@ class Life:
             return
         self._world.note(f"closing, drain={closing.drain}")
         service.close(drain=closing.drain, timeout=closing.timeout)
-        self._lives.closed += 1
+        self._world.closed.add(self._world.process)
         self._note_ends()
         for handle in self._handles:
             if not handle.wait(0):
@@ -172,8 +201,8 @@ class Life:
                 name,
                 bank=bank,
                 protection_plugins=[SimulatedProtection(self._world, scenario.traits)],
-                protectables=[SimulatedProtectable(kind, scenario.children) for kind in TYPES],
-                retry={"*": scenario.retry},
+                protectables=[SimulatedProtectable(kind, self._world) for kind in TYPES],
+                retry=scenario.policies,
                 time_limits=LIMITS,
                 recover="resume" if is_asked else scenario.recover,
             )
@@ -192,12 +221,15 @@ class Life:
             names = self._scenario.plans[request.choice % len(self._scenario.plans)]
             plan = Plan(f"plan-{request.choice}", "local", map(make_resource, names))
             handle = service.protect(plan, **options)
+            self._world.history.ask(handle.id, names)
         else:
             handle = self._ask_for_checkpoint(service, request, options)
         if handle is None:
             return
         self._world.label(handle.id, request.verb)
         self._handles.append(handle)
+        if request.timeout is not None:
+            self._world.timed.add(handle.id)
         if request.cancel_after is not None:
             self._dispatcher.call_later(request.cancel_after, lambda: self._cancel(handle))
 
@@ -211,14 +243,15 @@ class Life:
         wanted = {CheckpointStatus.AVAILABLE, CheckpointStatus.PARTIAL}
         if request.verb == "delete":
             wanted |= {CheckpointStatus.ERROR, CheckpointStatus.ERROR_DELETING}
-        found = self._banks[0].checkpoints(status=wanted)
+        where = min(BANKS.index(request.at), len(self._banks) - 1)
+        found = self._banks[where].checkpoints(status=wanted)
         if not found:
             return None
         chosen = found[request.choice % len(found)].id
         verb = getattr(service, request.verb)
-        more: dict[str, Any] = {"provider": "local"}
+        more: dict[str, Any] = {"provider": BANKS[where]}
         if request.verb == "copy":
-            more["to"] = "offsite"
+            more |= {"to": "offsite", "again": request.again}
         if request.verb in ("copy", "restore"):
             more["allow_partial"] = True
         if request.verb == "delete":
@@ -259,42 +292,86 @@ class Life:
                 self._world.note(f"ended  {label} {handle.status}")
                 self._lives.told[handle.id] = (handle.status, handle.checkpoint_id)
 
+    def _look_at_end(self, handle: OperationHandle) -> None:
+        """Compare what is said of an operation's end with what is durable at that moment."""
+        if handle.status.is_terminal:
+            label = self._world.label(handle.id, str(handle.type))
+            record: OperationRecord | None = None
+            for bank in self._banks:
+                with contextlib.suppress(OperationNotFoundError):
+                    record = bank.journal.get(handle.id)
+            self._lives.note(
+                check_told(label, handle.status, record, must_be=not self._is_disturbed)
+            )
+
+    def _look_at_manifest(self, name: str, checkpoint_id: str) -> None:
+        """A checkpoint whose manifest comes now is not available yet."""
+        for bank in self._banks[BANKS.index(name) : BANKS.index(name) + 1]:
+            with contextlib.suppress(CheckpointNotFoundError):
+                status = bank.checkpoint(checkpoint_id).status
+                if status in _GOOD:
+                    self._lives.blame(
+                        "marked", f"a checkpoint is {status} before its manifest is there"
+                    )
+
+    @property
+    def _is_disturbed(self) -> bool:
+        """Whether a message or a write has gone wrong in this process."""
+        return any(
+            fired.rule.point not in _QUIET and fired.rule.action not in _LETHAL
+            for fired in self._faults.fired
+        )
+
     def _check_rest(self) -> None:
         """Check what must hold whenever no operation runs."""
         records = {r.id: r for bank in self._banks for r in bank.journal.operations()}
+        self._lives.note(check_made(records, self._banks))
+        for record in records.values():
+            self._lives.note(check_reasons(self._world.label(record.id, str(record.type)), record))
         self._lives.violations += check_undone(self._world, records, is_last=self._is_last)
-        if all(
-            fired.rule.point in (Point.HOOK_BEFORE, Point.HOOK_AFTER)
-            for fired in self._faults.fired
-        ):
+        if all(fired.rule.point in _QUIET for fired in self._faults.fired):
             self._lives.violations += check_pending(self._world, records)
         for operation, (status, checkpoint_id) in self._lives.told.items():
-            record = records.get(operation)
-            if status is not OperationStatus.SUCCEEDED or record is None:
+            found_record = records.get(operation)
+            if status is not OperationStatus.SUCCEEDED or found_record is None:
                 continue
             label = self._world.label(operation, "")
             self._lives.violations += check_success(self._world, operation)
-            if record.status is not status:
-                self._lives.blame("true", f"{label} was said to be {status}, is {record.status}")
-            if record.type == "protect" and checkpoint_id not in self._lives.deleted:
+            if found_record.status is not status:
+                what = f"{label} was said to be {status}, is {found_record.status}"
+                self._lives.blame("true", what)
+            if found_record.type == "protect" and checkpoint_id not in self._lives.deleted:
                 found = [c for c in self._banks[0].checkpoints() if c.id == checkpoint_id]
                 if not found or found[0].status is not CheckpointStatus.AVAILABLE:
                     self._lives.blame("true", f"the checkpoint of {label} is not available")
 
+    def _check_what_is_left(self) -> None:
+        """Look at the banks as the dead process left them: each good checkpoint has its manifest."""
+        for name, bank in zip(BANKS, self._banks, strict=False):
+            store = self._lives.stores[name]
+            with Bank.open(bank.directory, objects=store, readonly=True) as reader:
+                for checkpoint in reader.checkpoints(status=_GOOD):
+                    if not store.has_manifest(checkpoint.id):
+                        what = f"a checkpoint is {checkpoint.status}, and has no manifest"
+                        self._lives.blame("marked", what)
+
     def _bury(self) -> None:
         """Close what is open, as the process's end does; write what a power cut left."""
+        for handle in self._handles:
+            if handle.id in self._world.cancels and handle.is_decided:
+                self._world.decided.setdefault(handle.id, self._world.process)
         for bank in reversed(self._banks):
             # A dead process commits nothing more.
             with contextlib.suppress(SimulatedCrash, KarborError):
                 bank.close()
         self._lives.crashes += self._dispatcher.is_halted
         self._process.bury()
+        if self._dispatcher.is_halted and self._banks:
+            self._check_what_is_left()
         self._lives.passed = self._lives.passed or self._faults.passed
-        quiet = {Point.HOOK_BEFORE, Point.HOOK_AFTER}
-        lethal = {Action.KILL, Action.POWER_CUT}
+        if self._is_disturbed:
+            self._world.disturbed.add(self._world.process)
         for fired in self._faults.fired:
-            if fired.rule.point not in quiet and fired.rule.action not in lethal:
-                self._world.disturbed.add(self._world.process)
-                if ("actor", "AbortActor") in fired.facts:
-                    self._world.struck_aborts.add(self._world.process)
+            if ("actor", "AbortActor") in fired.facts and fired.rule.action not in _LETHAL:
+                self._world.struck_aborts.add(self._world.process)
             self._lives.faults[f"{fired.rule.point} {fired.rule.action}"] += 1

@@ -69,7 +69,10 @@ class SimulatedOperation(Operation):
         own, operation = self.traits.hooks(self.verb), arguments["operation_log"].id
         if hook is own[0] and self._freezes:
             self.world.freeze(resource.id, operation)
-        self.world.enter(operation, resource.id, hook, context, arguments, own)
+        has_resume = self.traits.has_resume and self.verb == "protect"
+        self.world.enter(
+            operation, resource.id, hook, context, arguments, own, has_resume=has_resume
+        )
         context.state[str(hook)] = context.attempt
         if self.traits.flushes and not self.traits.is_async:
             context.state.flush()
@@ -146,8 +149,9 @@ class SimulatedOperation(Operation):
             self.world.delete_snapshot(snapshot_name(operation, resource.id))
         self.world.thaw(resource.id, operation)
 
-    def take_up(self, resource: Any) -> None:
+    def take_up(self, resource: Any, arguments: Any) -> None:
         """Do what ``on_resume`` does."""
+        self.world.take_up(arguments["operation_log"].id, resource.id)
         if self.traits.loses_everything:
             msg = f"the snapshot of {resource} is gone"
             raise CannotResumeError(msg)
@@ -182,9 +186,9 @@ def _method(hook: HookName, *, is_async: bool) -> Callable[..., Any]:
 
 
 def _on_resume(
-    self: SimulatedOperation, checkpoint: Any, resource: Any, *_: Any, **__: Any
+    self: SimulatedOperation, checkpoint: Any, resource: Any, *_: Any, **more: Any
 ) -> None:
-    self.take_up(resource)
+    self.take_up(resource, more)
 
 
 @cache
@@ -245,10 +249,10 @@ class SimulatedProtection(ProtectionPlugin):
 
 
 class SimulatedProtectable(ProtectablePlugin):
-    """Finds the resources of one type by a table."""
+    """Finds the resources of one type, as there are some now."""
 
-    def __init__(self, kind: str, children: Mapping[str, Sequence[str]]) -> None:
-        self._kind, self._children = kind, children
+    def __init__(self, kind: str, world: World) -> None:
+        self._kind, self._world = kind, world
 
     def get_resource_type(self) -> str:
         """See ProtectablePlugin."""
@@ -260,7 +264,7 @@ class SimulatedProtectable(ProtectablePlugin):
 
     def get_dependent_resources(self, context: Any, parent_resource: Resource) -> list[Resource]:
         """See ProtectablePlugin."""
-        found = map(make_resource, self._children.get(parent_resource.id, ()))
+        found = map(make_resource, self._world.history.children.get(parent_resource.id, ()))
         return [resource for resource in found if resource.type == self._kind]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors.simulated import SimulatedCrash, SimulatedDispatcher
 from karbor_actors.operations.engine import Engine
@@ -12,9 +12,15 @@ from karbor_actors.testing.simulation.faults import SimulatedFaults
 from karbor_actors.testing.simulation.runner import LATEST, SimulatedRunners
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from pykka import ActorRef
 
     from karbor_actors.limits import Caps
+    from karbor_actors.operations.conflicts import LockRequest
+    from karbor_actors.operations.control import OperationControl
+    from karbor_actors.operations.handle import OperationHandle
+    from karbor_actors.operations.verbs.verb import Verb
     from karbor_actors.testing.fault_rules import Rule
     from karbor_actors.testing.simulation.world import World
 
@@ -33,11 +39,45 @@ class _SimulatedEngine(Engine):
         caps: Caps | None,
         dispatcher: SimulatedDispatcher,
         runners: SimulatedRunners,
+        world: World,
     ) -> None:
         super().__init__(
             workers, caps=caps, dispatcher=dispatcher, runners=runners, events=dispatcher
         )
-        self._simulated = dispatcher
+        self._simulated, self._world = dispatcher, world
+        self.on_end: Callable[[OperationHandle], None] = lambda _: None
+        """Called at the very moment at which an operation is said to have ended."""
+
+    def start(self, operation_id: str, verb: Verb) -> OperationHandle:
+        """See Engine."""
+        self._world.starts[self._world.process, operation_id] += 1
+        handle = super().start(operation_id, verb)
+        handle.add_done_callback(self._ended)
+        return handle
+
+    def acquire(self, operation_id: str, request: LockRequest, ref: ActorRef[Any]) -> None:
+        """See Engine."""
+        self._world.queue(operation_id)
+        super().acquire(operation_id, request, ref)
+
+    def release(self, operation_id: str) -> None:
+        """See Engine."""
+        self._world.leave_queue(operation_id)
+        super().release(operation_id)
+
+    def end(self, handle: OperationHandle, verb: Verb, control: OperationControl | None) -> None:
+        """See Engine."""
+        self._world.release(handle.id)
+        super().end(handle, verb, control)
+
+    def _ended(self, handle: OperationHandle) -> None:
+        self.on_end(handle)
+
+    def _defer(self, fn: Callable[..., object], *args: Any) -> None:
+        if fn == self._ended:
+            fn(*args)  # no host's code: it looks at what is durable just now
+        else:
+            super()._defer(fn, *args)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """See Engine; *timeout* is in virtual seconds."""
@@ -84,8 +124,8 @@ class SimulatedProcess:
         self.faults = SimulatedFaults(rules, seed, self.dispatcher, world)
         rng = random.Random(f"life {seed}")  # noqa: S311 - must replay
         runners = SimulatedRunners(self.dispatcher, workers, rng, self.faults, world, latest)
-        engine = _SimulatedEngine(workers, caps, self.dispatcher, runners)
-        self.service = ProtectionService(workers=workers, engine=engine)
+        self.engine = _SimulatedEngine(workers, caps, self.dispatcher, runners, world)
+        self.service = ProtectionService(workers=workers, engine=self.engine)
         world.now = self.dispatcher.now
         world.is_dead = lambda: self.dispatcher.is_halted
 

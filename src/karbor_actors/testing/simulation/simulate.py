@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from karbor_actors.testing.simulation.checker import check_log
+from karbor_actors.testing.simulation.drawing import draw
+from karbor_actors.testing.simulation.history import History
 from karbor_actors.testing.simulation.life import Life, Lives
-from karbor_actors.testing.simulation.scenario import Process, Scenario, draw
+from karbor_actors.testing.simulation.scenario import Process, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +73,7 @@ def run_scenario(scenario: Scenario, *, directory: Path | None = None) -> Simula
         directory = _MEMORY
     folder = tempfile.mkdtemp(prefix="karbor-simulation-", dir=directory)
     lives = Lives(scenario, Path(folder), batches=list(map(list, scenario.batches)))
+    lives.world.history = History(scenario.children)
     processes = [*scenario.processes, Process()]
     try:
         with _quiet():
@@ -78,7 +81,12 @@ def run_scenario(scenario: Scenario, *, directory: Path | None = None) -> Simula
                 Life(lives, number, process, is_last=number == len(processes) - 1).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    violations = dict.fromkeys([*check_log(lives.world, scenario.caps), *lives.violations])
+    violations = dict.fromkeys(
+        [
+            *check_log(lives.world, scenario.caps, scenario.policies, scenario.recover),
+            *lives.violations,
+        ]
+    )
     return SimulationResult(
         scenario.seed,
         tuple(violations),

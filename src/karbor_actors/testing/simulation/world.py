@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from karbor_actors.actors.simulated import SimulatedCrash
 from karbor_actors.model import HOOKS, HookName
+from karbor_actors.testing.simulation.history import History
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,9 +50,13 @@ class OperationSeen:
     """By resource number: what its hooks count against."""
     span_ends: list[int | None]
     """By resource number: which of its hooks ends its critical span."""
+    resumable: bytes = b""
+    """By resource number: whether a protect of it can go on in another process."""
+    checkpoint: str = ""
+    """The id of the checkpoint that it makes or uses."""
 
     @classmethod
-    def of(cls, planned: PlannedOperation, label: str) -> OperationSeen:
+    def of(cls, planned: PlannedOperation, label: str, checkpoint: str) -> OperationSeen:
         """Return what *planned* says."""
         graph = planned.graph
         offsets, targets = graph.child_offsets, graph.child_targets
@@ -68,7 +74,16 @@ class OperationSeen:
             [node.type for node in graph.nodes],
             [tuple(getattr(operation, "cap_groups", ())) for operation in planned.operations],
             [_span_end(planned, number) for number in range(len(graph.nodes))],
+            bytes(getattr(operation, "resumable", True) for operation in planned.operations),
+            checkpoint,
         )
+
+    def edges(self) -> dict[str, frozenset[str]]:
+        """Return the graph by ids: the children of each resource."""
+        return {
+            key: frozenset(self.keys[child] for child in children)
+            for key, children in zip(self.keys, self.children, strict=True)
+        }
 
 
 def _span_end(planned: PlannedOperation, resource: int) -> int | None:
@@ -79,45 +94,66 @@ def _span_end(planned: PlannedOperation, resource: int) -> int | None:
     return next((kind for kind in range(end, -1, -1) if planned.hook_kinds[first + kind]), None)
 
 
+@dataclass
 class World:
     """Frozen things, snapshots, and the log. One thread.
 
     What a dead process still tries is refused.
     """
 
-    def __init__(self) -> None:
-        self.process = -1
-        self.frozen: dict[tuple[str, str], bool] = {}
-        """By resource id and operation: whether it froze when the engine had given it up."""
-        self.is_late = False
-        """Whether the body that runs now has been given up."""
-        self.snapshots: dict[str, str] = {}
-        """By name: the operation that made it."""
-        self.written: dict[tuple[str, str], bytes] = {}
-        """By operation and resource id: what its checkpoint must hold."""
-        self.entries: list[Entry] = []
-        self.operations: dict[str, OperationSeen] = {}
-        self.commits: list[tuple[int, int]] = []
-        """By durable commit of the first bank: the process, and how much had been logged."""
-        self.disturbed: set[int] = set()
-        """The processes in which messages or writes went wrong."""
-        self.struck_aborts: set[int] = set()
-        """The processes in which the actor of an abort was struck, so that the abort failed."""
-        self.stalled: set[int] = set()
-        """The processes whose machine stood still for a while."""
-        self.cancels: dict[str, tuple[int, float]] = {}
-        """By operation: in which process and when it was cancelled."""
-        self.faults: list[tuple[str, str]] = []
-        """(invariant, sentence): what the world itself saw go wrong."""
-        self.trace: list[str] = []
-        self.is_dead: Callable[[], bool] = lambda: False
-        self.is_pending: Callable[[str], bool] = lambda _: False
-        """Whether the journal says that an operation ended, and could not undo everything."""
-        self.now: Callable[[], float] = lambda: 0.0
-        self._keys: dict[str, tuple[str, str, str]] = {}
-        self._key_of: dict[tuple[str, str, str], str] = {}
-        self._labels: dict[str, str] = {}
-        self._counts: dict[str, int] = {}
+    process: int = -1
+    frozen: dict[tuple[str, str], bool] = field(default_factory=dict)
+    """By resource id and operation: whether it froze when the engine had given it up."""
+    is_late: bool = False
+    """Whether the body that runs now has been given up."""
+    snapshots: dict[str, str] = field(default_factory=dict)
+    """By name: the operation that made it."""
+    written: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """By operation and resource id: what its checkpoint must hold."""
+    entries: list[Entry] = field(default_factory=list)
+    operations: dict[str, OperationSeen] = field(default_factory=dict)
+    commits: list[tuple[int, int]] = field(default_factory=list)
+    """By durable commit of the first bank: the process, and how much had been logged."""
+    disturbed: set[int] = field(default_factory=set)
+    """The processes in which messages or writes went wrong."""
+    struck_aborts: set[int] = field(default_factory=set)
+    """The processes in which the actor of an abort was struck, so that the abort failed."""
+    stalled: set[int] = field(default_factory=set)
+    """The processes whose machine stood still for a while."""
+    cancels: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """By operation: in which process and when it was cancelled."""
+    decided: dict[str, int] = field(default_factory=dict)
+    """By operation that was cancelled: in which process the engine said that this is durable."""
+    starts: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """By process and operation: how often it was begun, or taken up."""
+    releases: list[tuple[int, int, str]] = field(default_factory=list)
+    """As operations give their locks back: the process, how much had been logged, which one."""
+    closed: set[int] = field(default_factory=set)
+    """The processes whose service was closed in the middle of operations."""
+    timed: set[str] = field(default_factory=set)
+    """The operations that were given a time limit."""
+    recovered: set[tuple[int, str]] = field(default_factory=set)
+    """By process: the operations that it took up before anything else could begin."""
+    turns: dict[tuple[int, str], int] = field(default_factory=dict)
+    """By process and operation, once it has begun a hook: when it had asked for its locks."""
+    history: History = field(default_factory=History)
+    """What there was to be protected, and when that changed."""
+    resumed: set[tuple[int, str, int]] = field(default_factory=set)
+    """The process, operation and resource number of each ``on_resume`` that was called."""
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    """(invariant, sentence): what the world itself saw go wrong."""
+    trace: list[str] = field(default_factory=list)
+    is_dead: Callable[[], bool] = field(default=lambda: False)
+    is_pending: Callable[[str], bool] = field(default=lambda _: False)
+    """Whether the journal says that an operation ended, and could not undo everything."""
+    now: Callable[[], float] = field(default=lambda: 0.0)
+    _known: set[tuple[int, str]] = field(default_factory=set)
+    _queued: dict[str, int] = field(default_factory=dict)
+    _queue_length: int = 0
+    _keys: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    _key_of: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    _labels: dict[str, str] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
 
     def digest(self) -> str:
         """Return a digest of the trace."""
@@ -141,9 +177,20 @@ class World:
         """Remember that *what* happened to *attempt*."""
         run = attempt.run
         seen = self.operations.get(run.id)
-        if seen is None:
+        if (self.process, run.id) not in self._known:
+            self._known.add((self.process, run.id))
+            self.turns[self.process, run.id] = self._queued.get(run.id, 0)
             label = self.label(run.id, str(run.type))
-            seen = self.operations[run.id] = OperationSeen.of(run.planned, label)
+            now = OperationSeen.of(run.planned, label, run.checkpoint.id)
+            if seen is None:
+                seen = self.operations[run.id] = now
+                if wrong := self.history.why_stale(run.id, now):
+                    self.blame("fresh", wrong)
+            elif now.edges() != seen.edges() or now.keys != seen.keys:
+                self.blame(
+                    "fresh", f"{label} goes on over another graph than the one it began with"
+                )
+        assert seen is not None
         self.entries.append(
             Entry(
                 self.process,
@@ -157,6 +204,22 @@ class World:
         )
         name = seen.keys[attempt.resource]
         self.note(f"{what:6} {seen.label} {name}.{attempt.hook} attempt {attempt.number}")
+
+    def queue(self, operation: str) -> None:
+        """Remember that *operation* asks for its locks; again, it keeps its turn."""
+        if operation not in self._queued:
+            self._queue_length += 1
+            self._queued[operation] = self._queue_length
+            self.history.queue(operation)
+
+    def leave_queue(self, operation: str) -> None:
+        """Remember that *operation* has, and waits for, no locks any more."""
+        self._queued.pop(operation, None)
+
+    def release(self, operation: str) -> None:
+        """Remember that *operation* ends, and gives its locks back."""
+        self.releases.append((self.process, len(self.entries), operation))
+        self.history.release(self.operations.get(operation))
 
     def blame(self, invariant: str, sentence: str) -> None:
         """Remember that something is wrong."""
@@ -173,11 +236,15 @@ class World:
         context: Any,
         arguments: Mapping[str, Any],
         own: Sequence[str],
+        *,
+        has_resume: bool = False,
     ) -> None:
         """Look at what *hook*, one of its Operation's *own*, is given by the engine."""
         what = f"{self._labels.get(operation)} {resource}.{hook}"
         self._check_key(operation, resource, hook, context, what)
         seen = self.operations[operation]
+        if has_resume:
+            self._check_resumed(operation, seen.keys.index(resource), what)
         first = seen.keys.index(resource) * len(HOOKS)
         for earlier in own[: own.index(hook)]:
             if not seen.hook_kinds[first + HOOKS.index(HookName(earlier))]:
@@ -213,6 +280,23 @@ class World:
         told = {artifact.name for artifact in arguments["artifacts"]}
         if has_artifact and name in self.snapshots and name not in told:
             self.blame("kept", f"{what} is not told of its snapshot")
+
+    def take_up(self, operation: str, resource: str) -> None:
+        """Remember that an ``on_resume`` was called."""
+        number = self.operations[operation].keys.index(resource)
+        self.resumed.add((self.process, operation, number))
+
+    def _check_resumed(self, operation: str, resource: int, what: str) -> None:
+        """What began in an earlier process, and is known to have, is taken up before it goes on."""
+        is_known = self.operations[operation].abort_kinds[resource]
+        began = any(
+            (e.operation, e.resource) == (operation, resource)
+            and e.process < self.process
+            and e.hook != "on_abort"
+            for e in self.entries
+        )
+        if is_known and began and (self.process, operation, resource) not in self.resumed:
+            self.blame("kept", f"{what} goes on although on_resume was not called")
 
     def _check_key(self, operation: str, resource: str, hook: str, context: Any, what: str) -> None:
         key, place = context.idempotency_key, (operation, resource, hook)
