@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.arguments import check_instance
@@ -25,7 +26,7 @@ from karbor_actors.protectables import Protectables
 from karbor_actors.schema import plugin_schema, validate_saved_info
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from karbor_actors.bank.checkpoint import Checkpoint
     from karbor_actors.model import Resource
@@ -169,14 +170,32 @@ class ProviderRegistry:
         self._lock = threading.Lock()
         self._providers: dict[str, Provider] = {}
 
-    def add(self, provider: Provider) -> None:
-        """Add *provider*; its bank is this registry's until it is closed.
+    @contextmanager
+    def adding(self, *providers: Provider) -> Iterator[tuple[Provider, ...]]:
+        """Add all of *providers*, or none of them where what is done meanwhile raises.
+
+        Their banks are this registry's until they are closed.
 
         Raises:
+            ArgumentError: One is no provider.
             ValueError: There is one of that name.
             BankLeaseError: Its bank is another service's.
             BankClosedError: Its bank is closed.
         """
+        for provider in providers:
+            check_instance("provider", provider, Provider, "a Provider")
+        added: list[Provider] = []
+        try:
+            for provider in providers:
+                self._add(provider)
+                added.append(provider)
+            yield providers
+        except BaseException:
+            for provider in added:
+                self._remove(provider)
+            raise
+
+    def _add(self, provider: Provider) -> None:
         with self._lock:
             if provider.name in self._providers:
                 msg = f"a provider named {provider.name!r} was added already"
@@ -184,6 +203,12 @@ class ProviderRegistry:
             owner = f"the provider {provider.name!r} of another service of this process"
             provider.bank.claim(self, owner)
             self._providers[provider.name] = provider
+
+    def _remove(self, provider: Provider) -> None:
+        with self._lock:
+            del self._providers[provider.name]
+            if all(other.bank is not provider.bank for other in self._providers.values()):
+                provider.bank.disclaim()
 
     def all(self) -> dict[str, Provider]:
         """Return a copy: the providers by name."""

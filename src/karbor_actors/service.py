@@ -55,7 +55,7 @@ class ProtectionService:
         self._registry = ProviderRegistry()
         self._verbs = VerbMaker(self._engine, self._registry)
         self._recovery = Recovery(self._engine, self._registry.all)
-        self._recovered: list[OperationHandle] = []
+        self._recovered: dict[str, OperationHandle] = {}
         # Re-entrant: a recovery_context is called by add_provider, and may use the service.
         self._lock = threading.RLock()
         self._closed = False
@@ -69,11 +69,13 @@ class ProtectionService:
 
     # -- providers
 
-    def add_provider(self, provider: Provider) -> None:
-        """Make *provider* known under its name; the service closes its bank.
+    def add_provider(self, provider: Provider, *others: Provider) -> None:
+        """Make *provider* and *others* known by name; the service closes their banks.
 
-        Operations that an earlier owner of the bank left unfinished are taken up again, or
-        undone; :attr:`recovered` lists them. They have their locks when this returns.
+        Operations that an earlier owner of a bank left unfinished are taken up again, or undone;
+        :attr:`recovered` lists them. They have their locks when this returns. Add together what
+        copies go from and to: a copy whose target is not there undoes what it held, and waits.
+        If this raises, it has added none of them, and their banks stay the caller's.
 
         Raises:
             ValueError: A provider of that name is there already.
@@ -82,15 +84,14 @@ class ProtectionService:
         """
         with self._lock:
             self._check_open()
-            check_instance("provider", provider, Provider, "a Provider")
-            self._registry.add(provider)
-            self._recovered += self._recovery.recover(provider)
+            with self._registry.adding(provider, *others) as added:
+                self._recovered |= {one.id: one for one in self._recovery.recover(added)}
 
     @property
     def recovered(self) -> list[OperationHandle]:
         """The operations that an earlier process left and :meth:`add_provider` took up again."""
         check_process(self._pid)
-        return list(self._recovered)
+        return list(self._recovered.values())
 
     @property
     def providers(self) -> dict[str, Provider]:

@@ -152,11 +152,43 @@ def test_a_killed_copy_goes_on_into_the_directory_that_it_was_for(cli, thing, tm
     (thing / "finish").touch()
 
     cli("copy", checkpoint, *CONFIG, "--to-bank", "third")
-    assert [one["status"] for one in listed(cli)] == ["succeeded", "interrupted", "succeeded"]
+    assert [one["status"] for one in listed(cli)] == ["succeeded", "suspended", "succeeded"]
     assert cli("recover", *CONFIG).out.endswith(": succeeded\n")
     for name in ("other", "third"):
         [copy] = cli("checkpoints", "list", "--bank", name, "--json").document
         assert (copy["copied_from"], copy["status"]) == (checkpoint, "available")
+
+
+def test_a_killed_copy_whose_target_is_not_named_waits_for_it_and_can_be_aborted(
+    cli, thing, tmp_path
+):
+    (thing / "finish").touch()
+    checkpoint = cli("protect", "thing", *CONFIG, "--json").document["result"]["id"]
+    (thing / "finish").unlink()
+    both = tmp_path / "both.toml"
+    second = '\n[[provider]]\nname = "second"\nbank = "second"\nprotection_plugins = ["slow"]\n'
+    both.write_text((tmp_path / "slow.toml").read_text() + second)
+    Bank.open(tmp_path / "second").close()
+    copying = ("copy", checkpoint, "--to", "second", "--provider", "slow", "--config", "both.toml")
+    with cli.start(*copying, "--progress", "json", "--json") as process:
+        cli.wait_for_event(process, "hook_started")
+        process.kill()
+        process.wait(timeout=DEADLINE)
+
+    finished = cli("recover", *CONFIG, code=12)
+    assert "suspended: it copies to provider 'second'; name that with --config" in finished.out
+    finished = cli("operations", "list", *CONFIG)
+    assert "WAITS FOR" in finished.out
+    assert "provider 'second'" in finished.out
+    left = listed(cli)[0]
+    assert (left["status"], left["waits_for"]) == ("suspended", "provider 'second'")
+    assert "provider 'second'" in cli("operations", "show", left["id"], *CONFIG).out
+    assert "'second'" in cli.fails(6, "operations", "resume", left["id"], *CONFIG)
+
+    finished = cli("operations", "abort", left["id"], *CONFIG)
+    assert "failed" in finished.out
+    assert "delete it there" in finished.out
+    assert (listed(cli)[0]["status"], listed(cli)[0]["waits_for"]) == ("failed", "")
 
 
 def test_ctrl_c_in_a_recovery_undoes_what_it_goes_on_with(cli, thing):

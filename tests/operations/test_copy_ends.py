@@ -89,8 +89,9 @@ def _killed_at_its_end(path: Path) -> None:
     service.copy(checkpoint.id, to="off").result(DEADLINE)
 
 
-@pytest.mark.parametrize("recover", ["resume", "abort", "ask"])
-def test_a_copy_that_was_finished_before_its_process_died_is_not_undone(tmp_path, journal, recover):
+@pytest.fixture
+def finished(tmp_path) -> Path:
+    """Two banks of which one has a finished copy, and the other an operation that did not end."""
     done = subprocess.run(
         [sys.executable, __file__, str(tmp_path)],
         check=False,
@@ -98,7 +99,13 @@ def test_a_copy_that_was_finished_before_its_process_died_is_not_undone(tmp_path
         env={**os.environ, "PYTHONPATH": str(Path(kit.__file__).parent)},
     )
     assert done.returncode == 9
+    return tmp_path
 
+
+@pytest.mark.parametrize("recover", ["resume", "abort", "ask"])
+def test_a_copy_that_was_finished_before_its_process_died_is_not_undone(
+    finished, tmp_path, journal, recover
+):
     with opened(tmp_path, journal, recover) as service:
         (handle,) = service.recovered
         assert handle.wait(DEADLINE)
@@ -106,8 +113,38 @@ def test_a_copy_that_was_finished_before_its_process_died_is_not_undone(tmp_path
             assert handle.status is OperationStatus.SUSPENDED
             handle = service.resume(handle.id)
         assert handle.result(DEADLINE).status is CheckpointStatus.AVAILABLE
-    assert journal.hooks() == []
+    assert journal.hooks("copy") == []
     assert what_is_copied(tmp_path) == [("available", ["copied"])]
+
+
+@pytest.mark.parametrize("recover", ["resume", "abort", "ask"])
+def test_what_may_be_finished_is_not_undone_before_its_bank_is_there(finished, journal, recover):
+    plugin = RecordingProtection(journal, copying, ("on_main", "on_abort"))
+    with ProtectionService(workers=4) as service:
+        service.add_provider(provider(finished / "bank", plugin, recover=recover))
+        (handle,) = service.recovered
+        assert handle.wait(DEADLINE)
+        assert handle.status is OperationStatus.SUSPENDED
+        service.add_provider(provider(finished / "off", plugin, name="off", recover=recover))
+        (handle,) = service.recovered
+        if recover == "ask":
+            assert handle.wait(DEADLINE)
+            handle = service.resume(handle.id)
+        assert handle.result(DEADLINE).status is CheckpointStatus.AVAILABLE
+    assert journal.hooks("copy") == []
+    assert what_is_copied(finished) == [("available", ["copied"])]
+
+
+def test_what_may_be_finished_is_never_undone_without_its_bank(finished, journal):
+    """It is given up: the copy may be available, and whoever has it sees."""
+    plugin = RecordingProtection(journal, copying, ("on_main", "on_abort"))
+    with ProtectionService(workers=4) as service:
+        service.add_provider(provider(finished / "bank", plugin))
+        assert service.recovered[0].wait(DEADLINE)
+        with pytest.raises(OperationError, match="is left as it is in the bank of provider 'off'"):
+            service.abort(service.recovered[0].id).result(DEADLINE)
+    assert journal.hooks("copy") == []
+    assert what_is_copied(finished) == [("available", ["copied"])]
 
 
 if __name__ == "__main__":

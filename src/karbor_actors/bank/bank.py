@@ -191,8 +191,7 @@ class Bank:
         """Let *owner*, known by *name*, run operations on it from now on, and nobody else.
 
         Raises:
-            BankLeaseError: Somebody else in this process does; the error says who.
-            BankClosedError: It is closed.
+            BankLeaseError: Somebody else in this process does; BankClosedError: it is closed.
         """
         with self._lock:
             if not self.is_open:
@@ -200,6 +199,10 @@ class Bank:
             first, known_as = self._owner = self._owner or (owner, name)
             if first is not owner:
                 raise BankLeaseError(self.directory, known_as)
+
+    def disclaim(self) -> None:
+        """Take :meth:`claim` back: nobody runs operations on it."""
+        self._owner = None
 
     def create_checkpoint(
         self,

@@ -40,6 +40,8 @@ _READ_AT_ONCE = 256
 _RECORD_LIMIT = 256 << 20
 _NEW_RECORD_LIMIT = 192 << 20
 """What a new record may take at most, so that its end has room."""
+WAITS_FOR = "waits for"
+"""Where a record keeps what must come before its operation goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,13 @@ class OperationRecord:
     """What else the engine needs to go on with it: deadlines, counts, another bank's name."""
     number: int = 0
     """Its number in the journal; 0 before it was created."""
+
+    @property
+    def waits_for(self) -> str:
+        """What must come before it goes on, such as ``provider 'b'``; ``""`` for nothing."""
+        what = self.extra.get(WAITS_FOR)
+        is_suspended = self.status is OperationStatus.SUSPENDED
+        return what if is_suspended and isinstance(what, str) else ""
 
     def pack(self, *, is_new: bool = False) -> bytes:
         """Return the record as bytes; *is_new*: there must be room for how it ends.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -144,17 +144,37 @@ class Invocation:
 
     @contextmanager
     def opened(
-        self, *chosen: ProviderSettings, create: bool = False, readonly: bool = False
+        self,
+        *chosen: ProviderSettings,
+        create: bool = False,
+        readonly: bool = False,
+        target: ProviderSettings | None = None,
     ) -> Iterator[ProtectionService]:
-        """Hold a service with these providers, whose banks are open for writing or reading."""
-        with self.logging(), ProtectionService(workers=self.workers) as service:
+        """Hold a service with these providers, whose banks are open for writing or reading.
+
+        Args:
+            chosen: The providers.
+            create: Whether a bank that is not there is made.
+            readonly: Whether they are only read.
+            target: One more, whose bank is made if it is not there.
+        """
+        with (
+            self.logging(),
+            ProtectionService(workers=self.workers) as service,
+            ExitStack() as unused,
+        ):
             banks: dict[str, Bank] = {}
-            for settings in chosen:
+            providers = []
+            for settings in (*chosen, *filter(None, [target])):
                 bank = banks.get(settings.bank)
                 if bank is None:
-                    bank = open_bank(settings, create=create, readonly=readonly)
+                    makes = create or settings is target
+                    bank = open_bank(settings, create=makes, readonly=readonly)
                     banks[settings.bank] = bank
-                service.add_provider(make_provider(settings, bank, self.recover))
+                    unused.callback(bank.close)
+                providers.append(make_provider(settings, bank, self.recover))
+            service.add_provider(*providers)  # together: a copy goes on if both ends are there
+            unused.pop_all()
             yield service
 
     @contextmanager

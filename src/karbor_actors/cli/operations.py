@@ -73,14 +73,17 @@ def _list(invocation: Invocation, limit: int, unfinished: bool) -> ExitCode:
     if output.out.is_terminal:
         checkpoints = [one[: len(ids[0])] for one in checkpoints]
     documents = [describe_record(record, interrupted) for record in records]
+    any_waits = any(record.waits_for for record in records)
     rows = [
         (short, r.type, document["status"], checkpoint, local_time(r.created_at), _took(r))
         + ((r.abort_pending or "",) if any_pending else ())
+        + ((r.waits_for,) if any_waits else ())
         for short, checkpoint, r, document in zip(ids, checkpoints, records, documents, strict=True)
     ]
     columns = ["operation", "type", "status", "checkpoint", "started", "took"]
     if rows:
-        output.table(columns + ["abort pending"] * any_pending, rows)
+        columns += ["abort pending"] * any_pending + ["waits for"] * any_waits
+        output.table(columns, rows)
     elif not output.is_json and not damaged:
         output.note("no operations")
     output.document(documents)
@@ -103,6 +106,7 @@ def _show(invocation: Invocation, operation: str) -> None:
             ("operation", record.id),
             ("type", record.type),
             ("status", document["status"]),
+            ("waits for", record.waits_for),
             ("checkpoint", record.checkpoint_id),
             ("plan", record.plan_name),
             ("provider", record.provider),
@@ -169,5 +173,6 @@ def describe_record(record: OperationRecord, interrupted: Collection[str] = ()) 
         fields[name] = iso_time(fields[name])
     if record.id in interrupted:
         fields["status"] = INTERRUPTED
+    fields["waits_for"] = record.waits_for
     del fields["extra"], fields["number"]
     return fields

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from karbor_actors import OperationType, RestoreResult
+from karbor_actors import OperationStatus, OperationType, RestoreResult
 from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.files import RECOVER
 from karbor_actors.cli.invocation import named_by_directory, read_banks
@@ -102,8 +102,8 @@ def _take_up(invocation: Invocation, operation_id: str, *, abort: bool) -> ExitC
         else invocation.named(record.provider)
     }
     _add_target(invocation, one, chosen)
-    if one.reason:
-        raise ProviderNotFoundError(copy_target(record) or "", sorted(invocation.settings))
+    if one.reason and not abort:
+        raise ProviderNotFoundError(copy_target(record), sorted(invocation.settings))
     invocation.recover = _ASK  # what it is not about is left alone, where that can be
     with invocation.opened(*chosen.values()) as service:
         journal = service.provider(record.provider).bank.journal
@@ -139,7 +139,7 @@ def _add_target(invocation: Invocation, one: _Left, chosen: dict[str, ProviderSe
     """Add the provider that a copy goes to, which must be there for it to go on."""
     if one.record.type is not OperationType.COPY or one.reason:
         return
-    name = copy_target(one.record) or ""
+    name = copy_target(one.record)
     if name in invocation.settings:
         chosen.setdefault(name, invocation.settings[name])
     elif os.path.isabs(name):
@@ -156,7 +156,10 @@ def _show(output: Output, one: _Left, now: OperationRecord, handle: OperationHan
     """Print in one line what became of an operation."""
     parts = []
     error = None if handle is None else handle.exception()
-    if handle is None:
+    waits = now.status is OperationStatus.SUSPENDED and bool(one.reason)
+    if waits:
+        parts.append(f"{now.status}: {one.reason}")
+    elif handle is None:
         parts.append(f"left as it is: {one.reason or 'it cannot be taken up'}")
     elif one.record.status.is_terminal:
         parts.append(f"{now.status}, as before")
@@ -169,6 +172,6 @@ def _show(output: Output, one: _Left, now: OperationRecord, handle: OperationHan
     result = None if handle is None or error is not None else handle.result()
     if isinstance(result, RestoreResult):
         parts += [sentence(f"{status}: {reason}") for status, reason in result.reports.values()]
-    if error is not None and (now.abort_pending or not one.record.status.is_terminal):
+    if error is not None and not waits and (now.abort_pending or not one.record.status.is_terminal):
         parts.append(sentence(describe_cause(error)))
     output.line(f"{now.type} {now.id[:SHORT]}: {', '.join(parts)}")

@@ -12,7 +12,7 @@ from karbor_actors import CheckpointStatus, OperationType, VerifyResult
 from karbor_actors.cli.banks import confirmed
 from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.files import merge_parameters, parse_parameters, read_parameters
-from karbor_actors.cli.invocation import make_provider, named_by_directory, open_bank
+from karbor_actors.cli.invocation import named_by_directory
 from karbor_actors.cli.options import PathName, command
 from karbor_actors.cli.resources import checked_plan, named_plan, plan_of_paths
 from karbor_actors.cli.results import (
@@ -250,9 +250,7 @@ def _copy(
     own, other = os.path.realpath(settings.bank), os.path.realpath(target.bank)
     if os.path.commonpath([own, other]) == own:
         raise click.UsageError("the copy would go into the checkpoint's own bank; name another")
-    with invocation.opened(settings) as service:
-        bank = open_bank(target, create=True)
-        service.add_provider(make_provider(target, bank, invocation.recover))
+    with invocation.opened(settings, target=target) as service:
         finish_recovered(invocation, service)  # a copy that was killed wanted the target too
         bank = service.provider(settings.name).bank
         result, handle, seconds = run(

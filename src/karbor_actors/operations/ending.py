@@ -119,13 +119,8 @@ class EndingActor(PooledActor):
     def _settle_suspended(self) -> None:
         """Leave a recovered operation as it was found, and say that it stands still."""
         self._is_waiting = False
-        if (found := self._verb.recovered) is not None and not found.record.status.is_terminal:
-            bank, number, status = self._verb.bank, found.record.number, OperationStatus.SUSPENDED
-            bank.writer.submit(
-                lambda transaction: bank.journal.update(transaction, number, status=status),
-                lambda _, __: None,  # else it is found as it was
-            )
-        self._settle(OperationStatus.SUSPENDED, error=self._failure([], OperationStatus.SUSPENDED))
+        self._outcome = Outcome(OperationStatus.SUSPENDED)
+        self._begin_step("suspend", self._verb.stand_still)
 
     def _closed(self, done: StepDone) -> None:
         outcome = self._outcome
@@ -155,7 +150,8 @@ class EndingActor(PooledActor):
     def _failure(
         self, causes: list[BaseException], status: OperationStatus, result: Any = None
     ) -> OperationError:
-        return failure(f"{self._verb.type} {self._handle.id}", status, causes, result)
+        what, waits_for = f"{self._verb.type} {self._handle.id}", self._verb.waits_for
+        return failure(what, status, causes, result, waits_for=waits_for)
 
     def _settle(
         self, status: OperationStatus, result: Any = None, error: BaseException | None = None

@@ -117,6 +117,7 @@ class Engine:
 
         Raises:
             ServiceClosedError: The engine is being closed.
+            RuntimeError: The system refuses it its first thread.
         """
         handle = OperationHandle(operation_id, verb.type, self._defer)
         handle.set_checkpoint_id(verb.checkpoint_id)
@@ -124,7 +125,11 @@ class Engine:
             if self._is_closing:
                 raise ServiceClosedError
             self._handles[operation_id] = handle
-        ref = SupervisorActor.start_on(self.dispatcher, self, verb, handle)
+        try:
+            ref = SupervisorActor.start_on(self.dispatcher, self, verb, handle)
+        except BaseException:
+            self._forget(handle)
+            raise
         handle.attach(ref)
         ref.tell(Begin())
         return handle
@@ -152,6 +157,9 @@ class Engine:
         self.pending.note(handle.id, verb.pending_keys, late)
         if verb.must_tidy:
             self.runners.submit(Lane.RECORD, [Tidying(verb)])
+        self._forget(handle)
+
+    def _forget(self, handle: OperationHandle) -> None:
         with self._lock:
             self._handles.pop(handle.id, None)
             if not self._handles:

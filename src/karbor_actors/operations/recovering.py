@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,14 @@ from karbor_actors.errors import (
     KarborError,
     OperationNotFoundError,
     PluginError,
+    ServiceClosedError,
     describe_cause,
 )
 from karbor_actors.model import OperationStatus, OperationType, Plan
 from karbor_actors.operations.outcome import error_data
 from karbor_actors.operations.recovery import DEADLINE, TIMEOUT, Recovered, call_parameters
 from karbor_actors.operations.verbs.copy import Copy, copy_target
+from karbor_actors.operations.verbs.copy_target import CopyTarget
 from karbor_actors.operations.verbs.delete import Delete, is_forced
 from karbor_actors.operations.verbs.options import CallOptions
 from karbor_actors.operations.verbs.protect import Protect
@@ -27,7 +30,7 @@ from karbor_actors.operations.verbs.restore import Restore
 from karbor_actors.operations.verbs.verify import Verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.operations.engine import Engine
@@ -49,36 +52,86 @@ class Recovery:
     def __init__(self, engine: Engine, providers: Callable[[], dict[str, Provider]]) -> None:
         self._engine, self._providers = engine, providers
         engine.undo_again = self._undo_again
-        self._waiting: list[tuple[Provider, OperationRecord]] = []
-        """Copies whose target has not been added yet."""
+        self._waiting: dict[str, dict[str, Provider]] = {}
+        """By the name of a target that has not been added: the copies into it, and whose they are."""
 
-    def recover(self, provider: Provider) -> list[OperationHandle]:
-        """Take up what is unfinished in *provider*'s bank, and copies that waited for it.
+    def recover(self, providers: Iterable[Provider]) -> list[OperationHandle]:
+        """Take up what is unfinished in the banks of *providers*, and copies that waited for them.
 
         The locks are had before this returns, so that new operations come after.
         """
+        waiting = {name: dict(copies) for name, copies in self._waiting.items()}
+        try:
+            verbs = [verb for provider in providers for verb in self._read_all(provider)]
+            return self._start(verbs)
+        except BaseException:  # the host's own too: nothing of it has happened
+            self._waiting = waiting
+            raise
+
+    def _start(self, verbs: list[Verb]) -> list[OperationHandle]:
+        """Start *verbs*, all or none: each has its locks before the first one runs."""
+        handles: list[OperationHandle] = []
+        try:
+            for verb in verbs:
+                if verb.graph is not None:
+                    self._engine.reserve(verb.operation_id, verb.locks(verb.graph))
+            for verb in verbs:
+                handles.append(self._engine.start(verb.operation_id, verb))
+                _LOG.info("%s %s is taken up again", verb.type, verb.operation_id)
+        except BaseException:
+            for verb in verbs[len(handles) :]:
+                self._engine.release(verb.operation_id)
+            for handle in handles:
+                handle.suspend()
+                handle.wait()
+            raise
+        return handles
+
+    def _read_all(self, provider: Provider) -> Iterator[Verb]:
+        """Yield what goes on with the copies into *provider*'s bank, and with what is unfinished in it."""
+        for owner, record in self._copies_into(provider):
+            yield from self._read(owner, record)
         if not provider.bank.is_writable:
-            return []
+            return
         try:
             provider.bank.journal.drop_finished()
             provider.bank.journal.trim()
         except BankFullError as error:  # tidied another time: what is open is undone first
             _LOG.warning("the history is not trimmed: %s", error)
-        left = [
-            record
-            for record in provider.bank.journal.operations()
-            if not record.status.is_terminal or record.abort_pending
-        ]
+        left = list(filter(_is_left, provider.bank.journal.operations()))
         records = _in_order(record for record in left if record.provider == provider.name)
         self._warn_of_others(provider, left)
-        waiting, self._waiting = self._waiting, []
         undone = _undone_from_memory(provider, [record.id for record in records])
-        verbs = [self._read(owner, record) for owner, record in waiting]
         for record in records:
-            abort = True if record.id in undone else None
-            verbs.append(self._read(provider, record, abort=abort))
-        # All are known and have their locks before the first one runs, and takes the time.
-        return [self._engine.start(v.operation_id, v) for v in verbs if v is not None]
+            yield from self._read(provider, record, abort=True if record.id in undone else None)
+
+    def _copies_into(self, target: Provider) -> list[tuple[Provider, OperationRecord]]:
+        """Return the copies that waited for *target*; one that is being undone is for later."""
+        running = {handle.id: handle for handle in self._engine.handles()}
+        found = []
+        for operation_id, owner in self._waiting.pop(target.name, {}).items():
+            if operation_id in running:
+                later = partial(self._go_on, owner, operation_id)
+                running[operation_id].add_done_callback(later)
+            elif (record := self._record_of(owner, operation_id)) is not None:
+                found.append((owner, record))
+        return found
+
+    def _go_on(self, owner: Provider, operation_id: str, _: OperationHandle) -> None:
+        """Go on with a copy whose target came while what it held was being undone."""
+        record = self._record_of(owner, operation_id)
+        if record is not None:
+            with suppress(ServiceClosedError):  # the next start does it
+                self._start(list(self._read(owner, record)))
+
+    @staticmethod
+    def _record_of(owner: Provider, operation_id: str) -> OperationRecord | None:
+        """Return the record of an operation that has not ended, or not been undone, as it is now."""
+        try:
+            record = owner.bank.journal.get(operation_id)
+        except OperationNotFoundError:
+            return None
+        return record if _is_left(record) else None
 
     def take_up(
         self, operation_id: str, *, abort: bool, only_pending: bool = False
@@ -104,8 +157,10 @@ class Recovery:
             is_wanted = record.abort_pending and abort if record.status.is_terminal else True
             if is_wanted and record.provider == provider.name and provider.bank.is_writable:
                 stays = only_pending and record.status is OperationStatus.SUSPENDED
-                verb = self._read(provider, record, abort=abort and not stays, ask=stays)
-                return None if verb is None else self._engine.start(operation_id, verb)
+                is_told = abort and not stays
+                final = is_told and not only_pending
+                verbs = self._read(provider, record, abort=is_told, ask=stays, is_final=final)
+                return next(iter(self._start(list(verbs))), None)
         return None
 
     def _warn_of_others(self, provider: Provider, left: Iterable[OperationRecord]) -> None:
@@ -132,34 +187,39 @@ class Recovery:
         *,
         abort: bool | None = None,
         ask: bool | None = None,
-    ) -> Verb | None:
-        """Return the verb that goes on with *record*'s operation, its locks asked for."""
+        is_final: bool = False,
+    ) -> Iterator[Verb]:
+        """Yield the verb that goes on with *record*'s operation, if any can.
+
+        A copy whose target is not there only undoes what it held, and stands still; unless it is
+        to end for good.
+        """
         try:
             graph = provider.bank.checkpoint(record.checkpoint_id).resource_graph
             verb = self._verb_of(provider, record)
             journal = replay(provider.bank.journal.read(record.number))
         except CheckpointNotFoundError:
             self._end_without_checkpoint(provider, record)
-            return None
+            return
         except KarborError as error:  # damaged: left as it is for whoever mends the bank
             _LOG.error("operation %s cannot be recovered: %s", record.id, describe_cause(error))
-            return None
-        if verb is None:
-            self._waiting.append((provider, record))
-            return None
+            return
+        waits = bool(verb.waits_for)
+        if waits:
+            self._waiting.setdefault(copy_target(record), {})[record.id] = provider
+        must_ask = provider.recover == "ask" if ask is None else ask
         verb.recovered = Recovered(
             record,
             journal,
             must_abort=provider.recover == "abort" if abort is None else abort,
-            must_ask=provider.recover == "ask" if ask is None else ask,
+            must_ask=must_ask or (waits and not is_final),
+            is_final=is_final,
         )
         verb.checkpoint_id, verb.graph = record.checkpoint_id, graph
-        self._engine.reserve(record.id, verb.locks(graph))
-        _LOG.info("%s %s is taken up again", record.type, record.id)
-        return verb
+        yield verb
 
-    def _verb_of(self, provider: Provider, record: OperationRecord) -> Verb | None:
-        """Return the verb as it was called; None if its target is not there yet."""
+    def _verb_of(self, provider: Provider, record: OperationRecord) -> Verb:
+        """Return the verb as it was called."""
         options = CallOptions(
             parameters=call_parameters(record),
             context=_context_of(provider, record),
@@ -172,9 +232,7 @@ class Recovery:
             plan = Plan.from_dict(provider.bank.checkpoint(checkpoint_id).plan)
             return Protect(record.id, provider, options, plan, partial(self._engine.pin, record.id))
         if record.type is OperationType.COPY:
-            target = self._providers().get(copy_target(record) or "")
-            if target is None:
-                return None
+            target = CopyTarget(copy_target(record), self._providers)
             return Copy(record.id, provider, options, checkpoint_id, target, again=True)
         if record.type is OperationType.DELETE:
             return Delete(record.id, provider, options, checkpoint_id, force=is_forced(record))
@@ -201,6 +259,11 @@ class Recovery:
         provider.bank.writer.write(
             lambda transaction: journal.update(transaction, record.number, **end)
         )
+
+
+def _is_left(record: OperationRecord) -> bool:
+    """Return whether an operation has not ended, or left something to be undone."""
+    return not record.status.is_terminal or record.abort_pending > 0
 
 
 def _in_order(newest_first: Iterable[OperationRecord]) -> list[OperationRecord]:

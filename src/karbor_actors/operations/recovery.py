@@ -51,6 +51,8 @@ class Recovered:
     """Whether it was said from outside that it is to be aborted."""
     must_ask: bool = False
     """Whether it is left suspended if it could go on."""
+    is_final: bool = False
+    """Whether it was said of this very operation that it is to end, whatever it waits for."""
 
     @property
     def count(self) -> int:

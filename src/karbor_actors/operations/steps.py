@@ -94,7 +94,12 @@ class Tidying:
 
 
 def failure(
-    what: str, status: OperationStatus, causes: list[BaseException], result: Any = None
+    what: str,
+    status: OperationStatus,
+    causes: list[BaseException],
+    result: Any = None,
+    *,
+    waits_for: str = "",
 ) -> OperationError:
     """Return what the handle raises of an operation that ended otherwise than well.
 
@@ -103,6 +108,7 @@ def failure(
         status: How it ended.
         causes: Why, first failure first.
         result: What it made all the same.
+        waits_for: What must come before it goes on, if it is suspended.
     """
     error: OperationError
     if status is OperationStatus.PARTIAL:
@@ -110,9 +116,10 @@ def failure(
     elif status is OperationStatus.CANCELLED:
         error = OperationCancelledError(f"{what} was cancelled", causes)
     elif status is OperationStatus.SUSPENDED:
-        error = OperationSuspendedError(
-            f"{what} is suspended; it goes on at the next start", causes
-        )
+        when = "it goes on at the next start"
+        if waits_for:
+            when = f"it waits for {waits_for}: add that, or abort the operation"
+        error = OperationSuspendedError(f"{what} is suspended; {when}", causes)
     else:
         error = OperationError(f"{what} failed", causes)
     error.result = result

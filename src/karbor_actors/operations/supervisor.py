@@ -377,6 +377,8 @@ class SupervisorActor(EndingActor):
     def _close(self, control: OperationControl) -> None:
         run = control.run
         outcome = self._outcome = Outcome.of(control, self._cancelled)
+        if self._verb.waits_for and not run.is_settled():
+            outcome.status = OperationStatus.SUSPENDED
         if outcome.status is OperationStatus.SUSPENDED:
             run.is_over = True
             ran = self._engine.dispatcher.now() - self._started_at

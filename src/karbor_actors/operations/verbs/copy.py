@@ -14,6 +14,8 @@ from karbor_actors.operations.planning import StalePlan
 from karbor_actors.operations.recovery import Verdict
 from karbor_actors.operations.verbs.abandoning import abandoned
 from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, left_out, want_whole
+from karbor_actors.operations.verbs.copy_target import MissingCopy
+from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
     from karbor_actors.bank.checkpoint import Checkpoint
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
+    from karbor_actors.operations.verbs.copy_target import CopyTarget
     from karbor_actors.operations.verbs.options import CallOptions
     from karbor_actors.provider import Provider
 
@@ -36,14 +39,17 @@ def makes(record: OperationRecord, copy_id: str) -> bool:
     return record.type is OperationType.COPY and record.extra.get(_COPY) == copy_id
 
 
-def copy_target(record: OperationRecord) -> str | None:
-    """Return the name of the provider that an unfinished copy went to."""
+def copy_target(record: OperationRecord) -> str:
+    """Return the name of the provider that an unfinished copy went to; ``""`` if it does not say."""
     target = record.extra.get(_TARGET)
-    return target if isinstance(target, str) else None
+    return target if isinstance(target, str) else ""
 
 
 class Copy(CheckpointVerb):
     """Copies each resource's section and blocks; a plugin with a copy operation does its own.
+
+    One that an earlier process left, and whose target has not been added, stands still once what it
+    held is undone; :attr:`waits_for` says so.
 
     Args:
         target: The provider into whose bank the copy goes.
@@ -58,7 +64,7 @@ class Copy(CheckpointVerb):
         provider: Provider,
         options: CallOptions,
         checkpoint_id: str,
-        target: Provider,
+        target: CopyTarget,
         *,
         again: bool = False,
         allow_partial: bool = False,
@@ -72,6 +78,14 @@ class Copy(CheckpointVerb):
         """What was there already, or an earlier process made; nothing runs."""
         self._is_finished = False
         """Whether this process finished the copy."""
+        self._is_blind = False
+        """Whether it was planned while its target had not been added."""
+
+    @property
+    def waits_for(self) -> str:
+        """Return the provider that it waits for, unless it is to end without."""
+        is_final = self.is_cancelled or (self.recovered is not None and self.recovered.is_final)
+        return "" if is_final or not self._target.is_missing else f"provider {self._target.name!r}"
 
     def check_status(self, checkpoint: Checkpoint) -> None:
         """Want an available checkpoint, or a partial one where that is allowed."""
@@ -79,6 +93,8 @@ class Copy(CheckpointVerb):
 
     def locks(self, graph: ResourceGraph) -> LockRequest:
         """Return a share in the checkpoint; for this operation alone, its copies there."""
+        if self._target.is_missing:
+            return super().locks(graph)
         target = self._target.bank
         made = self._kept().get(_COPY) or self._copy_id
         copies = (_COPY, str(target.directory), self.checkpoint_id or "")
@@ -92,9 +108,12 @@ class Copy(CheckpointVerb):
     def plan(self) -> PlannedOperation:
         """Return what would run: nothing where a finished copy is there."""
         planned = super().plan()
-        if self.recovered is not None:
-            self._finished = self._find_own(self._kept().get(_COPY))
-        elif not self._again:
+        self._is_blind = self._target.is_missing
+        if self._is_blind:
+            self._finished = None
+        elif (own := self._kept().get(_COPY)) is not None:
+            self._finished = self._find_own(own)
+        elif self.recovered is not None or not self._again:
             self._finished = self._find_finished()
         if self._finished is not None:
             planned.hook_kinds = bytearray(len(planned.hook_kinds))
@@ -104,8 +123,29 @@ class Copy(CheckpointVerb):
     def verdict(self, planned: PlannedOperation) -> Verdict | None:
         """Return what becomes of what an earlier process left: what is finished is not undone."""
         verdict = super().verdict(planned)
-        is_over = verdict is None or verdict.is_over
-        return verdict if is_over or self._finished is None else Verdict()
+        if verdict is None or verdict.is_over:
+            return verdict
+        is_finished = self._finished is not None or self._may_be_finished(planned)
+        return Verdict() if is_finished else verdict
+
+    def _may_be_finished(self, planned: PlannedOperation) -> bool:
+        """Return whether an earlier process may have finished the copy, in a bank not seen here."""
+        found = self.recovered
+        if found is None or not self._is_blind:
+            return False
+        lost: set[int] = set()
+        for decision in found.journal.decisions:
+            if decision.resources is None:
+                return False
+            lost.update(decision.resources)
+        if any(planned.abort_kinds[resource] for resource in lost & found.begun_resources()):
+            return False
+        done = found.journal.completed
+        return all(
+            hook in done or hook // HOOKS_PER_RESOURCE in lost
+            for hook, kind in enumerate(planned.hook_kinds)
+            if kind
+        )
 
     def _adjust(self, graph: ResourceGraph, operations: list[Any]) -> None:
         """Copy only what a partial checkpoint holds."""
@@ -137,17 +177,19 @@ class Copy(CheckpointVerb):
     def open(self, planned: PlannedOperation) -> OperationRun:
         """Record the operation and make the copy's checkpoint, ``copying``.
 
-        Raises StalePlan if another copy came to its end since it was planned.
+        Raises StalePlan if another copy came to its end since it was planned, or the target came.
         """
         source = self._reread()
+        if self._is_blind != self._target.is_missing:
+            raise StalePlan
         is_new = self._finished is None and self.recovered is None and not self._again
         if is_new and self._find_finished() is not None:
             raise StalePlan
+        self.extra[_TARGET] = self._target.name
         if self._finished is None:
             self.extra[_COPY] = self._kept().get(_COPY) or self._copy_id
-            self.extra[_TARGET] = self._target.name
         run = self._begin(planned, source)
-        if self._finished is None:
+        if self._finished is None and not self._is_blind:
             made = self._make_copy(source, str(self.extra[_COPY]))
             made.know_graph(planned.graph)
             self._copy = made.view(is_writable=True, guard=run.check_open)
@@ -173,6 +215,8 @@ class Copy(CheckpointVerb):
 
     def conclude(self, run: OperationRun, outcome: Outcome) -> None:
         """Make the copy available, partial or error, in its own bank."""
+        if self._is_blind:
+            self._conclude_blind(outcome)
         if self._copy is None or self._copy.status is not CheckpointStatus.COPYING:
             return
         status = {
@@ -201,6 +245,20 @@ class Copy(CheckpointVerb):
         self._copy.finish(status, ending)
         self._is_finished = status in _FINISHED
 
+    def _conclude_blind(self, outcome: Outcome) -> None:
+        """Give the copy up, in a bank that may not be here: then who has that is to delete it."""
+        if outcome.status in (OperationStatus.SUCCEEDED, OperationStatus.PARTIAL):
+            outcome.status = OperationStatus.FAILED  # whether it was finished nobody can say
+        if self._target.is_missing:
+            copy_id, name = self._kept().get(_COPY), self._target.name
+            outcome.failures.append(
+                CannotResumeError(
+                    f"the copy {copy_id} is left as it is in the bank of provider {name!r}, which "
+                    "has not been added: delete it there, with force if it is copying"
+                )
+            )
+        self.abandon(outcome)
+
     def must_undo(self, outcome: Outcome) -> bool:
         """Return whether hooks are to be undone: not those of a copy that is finished."""
         return not self._is_finished and super().must_undo(outcome)
@@ -214,16 +272,20 @@ class Copy(CheckpointVerb):
             self._copy.finish(CheckpointStatus.ERROR, Ending(error_info=outcome.error_info()))
 
     def abandon(self, outcome: Outcome) -> None:
-        """Make the copy an error, in its own bank."""
+        """Make the copy an error, in its own bank; raises if that is waited for."""
+        if self._target.is_missing and not self.waits_for:
+            return
         kept = self._kept() or self.extra
         bank, now, end = self._target.bank, CheckpointStatus.COPYING, CheckpointStatus.ERROR
         change = abandoned(bank, str(kept.get(_COPY)), outcome, now=now, end=end)
         if change is not None:
             bank.writer.write(change)
 
-    def result(self, run: OperationRun, outcome: Outcome) -> Checkpoint:
-        """Return the copy as it is now, for reading."""
+    def result(self, run: OperationRun, outcome: Outcome) -> Checkpoint | None:
+        """Return the copy as it is now, for reading; None where its bank was not there."""
         copy = self._copy or self._finished
+        if self._is_blind:
+            return None
         if copy is None:
             raise AssertionError
         return self._target.bank.checkpoint(copy.id)
@@ -231,6 +293,8 @@ class Copy(CheckpointVerb):
     def _copy_section(self, attempt: Attempt) -> None:
         """Copy one resource's section, unless its plugin does."""
         run, number, copy = attempt.run, attempt.resource, self._copy
+        if self._is_blind:
+            raise AssertionError  # what goes on has its target
         if copy is None or number in self._lacking:
             return
         resource = run.planned.graph.nodes[number]
@@ -239,7 +303,9 @@ class Copy(CheckpointVerb):
             section.copy_to(copy.get_resource_bank_section(resource))
 
     def _hook_arguments(self, attempt: Attempt) -> dict[str, Any]:
-        copy = self._copy
-        if copy is not None:
+        copy: Any = self._copy
+        if self._is_blind:
+            copy = MissingCopy(self._target)
+        elif copy is not None:
             copy = copy.view(is_writable=True, guard=attempt.check)
         return {"checkpoint_copy": copy, "operation_log": self._log}

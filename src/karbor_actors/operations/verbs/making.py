@@ -10,6 +10,7 @@ from karbor_actors.arguments import argument_error
 from karbor_actors.errors import Fault, PlanError, describe_value
 from karbor_actors.model import OperationType, Plan
 from karbor_actors.operations.verbs.copy import Copy
+from karbor_actors.operations.verbs.copy_target import CopyTarget
 from karbor_actors.operations.verbs.delete import Delete
 from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.operations.verbs.restore import Restore
@@ -82,7 +83,7 @@ class VerbMaker:
         allow_partial: bool = False,
     ) -> CheckpointVerb:
         """Return the copy of a checkpoint into the bank of provider *to*; raises as the others."""
-        target = self._registry.get(to)
+        target = CopyTarget(self._registry.get(to).name, self._registry.all)
         found, checkpoint = self._registry.find_checkpoint(checkpoint_id, provider)
         return Copy(
             _new_id(),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.model import ResourceStatus
+from karbor_actors.bank.journal import WAITS_FOR
+from karbor_actors.errors import BankError
+from karbor_actors.model import OperationStatus, ResourceStatus
 from karbor_actors.operations.conflicts import checkpoint_lock
 from karbor_actors.operations.recovery import RAN, RECOVERIES
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.verbs.options import CallOptions, OperationLog
     from karbor_actors.provider import Provider
 
+_LOG = logging.getLogger("karbor_actors.operations")
 _TRIM_EVERY = 100
 """Operations between two looks at the history for what is too old."""
 
@@ -60,6 +64,11 @@ class RecordedOperation:
         return self.provider.bank
 
     @property
+    def waits_for(self) -> str:
+        """What must come before a recovered operation goes on or ends; ``""`` for nothing."""
+        return ""
+
+    @property
     def time_left(self) -> float | None:
         """Seconds that the hooks may still take of the timeout."""
         timeout = self.options.timeout
@@ -80,11 +89,25 @@ class RecordedOperation:
         """
         journal, number = self.bank.journal, self._number
         self.extra |= {RECOVERIES: 0, RAN: self._ran_before() + ran}
+        self.extra[WAITS_FOR] = self.waits_for
         now = {"status": outcome.status, "abort_pending": self._leave_pending(outcome)}
         if number:
             self.bank.writer.write(
                 lambda transaction: journal.update(transaction, number, **now, extra=self.extra)
             )
+
+    def stand_still(self) -> None:
+        """Record of a recovered operation, left as it was found, that it stands still."""
+        found, journal = self.recovered, self.bank.journal
+        if found is None or found.record.status.is_terminal:
+            return
+        number = found.record.number
+        extra = found.record.extra | {WAITS_FOR: self.waits_for}
+        now = {"status": OperationStatus.SUSPENDED, "extra": extra}
+        try:
+            self.bank.writer.write(lambda transaction: journal.update(transaction, number, **now))
+        except BankError as error:  # it is found as it was
+            _LOG.warning("that %s stands still is not recorded: %s", self.operation_id, error)
 
     def note_ran(self, ran: float) -> None:
         """Have it recorded that the hooks have run for *ran* seconds, if that counts; never blocks."""
