@@ -63,9 +63,9 @@ def add(
     behave: Any = store_something,
     **kw: Any,
 ) -> Any:
-    children = kw.pop("children", TREE)
+    children, retry = kw.pop("children", TREE), kw.pop("retry", None)
     plugin = RecordingProtection(journal, behave, **kw)
-    service.add_provider(provider(path / "bank", plugin, children))
+    service.add_provider(provider(path / "bank", plugin, children, retry=retry))
     return plugin
 
 
@@ -484,6 +484,32 @@ def test_a_kept_artifact_is_for_delete_although_nothing_is_in_the_bank(service, 
     service.delete(checkpoint.id).result(DEADLINE)
 
     assert seen == [("snapshot", "of one", {"id": 4})]
+
+
+def test_a_hook_that_runs_again_after_it_kept_an_artifact_keeps_that_same_one(
+    service, tmp_path, journal
+):
+    """Else the checkpoint had it twice, once without its data, which delete hooks go by."""
+    seen: list[Any] = []
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (verb, hook) == ("protect", "on_main"):
+            snapshot = call["context"].artifact("snapshot", "s1")
+            seen.append(snapshot.data)
+            if not snapshot.data:
+                snapshot.update(id=4)
+            snapshot.keep()
+            if call["context"].attempt == 1:
+                raise OSError("broke after it had kept it")
+        if (verb, hook) == ("protect", "on_complete"):
+            seen.append(call["context"].artifact("snapshot", "s1").data)
+
+    retry = {"*": RetryPolicy(attempts=2, backoff=0.001)}
+    add(service, tmp_path, journal, behave, children={}, retry=retry)
+    checkpoint = service.protect(plan("one")).result(DEADLINE)
+
+    assert seen == [{}, {"id": 4}, {"id": 4}]
+    assert [a.data for a in checkpoint.artifacts((TYPE, "one"))] == [{"id": 4}]
 
 
 def test_what_no_operation_protects_is_reported_as_empty(service, tmp_path, journal):

@@ -122,14 +122,15 @@ class Memory:
             return {key: _value(value) for key, value in self._new_resources.items()}
 
     def add_artifact(self, resource: int, kind: str, name: str) -> ArtifactRecord:
-        """Return *resource*'s outstanding artifact of that kind and name, a new one if need be.
+        """Return *resource*'s artifact of that kind and name, a new one if there is none any more.
 
-        A hook that runs again names the same thing again: it is one thing all the same.
+        A hook that runs again names the same thing again: it is one thing all the same, also if
+        an earlier attempt had come as far as to keep it.
         """
         with self._lock:
             known = self.artifacts.setdefault(resource, [])
             for record in known:
-                if (record.kind, record.name, record.status) == (kind, name, "outstanding"):
+                if (record.kind, record.name) == (kind, name) and record.status != "released":
                     return record
             self._last_artifact += 1
             record = ArtifactRecord(self._last_artifact, resource, kind, name)
