@@ -194,6 +194,41 @@ def test_a_deadline_passes_for_what_waits_for_its_turn_too(tmp_path, journal):
         first.result(DEADLINE)
 
 
+def test_a_deadline_passes_although_the_clock_was_set_meanwhile(tmp_path, journal, monkeypatch):
+    """It is a moment, not a time to wait: a machine that slept wakes up after it, too."""
+    monkeypatch.setattr(alarms, "LOOK_EVERY", SHORT)
+    tomorrow = time.time() + 24 * 3600
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        while hook == "on_main":
+            monkeypatch.setattr(time, "time", lambda: tomorrow)
+            call["context"].check_cancelled()
+            threading.Event().wait(0.001)
+
+    with ProtectionService(workers=2) as service:
+        service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal, behave)))
+        late = service.protect(plan("one"), deadline=tomorrow - 3600)
+        with pytest.raises(OperationError, match="deadline has passed"):
+            late.result(DEADLINE)
+        assert journal.aborted() == ["one"]
+
+
+def test_a_timeout_is_said_to_be_one_although_a_hook_had_to_be_given_up_for_it(tmp_path, journal):
+    gate = Gate()
+
+    def behave(verb: str, hook: str, *_: Any) -> None:
+        if hook == "on_main":
+            gate.pass_through()
+
+    with ProtectionService(workers=2, abort_grace=SHORT) as service:
+        service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal, behave)))
+        handle = service.protect(plan("one"), timeout=SHORT)
+        with pytest.raises(OperationError, match=f"it took longer than {SHORT} s") as caught:
+            handle.result(DEADLINE)
+        assert isinstance(caught.value.causes[0], TimeoutError)
+        gate.open()
+
+
 @pytest.mark.parametrize("hook", ["on_prepare_begin", "on_main", "on_complete"])
 def test_a_cancel_is_durable_when_it_returns(tmp_path, journal, hook):
     """A process that is killed right after it is undone at the next start, never resumed."""

@@ -106,8 +106,10 @@ class Outcome:
             is_partial = len(resources) < whole
             status = OperationStatus.PARTIAL if is_partial else OperationStatus.FAILED
         failures = list(control.failures)
-        if status is OperationStatus.FAILED and not failures and cancelled is not None:
-            failures.append(TimeoutError(cancelled.error))
+        if status is OperationStatus.FAILED and cancelled is not None:
+            is_late = control.reason is cancelled and cancelled.kind is AbortKind.TIMEOUT
+            if is_late or not failures:  # before what was given up for it
+                failures.insert(0, TimeoutError(cancelled.error))
         return cls(
             status,
             failures,

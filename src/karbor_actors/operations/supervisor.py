@@ -300,6 +300,8 @@ class SupervisorActor(EndingActor):
         self._engine.runners.look_around()
         if handle.cancel_reason is not None and self._cancelled is None:
             self._cancel(handle.cancel_reason)
+        if self._verb.until_deadline == 0.0:  # the clock was set, or the machine slept
+            self._cancel(self._verb.options.past_deadline)
         if step is not None:
             if step.done is not None:
                 self._step_done(step.done)
