@@ -106,6 +106,26 @@ class ResourceParameters:
         fields, schema = self.for_resource(number), self._schemas.get(resource.type)
         return fields if schema is None else resolve_secrets(schema, fields, str(resource))
 
+    def check_secrets(self) -> None:
+        """See that each secret can be read: else hooks would fail that have nothing to do with it.
+
+        Raises:
+            ParametersError: Those that cannot be read now.
+        """
+        faults: dict[str, Fault] = {}
+        seen: set[tuple[str, int]] = set()
+        for number, resource in enumerate(self._graph.nodes) if self._schemas else ():
+            place = (resource.type, self._own.get(number, -1))
+            if place in seen:
+                continue
+            seen.add(place)
+            try:
+                self.resolved(number)
+            except ParametersError as error:
+                faults |= {fault.where: fault for fault in error.faults}
+        if faults:
+            raise ParametersError(list(faults.values()))
+
     def with_secrets(self, schemas: Mapping[str, Schema | None]) -> Self:
         """Return the same parameters, with the fields secret that *schemas* say are."""
         own, by_type = dict(self._own), dict(self._by_type)

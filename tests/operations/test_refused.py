@@ -57,6 +57,30 @@ def test_a_secret_that_was_given_itself_is_nowhere_in_the_bank(service, tmp_path
     assert SECRET.encode() not in _bytes_below(tmp_path)
 
 
+@pytest.mark.parametrize("verb", ["protect", "restore", "verify"])
+def test_a_secret_that_cannot_be_read_is_refused_before_anything_runs(
+    service, tmp_path, journal, verb
+):
+    """Else hooks fail that were never called, and leave what never began to be undone without it."""
+    service.add_provider(provider(tmp_path / "bank", WithPassword(journal, store_something)))
+    checkpoint = service.protect(plan("one", "two")).result(DEADLINE)
+    before = list(journal.calls)
+    subject = plan("one", "two") if verb == "protect" else checkpoint.id
+    nowhere = {
+        TYPE: {"password": "env:KARBOR_TEST_NOWHERE"},
+        f"{TYPE}#two": {"password": f"file:{tmp_path / 'nowhere'}"},
+    }
+    with pytest.raises(ParametersError) as refused:
+        getattr(service, verb)(subject, parameters=nowhere).result(DEADLINE)
+
+    assert [fault.where for fault in refused.value.faults] == [
+        f"{TYPE}#one.password",
+        f"{TYPE}#two.password",
+    ]
+    assert journal.calls == before
+    assert service.operation_history("local", limit=1)[0].abort_pending == 0
+
+
 @pytest.mark.parametrize("verb", ["protect", "restore", "verify", "delete"])
 @pytest.mark.parametrize("wrong", [5, "abc", {TYPE: 5}, {5: {}}, {TYPE: {"level": {1}}}])
 def test_parameters_of_any_shape_are_refused_with_one_sentence(

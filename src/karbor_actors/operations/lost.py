@@ -100,7 +100,7 @@ def check_parameters(
     what was begun with them must be undone with them.
 
     Raises:
-        ParametersError: A new operation's do not fit.
+        ParametersError: A new operation's do not fit, or a secret cannot be read.
         PluginError: A schema is none.
     """
 
@@ -111,6 +111,8 @@ def check_parameters(
 
     try:
         checked = validate_parameters(graph, parameters, schema_for, what=str(operation_type))
+        if found is None:  # what was begun is undone as far as it goes without
+            checked.check_secrets()
     except (ParametersError, PluginError) as error:
         if found is None:
             raise
