@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import pytest
 
 from helpers import DEADLINE, Gate
 from karbor_actors.actors import SimulatedDispatcher
+from karbor_actors.bank import actor
 from karbor_actors.bank.actor import BankWriter
 from karbor_actors.bank.environment import Environment, Table
 from karbor_actors.bank.transactions import MAX_KEY_SIZE
@@ -215,6 +217,33 @@ def test_a_thread_that_waits_does_not_commit_before_what_came_first(writer, envi
     assert order == ["first", "second"]
 
 
+def test_who_waits_is_woken_although_another_who_waits_was_interrupted(writer, monkeypatch):
+    monkeypatch.setattr(actor, "_LOOK", 0.05)
+    gate, interrupted = Gate(), []
+    hold_up(writer, gate)
+
+    def write_first():
+        try:
+            writer.write(put(b"first"))
+        except InterruptedError as error:
+            interrupted.append(error)
+
+    first = threading.Thread(target=write_first)
+    first.start()
+    while not writer.has_waiting:
+        pass
+    with ThreadPoolExecutor(3) as pool:
+        others = [pool.submit(writer.write, put(b"%d" % number)) for number in range(3)]
+        raised = ctypes.c_long(first.ident), ctypes.py_object(InterruptedError)
+        assert ctypes.pythonapi.PyThreadState_SetAsyncExc(*raised) == 1
+        gate.open()
+        for other in others:
+            other.result(DEADLINE)
+    first.join(DEADLINE)
+
+    assert len(interrupted) == 1
+
+
 def test_closing_commits_what_was_submitted(environment):
     writer = BankWriter(environment)
     gate = Gate()
@@ -244,7 +273,7 @@ def test_a_closed_writer_says_so(environment):
 def test_when_the_actor_dies_all_who_wait_are_told(environment, monkeypatch):
     writer = BankWriter(environment)
     gate = Gate()
-    hold_up(writer, gate)
+    before = hold_up(writer, gate)
     monkeypatch.setattr(environment, "commit_group", _die)
     with ThreadPoolExecutor(4) as pool:
         writes = [pool.submit(writer.write, put(b"%d" % number)) for number in range(4)]
@@ -257,6 +286,7 @@ def test_when_the_actor_dies_all_who_wait_are_told(environment, monkeypatch):
         writer.write(put(b"later"))
     writer.close()
 
+    assert before.wait() == (None, None)
     assert all(isinstance(error, BankBrokenError) for error in [*errors, error])
     assert "no more" in str(error.__cause__)
     assert keys(environment) == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from pykka import ActorDeadError, Timeout
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from karbor_actors.actors.dispatcher import Dispatcher
     from karbor_actors.actors.mailbox import Mailbox
-    from karbor_actors.bank.environment import Environment
+    from karbor_actors.bank.environment import Environment, Outcome
     from karbor_actors.bank.writer import Change, OnDone
 
     _Write = tuple[Change[Any], OnDone[Any]]
@@ -30,6 +31,8 @@ T = TypeVar("T")
 _LOG = logging.getLogger("karbor_actors.bank")
 _GROUP = 1024
 """The most changes in one transaction, so that the first of a flood does not wait for the last."""
+_LOOK = 1.0
+"""Seconds after which who waits for a write looks again, in case it was not woken."""
 
 
 class CommitWhatWaits:
@@ -56,7 +59,10 @@ class BankActor(PooledActor):
         self._writer = writer
         self._group: Sequence[_Write] = ()
         """What is being committed, and nobody knows the end of."""
-        self.watcher = lambda _, error: writer.broke(error, self._group)
+        self._ended: list[tuple[_Write, Outcome]] = []
+        """What was committed, and nobody was told of."""
+        environment.before_sync = self._tell_ended
+        self.watcher = self._died
 
     def on_receive(self, message: Any) -> Any:
         """Commit a group; come again for what does not fit, or came meanwhile."""
@@ -67,6 +73,10 @@ class BankActor(PooledActor):
         self._writer.tell_of_waiting()
         return None
 
+    def _died(self, _: object, error: BaseException) -> None:
+        self._tell_ended()
+        self._writer.broke(error, self._group)
+
     def on_stop(self) -> None:
         """Commit what was submitted before the stop."""
         while self._commit():
@@ -75,17 +85,35 @@ class BankActor(PooledActor):
     def _commit(self) -> bool:
         """Commit a group of what waits; return whether anything did."""
         group = self._group = self._writer.take(_GROUP)
-        if not group:
-            return False
         self._writer.thread = threading.get_ident()
         try:
-            outcomes = self._environment.commit_group([change for change, _ in group])
-            self._group = ()
-            for (_, on_done), (value, error) in zip(group, outcomes, strict=True):
-                _finish(on_done, value, error)
+            if group:
+                outcomes = self._environment.commit_group([change for change, _ in group])
+                self._tell_ended()
+                self._group, self._ended = (), list(zip(group, outcomes, strict=True))
+            if not self._writer.has_waiting:
+                self._tell_ended()
         finally:
             self._writer.thread = None
-        return True
+        return bool(group)
+
+    def _tell_ended(self) -> None:
+        """Tell who waits for what is durable.
+
+        If there is more to commit, just before that waits for the disk: what they do next, they do
+        then. Told earlier, they would keep the interpreter from this thread, and the disk idle.
+        """
+        ended, self._ended = self._ended, []
+        answers = [on_done for (_, on_done), _ in ended if type(on_done) is _Answer]
+        for answer, following in pairwise(answers):
+            answer.following = following
+        for (_, on_done), (value, error) in ended:
+            if type(on_done) is _Answer:
+                on_done.set(value, error)
+            else:
+                _finish(on_done, value, error)
+        if answers:
+            answers[0].wake()
 
 
 class BankWriter:
@@ -146,6 +174,11 @@ class BankWriter:
         if self._own is None or threading.get_ident() == threading.main_thread().ident:
             return False
         return self._ref.handle_here(_COMMIT)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether there is more to commit."""
+        return bool(self._queue)
 
     def take(self, limit: int) -> list[_Write]:
         """Return what waits, at most *limit*, oldest first; called by the actor."""
@@ -215,27 +248,48 @@ class BankWriter:
 
 
 class _Answer(Generic[T]):
-    """Where one waits for a write: a lock, held until it is done. A tenth of a future's cost."""
+    """Where one waits for a write: a lock, held until it is done. A tenth of a future's cost.
 
-    __slots__ = ("_error", "_lock", "_value")
+    Who waits for writes of one group wake each other in turn: all at once, they would keep the
+    interpreter from the thread that has the next group to commit.
+    """
+
+    __slots__ = ("_error", "_is_there", "_lock", "_value", "following")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
+        self._is_there = False
+        self.following: _Answer[Any] | None = None
+        """Whom the waiting thread wakes once it is awake; set before the answer is."""
 
     def __call__(self, value: T | None, error: BaseException | None) -> None:
         """Hear of the end."""
+        self.set(value, error)
+        self.wake()
+
+    def set(self, value: T | None, error: BaseException | None) -> None:
+        """Note the end, without waking who waits."""
         self._value, self._error = value, error
+        self._is_there = True
+
+    def wake(self) -> None:
+        """Wake who waits; once."""
         self._lock.release()
 
     def is_set(self) -> bool:
         """Return whether the write is done."""
-        return not self._lock.locked()
+        return self._is_there
 
     def wait_result(self, timeout: float | None) -> Any:
         """Wait for the end, and return the result or raise the error."""
-        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
-            raise Timeout(f"{timeout} seconds")
+        # Looked at every second: who was to pass a wake-up on may have been interrupted.
+        longest = _LOOK if timeout is None else timeout
+        while not self._is_there and not self._lock.acquire(timeout=longest):
+            if timeout is not None and not self._is_there:
+                raise Timeout(f"{timeout} seconds")
+        if self.following is not None:
+            self.following.wake()
         if self._error is not None:
             raise self._error
         return self._value
