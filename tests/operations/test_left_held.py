@@ -31,7 +31,10 @@ class House:
         self.frozen: set[str] = set()
 
     def plugin(
-        self, journal: Journal, do: Callable[[str, str, str], object] = lambda *_: None
+        self,
+        journal: Journal,
+        do: Callable[[str, str, str], object] = lambda *_: None,
+        make: Callable[..., RecordingProtection] = RecordingProtection,
     ) -> RecordingProtection:
         """Return a plugin whose hooks then do *do* with their verb, name and resource id."""
 
@@ -45,7 +48,7 @@ class House:
             if hook in ("on_prepare_finish", "on_abort"):
                 self.frozen.discard(resource.id)
 
-        return RecordingProtection(journal, behave)
+        return make(journal, behave)
 
 
 def opened(path: Path, plugin: Any, **kwargs: Any) -> ProtectionService:
@@ -62,10 +65,17 @@ def stand_in(gate: Gate, hook: str, name: str) -> Callable[[str, str, str], None
     return do
 
 
-def killed_restore(path: Path, house: House, hook: str, name: str) -> Path:
+def killed_restore(
+    path: Path,
+    house: House,
+    hook: str,
+    name: str,
+    make: Callable[..., RecordingProtection] = RecordingProtection,
+) -> Path:
     """Return a directory whose bank is as a kill in that hook of a restore leaves it."""
     gate = Gate()
-    with opened(path, house.plugin(Journal(), stand_in(gate, hook, name))) as service:
+    plugin = house.plugin(Journal(), stand_in(gate, hook, name), make)
+    with opened(path, plugin) as service:
         checkpoint = service.protect(plan("server")).result(DEADLINE)
         service.restore(checkpoint.id)
         gate.wait_entered()
@@ -149,7 +159,7 @@ class OnlyServers(RecordingProtection):
 def test_what_is_taken_up_held_is_held_no_longer_than_it_may(tmp_path):
     """Its own hook had completed: what it waits for is a child's, which takes its time."""
     house, gate = House(), Gate()
-    left = killed_restore(tmp_path, house, "on_prepare_begin", "disk")
+    left = killed_restore(tmp_path, house, "on_prepare_begin", "disk", OnlyServers)
     thawed = threading.Event()
 
     def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
