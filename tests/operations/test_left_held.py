@@ -102,6 +102,7 @@ def test_a_restore_that_holds_something_is_undone_before_anybody_is_asked(tmp_pa
     with opened(left, house.plugin(again), recover="ask") as service:
         (handle,) = service.recovered
         assert isinstance(handle.exception(DEADLINE), OperationError)
+        assert handle.status is OperationStatus.FAILED  # nothing is left to be asked about
         assert house.frozen == set()
     assert again.hooks("restore") == [("on_abort", "disk"), ("on_abort", "server")]
 

@@ -39,6 +39,8 @@ class Suspending:
         run, schedule = control.run, control.schedule
         if control.reason is not None or run.needed is not None or run.is_settled():
             return True
+        if schedule.is_over:
+            return True  # it comes to its end: nothing is left to go on with, or to be asked about
         if cannot_resume(run.planned, schedule) is not None or not run.bank.is_writable:
             return False
         run.needed = needed = needed_hooks(run.planned, schedule)
