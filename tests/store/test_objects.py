@@ -200,6 +200,39 @@ def test_objects_last_until_the_next_open(tmp_path):
     store.close()
 
 
+def test_what_a_put_returned_for_has_a_durable_name_whoever_made_its_folder(tmp_path, monkeypatch):
+    """A folder that another put has made, and not synced yet, goes with a power cut."""
+    directory = tmp_path / "objects"
+    local, durable = LocalStore(directory), set()
+    synced = os.fsync
+
+    def fsync(fd):
+        synced(fd)
+        if os.path.samestat(os.fstat(fd), os.stat(directory)):
+            durable.update(os.listdir(fd))
+
+    def put_whole(name):
+        local.put(name, b"1")
+        path = next(directory.glob(f"*/{name}"))
+        return path.parent.name
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folders = set()
+    for number in range(100):
+        folder = put_whole(f"o{number}")
+        assert folder in durable
+        folders.add(folder)
+    local._make_folders("0f")
+    os.mkdir(directory / "later")
+    for number in range(100, 200):
+        if put_whole(f"o{number}").startswith("0"):
+            assert "later" in durable  # synced again: somebody else had made the folder
+            break
+    local.close()
+
+    assert len({folder[0] for folder in folders}) > 1
+
+
 def test_files_and_directories_are_for_their_owner_only(local):
     old = os.umask(0)
     try:

@@ -66,6 +66,8 @@ class LocalStore:
     ) -> None:
         self.directory = os.path.abspath(os.fspath(directory))
         self._root = self._tmp = -1
+        self._unsynced: set[str] = set()
+        """First digits of folders that were made, or are about to be, and may not be durable."""
         self._is_missing = may_be_missing and not os.path.lexists(self.directory)
         if self._is_missing:
             return
@@ -93,6 +95,7 @@ class LocalStore:
             try:
                 self._write(tmp_name, data)
                 with self._folder(name, create=True) as folder:
+                    self._sync_root(_fan(name))
                     os.rename(tmp_name, file_name, src_dir_fd=self._tmp, dst_dir_fd=folder)
                     os.fsync(folder)
             except BaseException:
@@ -170,6 +173,21 @@ class LocalStore:
             file.flush()
             os.fsync(fd)
 
+    def _make_folders(self, fan: str) -> None:
+        """Make the folder *fan*, and those whose names begin as its does: each sync costs as much."""
+        first = fan[0]
+        self._unsynced.add(first)
+        for second in "0123456789abcdef":
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(first + second, 0o700, dir_fd=self._root)
+
+    def _sync_root(self, fan: str) -> None:
+        """Make the name of the folder *fan* durable, unless it is; whoever made it."""
+        first = fan[0]
+        if first in self._unsynced:
+            os.fsync(self._root)
+            self._unsynced.discard(first)
+
     @contextlib.contextmanager
     def _folder(self, name: str, *, create: bool = False) -> Iterator[int]:
         fan = _fan(name)
@@ -180,9 +198,7 @@ class LocalStore:
         except FileNotFoundError:
             if not create:
                 raise
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(fan, 0o700, dir_fd=self._root)
-            os.fsync(self._root)
+            self._make_folders(fan)
             fd = os.open(fan, _DIRECTORY_FLAGS, dir_fd=self._root)
         try:
             yield fd
