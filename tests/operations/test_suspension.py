@@ -623,3 +623,36 @@ def test_what_a_close_undoes_was_cancelled_and_waits_for_no_hook_longer_than_the
     assert handle.status is OperationStatus.CANCELLED
     with pytest.raises(OperationCancelledError):
         handle.result(0)
+
+
+def test_what_had_ended_is_not_told_otherwise_by_a_close_before_its_rest_could_be_undone(
+    tmp_path, journal
+):
+    """Its plan hangs at the next start, so that nothing more can be undone there."""
+    gate = Gate()
+
+    class Hanging(RecordingProtection):
+        def get_protect_operation(self, resource: Resource) -> Operation | None:
+            if again:
+                gate.pass_through()
+            return super().get_protect_operation(resource)
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if resource.id == "bad" and hook in ("on_main", "on_abort"):
+            raise OSError("broke")
+
+    again = False
+    plugin = Hanging(journal, behave)
+    with opened(tmp_path, plugin) as service:
+        service.protect(plan("good", "bad"), on_failure="isolate").wait(DEADLINE)
+    again = True
+    service = opened(tmp_path, plugin, abort_grace=SHORT)
+    (handle,) = service.recovered
+    gate.wait_entered()
+    service.close(drain=False)
+    gate.open()
+
+    assert handle.status is OperationStatus.PARTIAL
+    with Bank.open(tmp_path / "bank", readonly=True) as bank:
+        assert bank.journal.get(handle.id).status is OperationStatus.PARTIAL

@@ -144,7 +144,12 @@ class Verb(RecordedOperation):
         return None
 
     def refusal(self, error: BaseException) -> Outcome:
-        """Return how an operation ends that met *error* before any hook ran."""
+        """Return how an operation ends that met *error* before any hook ran.
+
+        One that had ended, and only undoes what was pending, stays as it was.
+        """
+        if self.recovered is not None and self.recovered.record.status.is_terminal:
+            return Outcome(self.recovered.record.status, [error])
         is_cancelled = isinstance(error, OperationCancelledError)
         status = OperationStatus.CANCELLED if is_cancelled else OperationStatus.FAILED
         return Outcome(status, [error])
