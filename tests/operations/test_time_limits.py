@@ -444,9 +444,12 @@ class HangingCommits:
 
     def __init__(self) -> None:
         self.hangs, self._answers = threading.Event(), threading.Event()
+        self.is_hung = threading.Event()
+        """Whether a commit is held up."""
 
     def on_commit(self, path: str, when: str) -> None:
         if when == "before" and self.hangs.is_set():
+            self.is_hung.set()
             assert self._answers.wait(DEADLINE)
 
     def on_message(self, actor: object, message: object) -> object:
@@ -487,6 +490,56 @@ def test_a_bank_that_does_not_answer_keeps_nothing_frozen(tmp_path, journal, at,
             assert handle.wait(DEADLINE)
             faultpoints.remove(disk)  # type: ignore[arg-type]
         assert handle.status is OperationStatus.FAILED
+
+
+@pytest.mark.parametrize("on_failure", ["abort", "isolate"])
+@pytest.mark.parametrize("closing", [None, True, False])
+def test_what_froze_late_while_the_end_is_written_is_thawed_though_the_service_is_closed(
+    tmp_path, journal, monkeypatch, closing, on_failure
+):
+    """Closing waits for that: the next start may be far away, and what is frozen is so until then."""
+    disk, returns, late, thaws = HangingCommits(), threading.Event(), [], []
+    conclude = Protect.conclude
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (hook, resource.id) == ("on_prepare_begin", "slow"):
+            late.append(threading.current_thread())
+            assert returns.wait(DEADLINE)
+        if (hook, resource.id) == ("on_abort", "slow"):
+            thaws.append(returns.is_set())
+
+    def concluding(verb: Protect, *arguments: Any) -> Any:
+        change = conclude(verb, *arguments)
+        disk.hangs.set()  # the next commit is of the end
+        return change
+
+    monkeypatch.setattr(Protect, "conclude", concluding)
+    service = service_with(tmp_path, journal, behave, TimeLimits(prepare=SHORT))
+    faultpoints.install(disk)  # type: ignore[arg-type]
+    closer = threading.Thread(target=service.close, kwargs={"drain": closing})
+    try:
+        handle = service.protect(plan("slow", "other"), on_failure=on_failure)
+        assert disk.is_hung.wait(DEADLINE)
+        if closing is not None:
+            closer.start()
+            while not (handle.is_suspended or handle.cancel_reason):
+                threading.Event().wait(0.001)
+        returns.set()
+        late[0].join(DEADLINE)
+        disk.hangs.clear()
+    finally:
+        disk.answer()
+        returns.set()
+        faultpoints.remove(disk)  # type: ignore[arg-type]
+        if closing is None:
+            assert handle.wait(DEADLINE)
+            assert service.wait(DEADLINE), "what is undone still is waited for, too"
+            service.close()
+        else:
+            closer.join(DEADLINE)
+    assert thaws == [False, True]
+    with Bank.open(tmp_path / "bank", readonly=True) as bank:
+        assert bank.journal.get(handle.id).abort_pending == 0
 
 
 def asynchronous(path: Path, journal: Journal, behave: Any, limits: Any) -> ProtectionService:

@@ -160,6 +160,8 @@ class EndingActor(PooledActor):
         final = self._progress(status)
         _LOG.info("%s %s: %s", self._verb.type, self._handle.id, status)
         self._engine.end(self._handle, self._verb, self._control)
-        self._handle.settle(status, final, result, error)
-        self._engine.look_for_late(self._handle.id, self._control)
+        try:
+            self._handle.settle(status, final, result, error)
+        finally:
+            self._engine.look_for_late(self._handle.id, self._control)
         self.actor_ref.stop(block=False)  # it may be dead already

@@ -60,14 +60,17 @@ class _Late:
             self._engine.undo_again(self._operation_id)
         except KarborError as error:
             _LOG.warning("%s stays abort_pending: %s", self._operation_id, error)
+        finally:
+            self._engine.hurry(-1)
 
     async def execute_async(self) -> None:
         """It is never asynchronous."""
         raise NotImplementedError
 
     def refuse(self, why: str) -> None:
-        """Nor given up, so that there is always a worker."""
-        raise NotImplementedError
+        """Leave it to the next start: nobody is there to do it."""
+        _LOG.warning("%s stays abort_pending: %s", self._operation_id, why)
+        self._engine.hurry(-1)
 
 
 class Engine:
@@ -106,14 +109,21 @@ class Engine:
         self._lock = threading.Lock()
         self._handles: dict[str, OperationHandle] = {}
         self._idle = threading.Condition(self._lock)
-        self._is_closing = False
+        self._is_closing = self._is_over = False
+        self._late = 0
+        """Operations that have ended, and may begin again at once: a body came back late."""
         self.pending = PendingAborts()
         """What ended operations could not undo."""
         self.undo_again: Callable[[str], OperationHandle | None] = lambda _: None
         """Begins to undo what an ended operation left; set by who can. Blocks on the bank."""
 
-    def start(self, operation_id: str, verb: Verb) -> OperationHandle:
+    def start(self, operation_id: str, verb: Verb, *, is_late: bool = False) -> OperationHandle:
         """Begin an operation; any thread.
+
+        Args:
+            operation_id: Its id.
+            verb: What it does.
+            is_late: Whether it undoes what an ended one left: closing waits for that.
 
         Raises:
             ServiceClosedError: The engine is being closed.
@@ -122,8 +132,10 @@ class Engine:
         handle = OperationHandle(operation_id, verb.type, self._defer)
         handle.set_checkpoint_id(verb.checkpoint_id)
         with self._lock:
-            if self._is_closing:
+            if self._is_closing and not is_late:
                 raise ServiceClosedError
+            if (running := self._handles.get(operation_id)) is not None:
+                return running  # two asked for it at once
             self._handles[operation_id] = handle
         try:
             ref = SupervisorActor.start_on(self.dispatcher, self, verb, handle)
@@ -141,7 +153,17 @@ class Engine:
 
     def came_late(self, operation_id: str) -> None:
         """Undo once more: a body that was given up returned after its operation's end."""
+        with self._lock:
+            if self._is_over:
+                return  # the next start does it
+            self._late += 1
         self.runners.submit(Lane.RECORD, [_Late(self, operation_id)])
+
+    def hurry(self, change: int) -> None:
+        """Count an operation that is on its way to begin again; the engine is not idle until then."""
+        with self._lock:
+            self._late += change
+            self._tell_idle()
 
     def handles(self) -> list[OperationHandle]:
         """Return the operations that have not ended; any thread."""
@@ -157,25 +179,34 @@ class Engine:
         self.pending.note(handle.id, verb.pending_keys, late)
         if verb.must_tidy:
             self.runners.submit(Lane.RECORD, [Tidying(verb)])
+        self.hurry(1)  # until it is known whether a body came back meanwhile
         self._forget(handle)
 
     def _forget(self, handle: OperationHandle) -> None:
         with self._lock:
             self._handles.pop(handle.id, None)
-            if not self._handles:
-                self._idle.notify_all()
+            self._tell_idle()
+
+    def _tell_idle(self) -> None:
+        if self._is_idle():
+            self._idle.notify_all()
+
+    def _is_idle(self) -> bool:
+        """Return whether no operation is left, nor one about to begin again."""
+        return not self._handles and not self._late
 
     def look_for_late(self, operation_id: str, control: OperationControl | None) -> None:
-        """Undo once more what bodies did that returned while their operation ended."""
+        """Undo once more what bodies did that returned while their operation ended; after :meth:`end`."""
         if control is not None:
             control.abandon_reports()
             if any(attempt.has_ended for attempt in control.overtime.late):
                 self.came_late(operation_id)
+        self.hurry(-1)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until no operation is left; return whether that is so."""
         with self._lock:
-            return self._idle.wait_for(lambda: not self._handles, checked_wait("timeout", timeout))
+            return self._idle.wait_for(self._is_idle, checked_wait("timeout", timeout))
 
     def check_may_close(self) -> None:
         """Refuse to close on a thread that closing waits for."""
@@ -201,11 +232,12 @@ class Engine:
         if drain:
             for handle in self.handles():
                 handle.suspend()
-            if self.wait_idle(timeout):
-                return
-        for handle in self.handles():
-            handle.cancel_for(AbortReason(AbortKind.SHUTDOWN))
-        self.wait_idle()
+        if not (drain and self.wait_idle(timeout)):
+            for handle in self.handles():
+                handle.cancel_for(AbortReason(AbortKind.SHUTDOWN))
+        while not self._is_over and self.wait_idle():
+            with self._lock:  # what comes late from now on is for the next start
+                self._is_over = self._is_idle()
 
     def close(self) -> None:
         """End every thread; all operations have ended. Idempotent."""

@@ -68,7 +68,7 @@ class Recovery:
             self._waiting = waiting
             raise
 
-    def _start(self, verbs: list[Verb]) -> list[OperationHandle]:
+    def _start(self, verbs: list[Verb], *, is_late: bool = False) -> list[OperationHandle]:
         """Start *verbs*, all or none: each has its locks before the first one runs."""
         handles: list[OperationHandle] = []
         try:
@@ -76,7 +76,7 @@ class Recovery:
                 if verb.graph is not None:
                     self._engine.reserve(verb.operation_id, verb.locks(verb.graph))
             for verb in verbs:
-                handles.append(self._engine.start(verb.operation_id, verb))
+                handles.append(self._engine.start(verb.operation_id, verb, is_late=is_late))
                 _LOG.info("%s %s is taken up again", verb.type, verb.operation_id)
         except BaseException:
             for verb in verbs[len(handles) :]:
@@ -160,7 +160,7 @@ class Recovery:
                 is_told = abort and not stays
                 final = is_told and not only_pending
                 verbs = self._read(provider, record, abort=is_told, ask=stays, is_final=final)
-                return next(iter(self._start(list(verbs))), None)
+                return next(iter(self._start(list(verbs), is_late=only_pending)), None)
         return None
 
     def _warn_of_others(self, provider: Provider, left: Iterable[OperationRecord]) -> None:
