@@ -65,7 +65,7 @@ class TimeLimits:
     complete: float | None = 3600.0
     """The complete hook, since the same."""
     abort: float | None = 300.0
-    """``on_abort``."""
+    """``on_abort``; one that goes on is waited for as long again, 30 s at most, before the next."""
     max_quiesce: float | None = 300.0
     """The critical span of a resource that has an ``on_abort``: from the beginning of its
     prepare hooks to the end of ``held_until``."""

@@ -81,7 +81,12 @@ class Operation:
     def on_abort(
         self, checkpoint: Any, resource: Resource, context: Any, parameters: Any, **kwargs: Any
     ) -> Any:
-        """Undo what the hooks began; also gets reason, began, completed and artifacts."""
+        """Undo what the hooks began; also gets reason, began, completed and artifacts.
+
+        It may run again after it has ended, well or not, but not while it runs: unless it takes
+        longer than ``TimeLimits.abort`` and goes on for as long again, 30 s at most. Then it may be
+        stuck for good, and another one runs beside it.
+        """
 
     def on_resume(
         self, checkpoint: Any, resource: Resource, context: Any, parameters: Any, **kwargs: Any

@@ -24,7 +24,7 @@ from karbor_actors import (
     faultpoints,
 )
 from karbor_actors.errors import FencedError
-from karbor_actors.operations import alarms, event_loop
+from karbor_actors.operations import abort, alarms, event_loop
 from karbor_actors.operations.attempt import Attempt
 from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.store import MemoryStore
@@ -267,6 +267,78 @@ def test_a_hung_abort_leaves_its_resource_abort_pending_and_the_operation_ends(t
     finally:
         returns.set()
         service.close()
+    join_workers()
+
+
+@pytest.mark.parametrize("how", ["retried", "asked for"])
+def test_an_abort_that_took_too_long_and_goes_on_is_waited_for_before_the_next_one(
+    tmp_path, journal, monkeypatch, how
+):
+    """Two that undo the same at once are not for plugins to bear."""
+    attempts = 2 if how == "retried" else 1
+    monkeypatch.setattr(abort, "ABORT_RETRY", RetryPolicy(attempts=attempts, backoff=0.001))
+    now, most, lingers, asked = [0], [0], [True], threading.Event()
+    poll, counting = threading.Event(), threading.Lock()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_main":
+            raise OSError("broke")
+        if hook != "on_abort":
+            return
+        with counting:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        while lingers:
+            try:
+                call["context"].artifact("lock", "l").release()
+            except FencedError:  # it was given up, and takes its time all the same
+                lingers.clear()
+                if how == "asked for":
+                    assert asked.wait(DEADLINE)
+                poll.wait(0.3)
+            poll.wait(0.01)
+        with counting:
+            now[0] -= 1
+
+    service = service_with(tmp_path, journal, behave, TimeLimits(abort=3.0))
+    try:
+        handle = service.protect(plan("one"))
+        with pytest.raises(OperationError, match="broke"):
+            handle.result(DEADLINE)
+        if how == "asked for":
+            again = service.abort(handle.id)
+            asked.set()
+            assert again.wait(DEADLINE)
+        assert journal.aborted() == ["one"] * 2
+        assert most == [1]
+        (record,) = service.operation_history("local")
+        assert record.abort_pending == 0
+    finally:
+        asked.set()
+        service.close()
+    join_workers()
+
+
+def test_closing_ends_although_an_abort_always_takes_longer_than_it_may(tmp_path, journal):
+    """What comes back late is undone again; but this would come back late for ever."""
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_main":
+            raise OSError("broke")
+        if hook == "on_abort":
+            gate.pass_through()
+            threading.Event().wait(3 * SHORT)
+
+    service = service_with(tmp_path, journal, behave, TimeLimits(abort=SHORT))
+    handle = service.protect(plan("one"))
+    gate.wait_entered()
+    gate.open()
+    assert handle.wait(DEADLINE)
+    closer = threading.Thread(target=service.close)
+    closer.start()
+    closer.join(DEADLINE)
+    assert not closer.is_alive()
     join_workers()
 
 

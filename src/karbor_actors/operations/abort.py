@@ -41,7 +41,7 @@ class AbortActor(LightActor):
         match message:
             case RunAbort():
                 if self._attempt == 0:
-                    self._dispatch()
+                    self._go_on()
             case AbortSucceeded():
                 if self._is_running:
                     self.control.undo.finish(self.resource, None)
@@ -51,7 +51,15 @@ class AbortActor(LightActor):
                     self._failed(error)
             case RetryDue():
                 if not self._is_running:
-                    self._dispatch()
+                    self._go_on()
+
+    def _go_on(self) -> None:
+        """Run the next attempt, once one that was given up has returned, or has had long enough."""
+        wait = self.control.overtime.wait_for_abort(self.resource)
+        if wait > 0:
+            self.control.retries.later(wait, self.actor_ref)
+        else:
+            self._dispatch()
 
     def _dispatch(self) -> None:
         self._attempt += 1

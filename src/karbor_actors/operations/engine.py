@@ -19,7 +19,7 @@ from karbor_actors.arguments import (
 )
 from karbor_actors.errors import DispatcherClosedError, KarborError, ServiceClosedError
 from karbor_actors.limits import Caps
-from karbor_actors.model import AbortKind, AbortReason, RetryPolicy
+from karbor_actors.model import AbortKind, AbortReason, HookName, RetryPolicy
 from karbor_actors.operations.conflicts import LockRequest, LockTable
 from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.handle import HookEvents, OperationHandle
@@ -151,10 +151,16 @@ class Engine:
         begun = [self.undo_again(operation_id) for operation_id in self.pending.touched_by(request)]
         return [handle for handle in begun if handle is not None]
 
-    def came_late(self, operation_id: str) -> None:
-        """Undo once more: a body that was given up returned after its operation's end."""
+    def came_late(self, operation_id: str, control: OperationControl) -> None:
+        """Undo once more: a body that was given up returned after its operation's end.
+
+        Closing waits for that, but not where an ``on_abort`` itself took too long: the next one
+        may do so too, and so on.
+        """
+        late = [attempt for attempt in tuple(control.overtime.late) if attempt.has_ended]
+        is_held = any(attempt.hook is not HookName.ON_ABORT for attempt in late)
         with self._lock:
-            if self._is_over:
+            if self._is_over or not late or (self._is_closing and not is_held):
                 return  # the next start does it
             self._late += 1
         self.runners.submit(Lane.RECORD, [_Late(self, operation_id)])
@@ -199,8 +205,7 @@ class Engine:
         """Undo once more what bodies did that returned while their operation ended; after :meth:`end`."""
         if control is not None:
             control.abandon_reports()
-            if any(attempt.has_ended for attempt in control.overtime.late):
-                self.came_late(operation_id)
+            self.came_late(operation_id, control)
         self.hurry(-1)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
@@ -257,7 +262,7 @@ class Engine:
         def wake() -> bool:
             if handle.tell(LOOK_AT_OUTBOX):
                 return True
-            self.came_late(handle.id)
+            self.came_late(handle.id, control)
             return False
 
         control = OperationControl(

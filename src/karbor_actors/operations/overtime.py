@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from karbor_actors.errors import HookFailedError, HookGivenUpError, describe_key
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 _WHY = "it took longer than it may and was given up"
 _HELD = "it was held for longer than max_quiesce allows"
 _UNENDED = (WAITING, READY, BEGUN)
+_ABORT_LINGERS = 30.0
+"""Seconds after its limit for which an ``on_abort`` is waited for before the next one, at most."""
+_LOOK = 0.2
+"""Seconds between two looks at whether it has returned."""
 
 
 class Overtime:
@@ -58,6 +63,20 @@ class Overtime:
         if attempt.hook is not HookName.ON_ABORT:
             self._control.undo.again(attempt.resource)
         self._control.request_flush()
+
+    def wait_for_abort(self, resource: int) -> float:
+        """Return in how many seconds to ask again before another ``on_abort`` of *resource* runs.
+
+        That is 0 unless one that was given up goes on: two at once are not for plugins to bear. But
+        it may never return, and then the next one may do what it did not: it is waited for as long
+        again as it had, and 30 s at most.
+        """
+        late = [a for a in self.late if a.resource == resource and a.hook is HookName.ON_ABORT]
+        self.late.difference_update(a for a in late if a.has_ended)  # the next one comes after it
+        limit = self._control.watch.limit_of(resource, HookName.ON_ABORT)
+        grace = _ABORT_LINGERS if limit is None else limit + min(limit, _ABORT_LINGERS)
+        began = max((a.began_at or 0.0 for a in late if not a.has_ended), default=-inf)
+        return min(max(began + grace - self._control.dispatcher.now(), 0.0), _LOOK)
 
     def leave(self, hook: int) -> None:
         """Fence the body of *hook* off, if it runs: nobody waits for it any more."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from karbor_actors.limits import TimeLimits
+    from karbor_actors.model import HookName
     from karbor_actors.operations.planning import PlannedOperation
 
 _SOONEST = 0.01
@@ -94,8 +95,12 @@ class Watch:
         waits += [self._left_held(r, since, now) for r, since in self.held.items()]
         self.soonest = now + max(min(waits, default=inf), _SOONEST)
 
+    def limit_of(self, resource: int, hook: HookName) -> float | None:
+        """Return how many seconds an attempt of that hook may take; None for no limit."""
+        return self._limits_of(resource).of(hook)
+
     def _left(self, attempt: Attempt, now: float) -> float:
-        limit = self._limits_of(attempt.resource).of(attempt.hook)
+        limit = self.limit_of(attempt.resource, attempt.hook)
         if limit is None:
             return inf
         # One that waits for a worker has all its time: it has not begun.
