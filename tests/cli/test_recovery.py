@@ -56,6 +56,17 @@ def test_recover_undoes_what_cannot_go_on_and_says_so(cli, thing):
     assert cli("recover", *CONFIG, "--json").document == []
 
 
+def test_a_bank_is_recovered_by_its_directory_alone(cli, tmp_path):
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "file").write_text("data")
+    cli("protect", str(app), "--bank", "bank")
+
+    recovered = cli("recover", "bank")
+    assert "no operation was left unfinished" in recovered.err
+    assert "there is no bank in" in cli.fails(5, "recover", "no-bank")
+
+
 def test_recover_goes_on_with_what_can(cli, thing):
     (thing / "resumable").touch()
     left = cli.killed_protect()

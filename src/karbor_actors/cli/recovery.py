@@ -13,7 +13,7 @@ from karbor_actors.cli.failures import ExitCode
 from karbor_actors.cli.files import RECOVER
 from karbor_actors.cli.invocation import named_by_directory, read_banks
 from karbor_actors.cli.operations import describe_record, find_operation
-from karbor_actors.cli.options import command
+from karbor_actors.cli.options import PathName, command
 from karbor_actors.cli.running import wait_each
 from karbor_actors.cli.text import SHORT, plural, sentence
 from karbor_actors.errors import OperationStateError, ProviderNotFoundError, describe_cause
@@ -50,14 +50,20 @@ class _Left:
     """Why it cannot be taken up here, if that is known."""
 
 
+@click.argument("directory", metavar="[BANK]", required=False, type=PathName())
 @click.option(
     "--resume/--abort",
     "resumes",
     default=None,
     help="Go on with what can go on, or undo everything; else as the provider says.",
 )
-def _recover(invocation: Invocation, resumes: bool | None) -> ExitCode:
-    """Finish, or undo, what earlier processes left unfinished in a bank."""
+def _recover(invocation: Invocation, directory: str | None, resumes: bool | None) -> ExitCode:
+    """Finish, or undo, what earlier processes left unfinished in a bank.
+
+    BANK says the same as --bank BANK.
+    """
+    if directory is not None:
+        invocation.bank = directory
     if resumes is not None:
         invocation.recover = RECOVER[0 if resumes else 1]
     chosen = {settings.name: settings for settings in invocation.chosen()}
