@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from karbor_actors import Operation, ProtectablePlugin, ProtectionPlugin, Resource
+from karbor_actors import HookName, Operation, ProtectablePlugin, ProtectionPlugin, Resource
 from karbor_actors.testing.conformance import PluginConformance, Subject, checks
 
 if TYPE_CHECKING:
@@ -304,6 +304,31 @@ class Stubborn(GoodVaults):
     patience = 0.5
 
 
+class LongHeldVault(Vault):
+    """Thaws when all is saved, and does not say so with ``held_until``."""
+
+    def on_prepare_finish(self, checkpoint, resource, context, parameters, **kwargs):
+        super().on_prepare_finish(checkpoint, resource, context, parameters)
+        if self.verb == "protect":
+            self.file("frozen", resource).touch()
+
+    def on_complete(self, checkpoint, resource, context, parameters, **kwargs):
+        super().on_complete(checkpoint, resource, context, parameters)
+        self.file("frozen", resource).unlink(missing_ok=True)
+
+
+class LongHeld(GoodVaults):
+    operation = LongHeldVault
+
+
+class LongHeldVaultThatSaysSo(LongHeldVault):
+    held_until = HookName.ON_COMPLETE
+
+
+class LongHeldSaysSo(GoodVaults):
+    operation = LongHeldVaultThatSaysSo
+
+
 class WrongDefaultPlugin(Vaults):
     schema: ClassVar = {"word": {"type": "string", "default": 7}}
 
@@ -391,6 +416,21 @@ def test_a_hook_that_never_leaves_is_found(tmp_path):
             checks.check_cancel(Stubborn, tmp_path, "protect")
     finally:
         StubbornVault.gate.set()
+
+
+def test_what_is_held_for_longer_than_the_plugin_says_is_found(tmp_path):
+    """After a kill it would go on, with data from after the moment at which all was frozen."""
+    with pytest.raises(AssertionError, match="held longer than the Operation's held_until says"):
+        checks.check_kill(LongHeld, tmp_path / "silent", "protect")
+    checks.check_kill(LongHeldSaysSo, tmp_path / "said", "protect")
+
+
+def test_a_subject_that_no_other_process_can_find_is_refused(tmp_path):
+    class Local(GoodVaults):
+        """Is made within a function."""
+
+    with pytest.raises(AssertionError, match="put the Subject at its module's top level"):
+        checks.check_kill(Local, tmp_path, "protect")
 
 
 class TestDirectories(PluginConformance):

@@ -264,11 +264,17 @@ def _kill(kind: type[Subject], directory: Path, verb: str, rule: dict[str, Any],
     before = sorted(subject.leftovers())
     verbs = ["protect"] if verb == "protect" else ["protect", verb]
     was_killed = run_killed(kind, directory, verbs, rule)
+    held = sorted(kind(directory).frozen())
     with trial(kind(directory)) as running:  # a subject that remembers nothing
         for handle in running.service.recovered:
             error = running.end_of(handle)
             blamed = blames_a_hook(error)
             assert blamed is None, f"{what}: taken up again, {blamed}"
+            is_resumed = error is None and handle.type == "protect"
+            assert not (is_resumed and held), (
+                f"{what}: {held} is held longer than the Operation's held_until says, so that a "
+                "protect goes on that has lost its point in time"
+            )
             if error is None and handle.type == "restore":
                 running.subject.check_restored()
         _recovers(running, what, before)

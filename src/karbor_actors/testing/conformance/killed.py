@@ -34,6 +34,10 @@ def run_killed(
     Raises:
         AssertionError: The process ended in another way.
     """
+    assert "<locals>" not in kind.__qualname__, (
+        f"{kind.__qualname__} is made within a function, where the process to be killed cannot "
+        "find it; put the Subject at its module's top level"
+    )
     module = sys.modules[kind.__module__]
     asked = {
         "path": sys.path,
