@@ -48,6 +48,13 @@ def inside(dispatcher):
     return lambda fn: ref.ask(fn, timeout=DEADLINE)
 
 
+def begin_all(dispatcher, actors, message):
+    """Start *actors*, tell each *message*, and return their refs."""
+    refs = start_all(dispatcher, actors)
+    tell_all(refs, message)
+    return refs
+
+
 def settle(inside):
     """Wait until what was scheduled so far has run, and what that told."""
     for _ in range(10):
@@ -59,8 +66,10 @@ def test_many_are_started_with_a_message_and_told_another_each_in_its_order(disp
 
     def begin():
         actors = [Recorder(own) for own in seen]
-        refs = start_all(dispatcher, actors, "first")
-        tell_all(refs, "second")  # behind what they have not handled yet
+        refs = start_all(dispatcher, actors)
+        refs[0].tell("before")
+        tell_all(refs, "first")  # behind what they have not handled yet
+        tell_all(refs, "second")
         refs[0].tell("third")
         return refs
 
@@ -70,8 +79,38 @@ def test_many_are_started_with_a_message_and_told_another_each_in_its_order(disp
     inside(lambda: tell_all(refs, "at rest"))
     settle(inside)
 
-    assert seen[0] == ["first", "second", "third", "at rest"]
+    assert seen[0] == ["before", "first", "second", "third", "at rest"]
     assert seen[1] == seen[2] == ["first", "second", "at rest"]
+
+
+def test_what_is_told_to_many_they_handle_within_the_tellers_turn(dispatcher, inside):
+    seen = []
+
+    def begin():
+        begin_all(dispatcher, [Recorder(seen), Recorder(seen)], "first")
+        seen.append("told")
+
+    inside(begin)
+
+    assert seen == ["first", "first", "told"]
+
+
+def test_in_a_simulation_the_seed_decides_whether_they_do():
+    orders = set()
+    for seed in range(20):
+        dispatcher, seen = SimulatedDispatcher(seed), []
+        ref = Insider.start_on(dispatcher)
+
+        def begin(dispatcher=dispatcher, seen=seen):
+            begin_all(dispatcher, [Recorder(seen)], "first")
+            seen.append("told")
+
+        ref.tell(begin)
+        dispatcher.run_until_idle()
+        dispatcher.close()
+        orders.add(tuple(seen))
+
+    assert orders == {("first", "told"), ("told", "first")}
 
 
 def test_one_that_is_started_alone_rests_until_it_is_told(dispatcher, inside):
@@ -111,7 +150,8 @@ def test_what_waits_when_it_stops_within_its_turn_is_refused(dispatcher, inside)
     seen, answers = [], []
 
     def begin():
-        (ref,) = start_all(dispatcher, [Recorder(seen)], lambda actor: actor._stop())
+        (ref,) = start_all(dispatcher, [Recorder(seen)])
+        ref.tell(lambda actor: actor._stop())
         answers.append(ref.ask("question", block=False))
         ref.tell("a dead letter")
         return ref
@@ -135,8 +175,8 @@ def test_what_it_raises_ends_it_and_nobody_else(dispatcher, inside, error):
 
     def begin():
         dying = Recorder(seen, lambda actor, error: deaths.append((actor.seen, type(error))))
-        refs = start_all(dispatcher, [dying, Recorder(other)], fail)
-        return refs[0], start_all(dispatcher, [Recorder(other)], "alive")[0]
+        refs = begin_all(dispatcher, [dying, Recorder(other)], fail)
+        return refs[0], begin_all(dispatcher, [Recorder(other)], "alive")[0]
 
     dead, alive = inside(begin)
     settle(inside)
@@ -157,13 +197,13 @@ def test_one_that_tells_itself_leaves_others_their_turns(dispatcher, inside):
             actor.actor_ref.tell(go_on)
 
     def begin():
-        start_all(dispatcher, [Recorder(seen)], go_on)
-        start_all(dispatcher, [Recorder(seen)], "other")
+        begin_all(dispatcher, [Recorder(seen)], go_on)
+        start_all(dispatcher, [Recorder(seen)])[0].tell("other")
 
     inside(begin)
     settle(inside)
 
-    assert seen.index("other") == 1
+    assert seen.index("other") == 2  # after its own first turn, within the one that told it
 
 
 def test_only_the_one_thread_of_its_dispatcher_may_start_and_tell_it(
@@ -174,7 +214,7 @@ def test_only_the_one_thread_of_its_dispatcher_may_start_and_tell_it(
         lambda: ref.tell("from outside"),
         lambda: ref.stop(block=False),
         lambda: tell_all([ref], "from outside"),
-        lambda: start_all(dispatcher, [Recorder([])], "from outside"),
+        lambda: start_all(dispatcher, [Recorder([])]),
         lambda: Recorder.start_on(dispatcher, []),
     ):
         with pytest.raises(RuntimeError, match="only the thread of"):
@@ -183,7 +223,7 @@ def test_only_the_one_thread_of_its_dispatcher_may_start_and_tell_it(
     crowd = Insider.start_on(several)
 
     with pytest.raises(RuntimeError, match="several threads"):
-        crowd.ask(lambda: start_all(several, [Recorder([])], "hello"), timeout=DEADLINE)
+        crowd.ask(lambda: start_all(several, [Recorder([])]), timeout=DEADLINE)
 
 
 def test_none_is_started_on_a_closed_dispatcher():
@@ -191,7 +231,7 @@ def test_none_is_started_on_a_closed_dispatcher():
     dispatcher.close()
 
     with pytest.raises(DispatcherClosedError):
-        start_all(dispatcher, [Recorder([])], "hello")
+        start_all(dispatcher, [Recorder([])])
 
 
 def test_what_would_never_be_called_is_refused():
@@ -204,7 +244,8 @@ def test_one_at_rest_is_two_objects_to_the_collector_and_goes_with_its_ref(dispa
     count = 100
 
     def begin():
-        return start_all(dispatcher, [Recorder(None, print) for _ in range(count)], lambda _: None)
+        actors = [Recorder(None, print) for _ in range(count)]
+        return begin_all(dispatcher, actors, lambda _: None)
 
     gc.collect()
     gc.disable()  # what is made meanwhile stays in the youngest generation

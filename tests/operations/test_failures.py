@@ -17,6 +17,7 @@ from karbor_actors import (
     ProtectionService,
     ResourceStatus,
 )
+from karbor_actors.actors import ThreadDispatcher
 from karbor_actors.bank.environment import Outcome
 from karbor_actors.errors import (
     BankFullError,
@@ -220,6 +221,7 @@ def test_a_hook_that_is_failed_while_a_message_waits_for_its_actor_kills_no_acto
     service, tmp_path, journal, monkeypatch, after
 ):
     """As when what holds it passes its limit between the message and the actor's turn."""
+    monkeypatch.setattr(ThreadDispatcher, "run_all", ThreadDispatcher.schedule_all)
     hooks = ("on_prepare_begin", "on_main", "on_abort") if after == "_journal_written" else ()
     add(service, tmp_path, journal, hooks=hooks or ("on_main",))
     original = getattr(OperationControl, after)

@@ -130,9 +130,9 @@ class ConfinedActor(LightActor):
 
 
 def start_all(
-    dispatcher: Dispatcher, actors: Iterable[ConfinedActor], message: object
+    dispatcher: Dispatcher, actors: Iterable[ConfinedActor]
 ) -> list[ConfinedMailbox[Any]]:
-    """Start *actors*, which were made and not started, and tell each *message*; return their refs.
+    """Start *actors*, which were made and not started; return their refs.
 
     Raises:
         DispatcherClosedError: when the dispatcher is closed.
@@ -145,15 +145,14 @@ def start_all(
     for actor in actors:
         mailbox = actor.actor_inbox
         mailbox.dispatcher = dispatcher
-        mailbox.is_claimed = True
-        mailbox._message = message  # noqa: SLF001
         mailboxes.append(mailbox)
-    dispatcher.schedule_all(mailboxes)
     return mailboxes
 
 
 def tell_all(mailboxes: Sequence[ConfinedMailbox[Any]], message: object) -> None:
     """Tell *message* to the actors of *mailboxes*, all of one dispatcher; to the dead it is lost.
+
+    They may handle it before this returns; see `Dispatcher.run_all`.
 
     Raises:
         RuntimeError: when the calling thread is not the dispatcher's.
@@ -170,7 +169,7 @@ def tell_all(mailboxes: Sequence[ConfinedMailbox[Any]], message: object) -> None
             mailbox.is_claimed = True
             mailbox._message = message  # noqa: SLF001
             woken.append(mailbox)
-    dispatcher.schedule_all(woken)  # type: ignore[union-attr]
+    dispatcher.run_all(woken)  # type: ignore[union-attr]
 
 
 def _check_thread(dispatcher: Dispatcher | None) -> None:

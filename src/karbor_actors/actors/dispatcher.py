@@ -90,6 +90,14 @@ class Dispatcher(abc.ABC):
         for runnable in runnables:
             self.schedule(runnable)
 
+    def run_all(self, runnables: Sequence[Runnable]) -> None:
+        """Do :meth:`schedule_all`; or, where that is the same, run them now, in the caller's turn.
+
+        For the turns of a dispatcher that has one thread, which touch nothing after this that
+        *runnables* touch too. None of those may raise.
+        """
+        self.schedule_all(runnables)
+
     @abc.abstractmethod
     def call_later(self, delay: float, fn: Callable[[], object]) -> Timer:
         """Call *fn* on a worker, *delay* seconds from now (at once when negative).

@@ -17,7 +17,7 @@ from karbor_actors.actors.timers import TimerQueue
 from karbor_actors.errors import DispatcherClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from karbor_actors.actors.dispatcher import Reply, Runnable
     from karbor_actors.actors.timers import Timer
@@ -63,6 +63,15 @@ class SimulatedDispatcher(Dispatcher):
         if not self._closed:
             self._ready.append(runnable)
         self._check_thread()  # last: the message is in the mailbox, its actor must not be stuck
+
+    def run_all(self, runnables: Sequence[Runnable]) -> None:
+        """See `Dispatcher.run_all`: as the seed decides."""
+        if current_dispatcher() is self and self.rng.randrange(2):
+            for runnable in runnables:
+                self.steps += 1
+                runnable.run()
+        else:
+            self.schedule_all(runnables)
 
     def call_later(self, delay: float, fn: Callable[[], object]) -> Timer:
         """See `Dispatcher.call_later`; *delay* is in virtual seconds."""

@@ -94,6 +94,14 @@ class ThreadDispatcher(Dispatcher):
             elif self._may_grow:
                 self._grow()
 
+    def run_all(self, runnables: Sequence[Runnable]) -> None:
+        """See `Dispatcher.run_all`: without a way through the queue, where others wait."""
+        if self.has_one_thread and current_dispatcher() is self:
+            for runnable in runnables:
+                runnable.run()
+        else:
+            self.schedule_all(runnables)
+
     def call_later(self, delay: float, fn: Callable[[], object]) -> Timer:
         """See `Dispatcher.call_later`. A timer wakes a sleeping worker exactly when it is due."""
         if self._closed:

@@ -99,6 +99,8 @@ class OperationControl:
         self._outbox, self.report = outbox, outbox.put
         self.ask_flush, self.events = ask_flush, events
         self._is_flush_asked = False
+        self._is_beginning = False
+        """Whether hooks are being begun, whose intents and calls are handed on next."""
         self._ledger = Ledger(run, outbox)
         self.intake = intake
         self.foresight = Foresight(self)
@@ -169,7 +171,8 @@ class OperationControl:
         self.request_flush()
 
     def take_reports(self) -> None:
-        """Deal with what workers and the writer have reported."""
+        """Deal with what workers and the writer have reported; a :meth:`flush` is to follow."""
+        self._is_flush_asked = True
         for report in self._outbox.take():
             if isinstance(report, JournalWritten):
                 self._journal_written(report)
@@ -181,7 +184,6 @@ class OperationControl:
                     self.undo.body_ended(report, report.error)
                 else:
                     self._body_ended(report)
-        self.request_flush()
 
     def abandon_reports(self) -> None:
         """Read no more of them: the operation has ended."""
@@ -223,7 +225,8 @@ class OperationControl:
     def record_intent(self, hook: int) -> None:
         """Have *hook*'s intent recorded; its actor is told when it is durable."""
         self._ledger.add_intents([hook])
-        self.request_flush()
+        if not self._is_beginning:
+            self.request_flush()
 
     def dispatch(self, hook: int, number: int) -> bool:
         """Have attempt *number* of *hook* run; False if nothing starts any more."""
@@ -324,7 +327,7 @@ class OperationControl:
         """Have *attempt*'s body run, and watched."""
         self.watch.begin(attempt, self.dispatcher.now())
         self.intake.add_call(attempt, way)
-        if not self._is_flush_asked:
+        if not self._is_beginning:
             self.request_flush()
 
     # -- the rest
@@ -336,8 +339,13 @@ class OperationControl:
             for hook in sorted(set(hooks).difference(begun)):
                 self.foresight.leave_out(hook)
                 self.intake.leave(hook)
-        actors = [HookActor(self, hook) for hook in begun]
-        self._refs.update(zip(begun, start_all(self.dispatcher, actors, RUN_HOOK), strict=True))
+        refs = start_all(self.dispatcher, [HookActor(self, hook) for hook in begun])
+        self._refs.update(zip(begun, refs, strict=True))
+        self._is_beginning = True
+        try:
+            tell_all(refs, RUN_HOOK)
+        finally:
+            self._is_beginning = False
 
     def _retire(self, hook: int) -> None:
         self.foresight.settled(hook)

@@ -73,6 +73,7 @@ class SupervisorActor(EndingActor):
                 # Once the outcome is known, what comes is late: it is for look_for_late().
                 if self._control is not None and self._outcome is None:
                     self._control.take_reports()
+                    self._flush()
             case Flush():
                 self._flush()
             case StepDone():
@@ -143,7 +144,7 @@ class SupervisorActor(EndingActor):
             control.failures.append(crash)
             control.abort(self._cancelled)
             control.take_reports()
-            self._request_flush()  # the dead one may have been asked for it
+            self._request_flush()
 
     # -- steps
 
