@@ -159,15 +159,18 @@ class JournalRecord:
             said["i"] = _pack_numbers(self.intents)
         if self.completions:
             said["c"] = _pack_numbers(self.completions)
-        others = {
-            "s": self.state,
-            "n": self.new_resources,
-            "x": self.artifacts,
-            "d": [_pack_decision(decision) for decision in self.decisions],
-            "a": self.aborts,
-            "w": _pack_numbers(self.withdrawn),
-        }
-        said |= {key: items for key, items in others.items() if items}
+        if self.state:
+            said["s"] = self.state
+        if self.new_resources:
+            said["n"] = self.new_resources
+        if self.artifacts:
+            said["x"] = self.artifacts
+        if self.decisions:
+            said["d"] = [_pack_decision(decision) for decision in self.decisions]
+        if self.aborts:
+            said["a"] = self.aborts
+        if self.withdrawn:
+            said["w"] = _pack_numbers(self.withdrawn)
         packed: bytes = msgpack.packb(said, unicode_errors="surrogateescape")
         return packed
 

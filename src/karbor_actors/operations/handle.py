@@ -86,6 +86,8 @@ class OperationHandle:
         self._defer = defer
         """Calls a function on the engine's event thread."""
         self._future: Future[Any] = Future()
+        self._is_settled = False
+        """What the future says, a little earlier, and without its lock: for what each hook asks."""
         self._future.set_running_or_notify_cancel()
         self._status = OperationStatus.QUEUED
         self._checkpoint_id: str | None = None
@@ -241,12 +243,12 @@ class OperationHandle:
     def tell(self, message: object) -> bool:
         """Tell the actor that runs the operation now; return False once it has ended."""
         supervisor = self._supervisor
-        if supervisor is None or self._future.done():
+        if supervisor is None or self._is_settled:
             return False
         try:
             supervisor.tell(message)
         except pykka.ActorDeadError:
-            if not self._future.done():
+            if not self._is_settled:
                 raise
             return False
         return True
@@ -279,6 +281,7 @@ class OperationHandle:
             if self._future.done():
                 return
             self._status, self._progress = status, progress
+            self._is_settled = True
             if error is None:
                 self._future.set_result(result)
             else:

@@ -125,7 +125,8 @@ class Intake:
             if line.leaving:
                 self._admission.leave(line, line.leaving)
                 line.leaving = 0
-        self._line_up()
+        if self.arrived:
+            self._line_up()
         self._is_admitting = True
         self._admission.pump(now)
         self._is_admitting = False
@@ -184,6 +185,8 @@ class Intake:
 
     def hand_on(self) -> None:
         """Give the calls that were gathered to the workers."""
+        if not self._calls:
+            return
         gathered, self._calls = self._calls, {}
         for way, calls in gathered.items():
             if way.lane is None:

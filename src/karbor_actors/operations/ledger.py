@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.bank.journal_records import JournalRecord, NewResource, StateChange
 from karbor_actors.bank.records import pack_record
 from karbor_actors.model import OperationType
 from karbor_actors.operations.memory import PREPARED_KEY
@@ -56,16 +56,9 @@ class Ledger:
         if not (self._intents or self.completions or self._records):
             return
         intents, completions = tuple(self._intents), tuple(self.completions)
-        records = [
-            JournalRecord.of_hooks(intents, [attempt.hook_number for attempt in completions])
-        ]
-        records += [
-            JournalRecord.of_changes(attempt.resource, changes.state, changes.new_resources)
-            for attempt in completions
-            if (changes := attempt.written)
-        ]
-        records += self._moment()
-        record = JournalRecord.joined(records + self._records)
+        record = self._record_of_hooks(intents, completions)
+        if self._records:
+            record = JournalRecord.joined([record, *self._records])
         then = tuple(self._then)
         self._intents, self.completions, self._records, self._then = [], [], [], []
         self._writing += 1
@@ -79,14 +72,25 @@ class Ledger:
             return
         self._run.bank.writer.submit(lambda txn: journal.append(txn, number, record), written)
 
-    def _moment(self) -> list[JournalRecord]:
-        """Return what says when a protect's last prepare hook ended, if that is news."""
-        moment = self._run.prepared_at
-        if moment == self._prepared_at or self._run.type is not OperationType.PROTECT:
-            return []
-        self._prepared_at = moment
-        kept = {PREPARED_KEY: pack_record(moment, "a moment")}
-        return [JournalRecord.of_changes(0, kept, {})]
+    def _record_of_hooks(
+        self, intents: tuple[int, ...], completions: tuple[Attempt, ...]
+    ) -> JournalRecord:
+        """Return what is to be written of hooks, and when the last prepare hook ended."""
+        state: list[StateChange] = []
+        new_resources: list[NewResource] = []
+        for attempt in completions:
+            if changes := attempt.written:
+                resource = attempt.resource
+                state += [StateChange(resource, *item) for item in changes.state.items()]
+                new_resources += [
+                    NewResource(*key, value) for key, value in changes.new_resources.items()
+                ]
+        if (moment := self._run.prepared_at) != self._prepared_at:
+            self._prepared_at = moment
+            if self._run.type is OperationType.PROTECT:
+                state.append(StateChange(0, PREPARED_KEY, pack_record(moment, "a moment")))
+        hooks = [attempt.hook_number for attempt in completions]
+        return JournalRecord(intents, hooks, state, new_resources)
 
     def written(self, report: JournalWritten) -> None:
         """Note that one record's fate is known, and go on with what waited for it."""
