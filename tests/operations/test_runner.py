@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from helpers import DEADLINE
+from helpers import DEADLINE, Gate
 from karbor_actors.operations import runner as module
 from karbor_actors.operations.runner import ThreadRunner
 
@@ -79,6 +79,30 @@ def test_calls_that_need_each_other_all_get_a_worker(monkeypatch, at_once):
             runner.submit(calls[first : first + at_once])
         assert all(call.done.wait(DEADLINE) for call in calls)
     runner.close()
+
+
+def test_a_lane_whose_workers_all_hang_gets_more_of_them_up_to_a_bound(runner):
+    """Thaws are queued there: they would wait for as long as the hooks may hang."""
+    gate = Gate()
+    hung = [Call(gate.pass_through) for _ in range(5)]
+    runner.submit(hung[:2])
+    thaw = Call()
+    runner.submit([*hung[2:4], thaw, hung[4]])
+    wait_until(lambda: len(runner._running) == 2 and not runner._is_waking)
+    now, poll = 0.0, threading.Event()
+    for workers in (3, 4):
+        runner.look_around(now)
+        assert named() == workers - 1, "the queue has only just been seen to stand still"
+        now += module._STUCK
+        runner.look_around(now)
+        wait_until(lambda wanted=workers: len(runner._running) == wanted and not runner._is_waking)
+    for _ in range(3):
+        now += module._STUCK
+        runner.look_around(now)
+        poll.wait(0.01)
+    assert named() == 4
+    gate.open()
+    assert all(call.done.wait(DEADLINE) for call in (*hung, thaw))
 
 
 def test_what_is_first_goes_before_what_waits(runner):

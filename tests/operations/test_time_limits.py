@@ -24,7 +24,7 @@ from karbor_actors import (
     faultpoints,
 )
 from karbor_actors.errors import FencedError
-from karbor_actors.operations import abort, alarms, event_loop
+from karbor_actors.operations import abort, alarms, event_loop, runner
 from karbor_actors.operations.attempt import Attempt
 from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.store import MemoryStore
@@ -358,6 +358,33 @@ def test_hung_hooks_do_not_use_up_the_workers(tmp_path, journal):
         returns.set()
         service.close()
     join_workers()
+
+
+def test_what_hangs_elsewhere_keeps_no_thaw_waiting(tmp_path, journal, monkeypatch):
+    """Other operations' prepare hooks take all the workers while a server waits for its disk."""
+    monkeypatch.setattr(alarms, "LOOK_EVERY", SHORT)
+    monkeypatch.setattr(runner, "_STUCK", SHORT)
+    gates = {name: Gate() for name in ("disk", "two", "three")}
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_prepare_begin" and resource.id in gates:
+            gates[resource.id].pass_through()
+
+    with ProtectionService(workers=2) as service:
+        plugin = RecordingProtection(journal, behave)
+        service.add_provider(provider(tmp_path / "bank", plugin, {"server": ["disk"]}))
+        frozen = service.protect(plan("server"))
+        gates["disk"].wait_entered()
+        hung = [service.protect(plan("two"))]
+        gates["two"].wait_entered()
+        hung.append(service.protect(plan("three")))
+        gates["disk"].open()
+        gates["three"].wait_entered()
+        assert frozen.wait(DEADLINE), "it stays frozen"
+        for name in ("two", "three"):
+            gates[name].open()
+        for handle in (frozen, *hung):
+            handle.result(DEADLINE)
 
 
 def test_a_resource_is_held_until_the_hook_that_its_operation_names(tmp_path, journal):

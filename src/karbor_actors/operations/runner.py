@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _NO_THREAD = "no worker is left: the system gives this process no more threads"
 _LINGER = 5.0
 """Seconds that a worker waits for work before it ends."""
+_STUCK = 5.0
+"""Seconds without a call taken from its queue after which a lane gets another worker."""
 MAX_ABANDONED = 4
 """Times the workers of a lane: so many threads may run calls that were given up."""
 
@@ -97,6 +100,8 @@ class ThreadRunner:
         self._is_waking = False
         """Whether a worker was woken, or started, that has not looked at the queue yet."""
         self._closed = False
+        self._front, self._front_since = 0, 0.0
+        """The id of the call that was first in the queue at the last look, and since when."""
 
     def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
         """Queue *calls*, in order, with *first* before all others; not once closed. Any thread."""
@@ -115,6 +120,20 @@ class ThreadRunner:
             self._refuse(calls)
         for unlucky in stranded:
             unlucky.refuse(_NO_THREAD)
+
+    def look_around(self, now: float) -> None:
+        """Start one more worker if nothing is taken from the queue, since all of them hang.
+
+        There are twice as many at most; the others end when there is nothing to do.
+        """
+        with self._lock:
+            front = id(self._queue[0]) if self._queue else 0
+            if front != self._front:
+                self._front, self._front_since = front, now
+                return
+            is_stuck = front and not self._is_waking and now - self._front_since >= _STUCK
+            if is_stuck and len(self._threads) < 2 * self._workers:
+                self._start_worker()
 
     @property
     def abandoned(self) -> int:
@@ -171,15 +190,18 @@ class ThreadRunner:
             self._is_waking = True
             self._sleepers.pop().release()
         elif len(self._threads) < self._workers:
-            self._started += 1
-            name = f"{self._name}-{self._started}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the system gives no more of them: those that are there go on
-                return
-            self._threads.append(thread)
-            self._is_waking = True
+            self._start_worker()
+
+    def _start_worker(self) -> None:
+        self._started += 1
+        name = f"{self._name}-{self._started}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives no more of them: those that are there go on
+            return
+        self._threads.append(thread)
+        self._is_waking = True
 
     def _stranded(self) -> list[Call]:
         """Take the calls that nobody is there to run, nor will be."""
@@ -263,7 +285,8 @@ class Runners:
     """One runner per lane, and the event loop; what an engine owns.
 
     Args:
-        workers: Threads at most, in each of the lanes prepare, main and abort.
+        workers: Threads at most, in each of the lanes prepare, main and abort; where a thaw would
+            wait, since all of a lane's hang, it gets up to twice as many.
         name: What the threads' names begin with.
     """
 
@@ -293,8 +316,14 @@ class Runners:
         )
 
     def look_around(self) -> None:
-        """See whether the event loop answers; replace it if it does not. Never blocks."""
+        """See whether the event loop answers, and whether hung hooks keep a thaw waiting.
+
+        The loop is replaced, and the lanes of what thaws get more workers. Never blocks.
+        """
         self._loop.look_around()
+        now = time.monotonic()
+        for lane in (Lane.PREPARE, Lane.ABORT):
+            self._lanes[lane].look_around(now)
 
     def submit(self, lane: Lane, calls: Sequence[Call], *, first: bool = False) -> None:
         """Queue *calls* on the workers of *lane*, with *first* before all others."""
