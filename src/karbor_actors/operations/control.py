@@ -96,11 +96,10 @@ class OperationControl:
         """Why everything is undone, if it is."""
         self.doomed: list[int] = []
         """Resources undone by themselves, for the supervisor to take: their grace begins."""
-        self._outbox, self.report = outbox, outbox.put
+        self._outbox, self.report, self.abandon_reports = outbox, outbox.put, outbox.abandon
         self.ask_flush, self.events = ask_flush, events
         self._is_flush_asked = False
-        self._is_beginning = False
-        """Whether hooks are being begun, whose intents and calls are handed on next."""
+        self._is_beginning = False  # if so, what hooks want is handed on next
         self._ledger = Ledger(run, outbox)
         self.intake = intake
         self.foresight = Foresight(self)
@@ -184,10 +183,6 @@ class OperationControl:
                     self.undo.body_ended(report, report.error)
                 else:
                     self._body_ended(report)
-
-    def abandon_reports(self) -> None:
-        """Read no more of them: the operation has ended."""
-        self._outbox.abandon()
 
     def flush(self) -> None:
         """Admit hooks; hand this turn's journal record and calls on."""
@@ -342,10 +337,8 @@ class OperationControl:
         refs = start_all(self.dispatcher, [HookActor(self, hook) for hook in begun])
         self._refs.update(zip(begun, refs, strict=True))
         self._is_beginning = True
-        try:
-            tell_all(refs, RUN_HOOK)
-        finally:
-            self._is_beginning = False
+        tell_all(refs, RUN_HOOK)
+        self._is_beginning = False
 
     def _retire(self, hook: int) -> None:
         self.foresight.settled(hook)
@@ -375,12 +368,11 @@ class OperationControl:
         if report.error is not None:
             self._journal_failed(report, report.error)
         else:
-            refs = self._refs
             for attempt in report.completions:
                 if attempt.written:
                     self.run.memory.apply(attempt.resource, attempt.written)
-            completed = [refs.get(attempt.hook_number) for attempt in report.completions]
-            tell_all([ref for ref in completed if ref is not None], COMPLETION_DURABLE)
+            completed = [self._refs.get(attempt.hook_number) for attempt in report.completions]
+            tell_all(list(filter(None, completed)), COMPLETION_DURABLE)
             for hook in report.intents:
                 self.tell(hook, IntentDurable())
         self._ledger.written(report)

@@ -48,10 +48,10 @@ class _SimulatedEngine(Engine):
         self.on_end: Callable[[OperationHandle], None] = lambda _: None
         """Called at the very moment at which an operation is said to have ended."""
 
-    def start(self, operation_id: str, verb: Verb) -> OperationHandle:
+    def start(self, operation_id: str, verb: Verb, *, is_late: bool = False) -> OperationHandle:
         """See Engine."""
         self._world.starts[self._world.process, operation_id] += 1
-        handle = super().start(operation_id, verb)
+        handle = super().start(operation_id, verb, is_late=is_late)
         handle.add_done_callback(self._ended)
         return handle
 
