@@ -410,7 +410,7 @@ def test_a_resource_is_held_until_the_hook_that_its_operation_names(tmp_path, jo
     try:
         with pytest.raises(OperationError, match="max_quiesce"):
             service.protect(plan("one")).result(DEADLINE)
-        assert journal.aborted() == ["one"]
+        assert set(journal.aborted()) == {"one"}  # and again if the hook left only then
     finally:
         service.close()
 
