@@ -11,6 +11,7 @@ from karbor_actors import Bank, CheckpointStatus, OperationStatus, Plan, Resourc
 from karbor_actors.graph import build_graph
 from karbor_actors.testing.simulation.ends import check_made, check_reasons, check_told
 from karbor_actors.testing.simulation.history import History
+from karbor_actors.testing.simulation.locks import check_refusal
 from karbor_actors.testing.simulation.store import SimulatedStore
 from karbor_actors.testing.simulation.world import World
 
@@ -312,3 +313,38 @@ def test_a_store_tells_of_each_manifest_before_it_is_there():
 
     assert told == [("c", False)]
     assert store.has_manifest("c")
+
+
+def test_what_could_go_on_and_is_given_up_is_seen():
+    def given_up(*before, process: int = 1, **seen) -> World:
+        world = world_of(*before)
+        world.operations["op"] = replace(TWO, **seen)
+        world.commits += [(0, len(world.entries) + 1)] * 2
+        log(world, process, "op", *run(0, "on_abort"))
+        world.recovered.add((process, "op"))
+        world.failures.add((process, "op"))
+        return world
+
+    assert broken(given_up(*SPAN)) == {"decided"}
+    assert broken(given_up(*SPAN), recover="abort") == set()
+    assert broken(given_up(*SPAN, resumable=bytes([0, 1]))) == set()
+    assert broken(given_up(*SPAN[:-1])) == set(), "it was held"
+    assert broken(given_up(*SPAN, process=0)) == set(), "it is the process that began it"
+    world = given_up(*SPAN)
+    world.commits.pop()
+    assert broken(world) == set(), "what is held may be all that is durable"
+    for unclear in ("disturbed", "stalled", "closed", "hung"):
+        world = given_up(*SPAN)
+        getattr(world, unclear).add(0)
+        assert broken(world) == set()
+
+
+def test_an_operation_that_is_refused_instead_of_waiting_is_seen():
+    world = two_operations(verb="delete", checkpoint="c")
+    log(world, 0, "other", *run(0, MAIN))
+    world.process, world.turns, refused = 0, {(0, "other"): 1}, ("verify", "c")
+    assert not list(check_refusal(world, "new", refused, ["other"])), "it looked before it asked"
+    world.queue("new")
+    assert [v.invariant for v in check_refusal(world, "new", refused, ["other"])] == ["exclusive"]
+    assert not list(check_refusal(world, "new", refused, []))
+    assert not list(check_refusal(world, "new", ("verify", "another"), ["other"]))

@@ -27,7 +27,7 @@ from karbor_actors.testing.simulation.attempts import (
 )
 from karbor_actors.testing.simulation.bounds import check_bounds
 from karbor_actors.testing.simulation.locks import check_conflicts, check_turns
-from karbor_actors.testing.simulation.resumption import check_resumption
+from karbor_actors.testing.simulation.resumption import check_resumption, check_taken_up
 from karbor_actors.testing.simulation.violation import Violation
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ INVARIANTS: Mapping[str, str] = {
     "retried": "nothing is tried more often, or sooner, than its policy says; an on_abort neither",
     "told": "an end is told only once it is durable, as it is recorded, and a failure with its cause",
     "marked": "a checkpoint is available if, and only if, what made it succeeded; its manifest first",
-    "decided": "what is to be undone, lost its point in time, or cannot be resumed does not go on",
+    "decided": "what is to be undone, was held, or cannot be resumed does not go on; the rest does",
     "fresh": "operations run over the graph of when they got what they waited for, and keep to it",
 }
 """What is checked, by name."""
@@ -97,6 +97,7 @@ def check_log(
             yield from check_given_up(world, operation, entries, retry)
         yield from check_abort_retries(world, operation, seen, own)
         yield from check_resumption(world, operation, own, recover)
+        yield from check_taken_up(world, operation, entries, recover)
         yield from check_bounds(world, operation, own)
         yield from check_abort_order(world, seen, own)
     for invariant, sentence in world.faults:

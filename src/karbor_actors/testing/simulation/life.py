@@ -12,14 +12,11 @@ from karbor_actors import faultpoints
 from karbor_actors.actors.simulated import SimulatedCrash
 from karbor_actors.bank.bank import Bank
 from karbor_actors.errors import (
-    CheckpointNotFoundError,
     KarborError,
-    OperationNotFoundError,
     describe_cause,
 )
 from karbor_actors.model import CheckpointStatus, OperationStatus, Plan
 from karbor_actors.provider import Provider
-from karbor_actors.testing.fault_rules import Action, Point
 from karbor_actors.testing.simulation.bounds import LIMITS
 from karbor_actors.testing.simulation.checker import (
     check_banks,
@@ -27,7 +24,8 @@ from karbor_actors.testing.simulation.checker import (
     check_success,
     check_undone,
 )
-from karbor_actors.testing.simulation.ends import check_made, check_reasons, check_told
+from karbor_actors.testing.simulation.ends import check_made, check_reasons
+from karbor_actors.testing.simulation.lookout import BANKS, LETHAL, QUIET, Lookout
 from karbor_actors.testing.simulation.plugins import (
     TYPES,
     SimulatedProtectable,
@@ -43,15 +41,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.service import ProtectionService
+    from karbor_actors.testing.fault_rules import Point
     from karbor_actors.testing.simulation.scenario import Process, Request, Scenario
-
-BANKS = ("local", "offsite")
-_GOOD = (CheckpointStatus.AVAILABLE, CheckpointStatus.PARTIAL)
-_QUIET = (Point.HOOK_BEFORE, Point.HOOK_AFTER)
-_LETHAL = (Action.KILL, Action.POWER_CUT)
 
 
 @dataclass
@@ -114,11 +107,8 @@ class Life:
         self._banks: list[Bank] = []
         self._handles: list[OperationHandle] = []
         self._has_rules = bool(rules)
-        self._process.engine.on_end = self._look_at_end
+        self._lookout = Lookout(lives, self._process, self._banks)
         lives.world.process = number
-        lives.world.is_pending = self._is_pending
-        for name, store in lives.stores.items():
-            store.on_manifest = partial(self._look_at_manifest, name)
 
     def run(self) -> None:
         """Live it, and clean up behind it."""
@@ -133,10 +123,6 @@ class Life:
         finally:
             self._bury()
             faultpoints.remove(self._faults)
-
-    def _is_pending(self, operation: str) -> bool:
-        records = [r for bank in self._banks for r in bank.journal.operations()]
-        return any(r.id == operation and r.abort_pending for r in records)
 
     def _live(self) -> None:
         service = self._open()
@@ -292,33 +278,10 @@ class Life:
                 self._world.note(f"ended  {label} {handle.status}")
                 self._lives.told[handle.id] = (handle.status, handle.checkpoint_id)
 
-    def _look_at_end(self, handle: OperationHandle) -> None:
-        """Compare what is said of an operation's end with what is durable at that moment."""
-        if handle.status.is_terminal:
-            label = self._world.label(handle.id, str(handle.type))
-            record: OperationRecord | None = None
-            for bank in self._banks:
-                with contextlib.suppress(OperationNotFoundError):
-                    record = bank.journal.get(handle.id)
-            self._lives.note(
-                check_told(label, handle.status, record, must_be=not self._is_disturbed)
-            )
-
-    def _look_at_manifest(self, name: str, checkpoint_id: str) -> None:
-        """A checkpoint whose manifest comes now is not available yet."""
-        for bank in self._banks[BANKS.index(name) : BANKS.index(name) + 1]:
-            with contextlib.suppress(CheckpointNotFoundError):
-                status = bank.checkpoint(checkpoint_id).status
-                if status in _GOOD:
-                    self._lives.blame(
-                        "marked", f"a checkpoint is {status} before its manifest is there"
-                    )
-
-    @property
     def _is_disturbed(self) -> bool:
         """Whether a message or a write has gone wrong in this process."""
         return any(
-            fired.rule.point not in _QUIET and fired.rule.action not in _LETHAL
+            fired.rule.point not in QUIET and fired.rule.action not in LETHAL
             for fired in self._faults.fired
         )
 
@@ -329,7 +292,7 @@ class Life:
         for record in records.values():
             self._lives.note(check_reasons(self._world.label(record.id, str(record.type)), record))
         self._lives.violations += check_undone(self._world, records, is_last=self._is_last)
-        if all(fired.rule.point in _QUIET for fired in self._faults.fired):
+        if all(fired.rule.point in QUIET for fired in self._faults.fired):
             self._lives.violations += check_pending(self._world, records)
         for operation, (status, checkpoint_id) in self._lives.told.items():
             found_record = records.get(operation)
@@ -345,16 +308,6 @@ class Life:
                 if not found or found[0].status is not CheckpointStatus.AVAILABLE:
                     self._lives.blame("true", f"the checkpoint of {label} is not available")
 
-    def _check_what_is_left(self) -> None:
-        """Look at the banks as the dead process left them: each good checkpoint has its manifest."""
-        for name, bank in zip(BANKS, self._banks, strict=False):
-            store = self._lives.stores[name]
-            with Bank.open(bank.directory, objects=store, readonly=True) as reader:
-                for checkpoint in reader.checkpoints(status=_GOOD):
-                    if not store.has_manifest(checkpoint.id):
-                        what = f"a checkpoint is {checkpoint.status}, and has no manifest"
-                        self._lives.blame("marked", what)
-
     def _bury(self) -> None:
         """Close what is open, as the process's end does; write what a power cut left."""
         for handle in self._handles:
@@ -367,11 +320,11 @@ class Life:
         self._lives.crashes += self._dispatcher.is_halted
         self._process.bury()
         if self._dispatcher.is_halted and self._banks:
-            self._check_what_is_left()
+            self._lookout.look_at_what_is_left()
         self._lives.passed = self._lives.passed or self._faults.passed
-        if self._is_disturbed:
+        if self._lookout.is_disturbed:
             self._world.disturbed.add(self._world.process)
         for fired in self._faults.fired:
-            if ("actor", "AbortActor") in fired.facts and fired.rule.action not in _LETHAL:
+            if ("actor", "AbortActor") in fired.facts and fired.rule.action not in LETHAL:
                 self._world.struck_aborts.add(self._world.process)
             self._lives.faults[f"{fired.rule.point} {fired.rule.action}"] += 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from karbor_actors.testing.simulation.violation import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from karbor_actors.testing.simulation.world import OperationSeen, World
 
@@ -65,6 +65,28 @@ def check_turns(world: World) -> Iterator[Violation]:
             if is_first and began < ended and (both_want := conflict(before, seen)):
                 what = f"{seen.label} began before {before.label}, whose turn it was, had ended"
                 yield Violation("exclusive", f"{what}: both want {both_want}")
+
+
+def check_refusal(
+    world: World, operation: str, refused: tuple[str, str], running: Iterable[str]
+) -> Iterator[Violation]:
+    """Yield an operation that is refused for its checkpoint's status before its turn has come.
+
+    Args:
+        world: What is known.
+        operation: Which one.
+        refused: Its verb, and the checkpoint's id.
+        running: The operations that have not ended.
+    """
+    if operation in world.operations or (world.process, operation) not in world.queued:
+        return  # it ran, or looked before it asked for anything
+    verb, checkpoint = refused
+    for other in running:
+        seen = world.operations.get(other)
+        if seen is not None and (world.process, other) in world.turns:
+            verbs = {verb, seen.verb}
+            if seen.checkpoint == checkpoint and ("delete" in verbs or verbs == {"copy"}):
+                yield Violation("exclusive", f"a {verb} did not wait for {seen.label} to end")
 
 
 def conflict(one: OperationSeen, other: OperationSeen) -> str:

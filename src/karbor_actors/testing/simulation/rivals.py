@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from karbor_actors.testing.simulation.scenario import Scenario
 
 _VERBS = ("protect", "protect", "restore", "restore", "verify", "delete", "copy", "copy")
+_FEW = 3
+"""Plans of one or two resources: one who waits for much is easily overtaken by who wants little."""
 _STUBBORN = Rule(
     Point.HOOK_BEFORE, Action.RAISE, where={"hook": "on_abort"}, probability=0.7, times=None
 )
@@ -26,9 +28,11 @@ _STUBBORN = Rule(
 
 def with_rivals(scenario: Scenario, rng: random.Random) -> Scenario:
     """Return *scenario* with other requests, crashes and policies, and with resources that change."""
-    processes = _draw_processes(rng)
+    processes, names = _draw_processes(rng), list(scenario.children)
+    few = [rng.sample(names, rng.randint(1, min(2, len(names)))) for _ in range(_FEW)]
     return replace(
         scenario,
+        plans=[scenario.plans[0], *few],
         batches=_draw_batches(rng),
         processes=processes,
         changes=_draw_changes(scenario, rng, len(processes) + 1),
@@ -53,7 +57,7 @@ def _draw_request(rng: random.Random, verb: str) -> Request:
     is_elsewhere = verb in ("verify", "restore") and rng.random() < 0.2  # noqa: PLR2004
     return Request(
         verb,
-        choice=rng.choice((0, 0, 0, 1, 2)),
+        choice=rng.choice((0, 0, 0, 1, 2, 3)),
         on_failure=rng.choice(("abort", "isolate")),
         cancel_after=rng.random() * 20 if is_cancelled else None,
         at="offsite" if is_elsewhere else "local",

@@ -180,7 +180,9 @@ class SimulatedRunners(Runners):
             raise
         except BaseException as raised:
             error = raised
-        if attempt.is_fenced:
+        if world.is_dead():
+            world.log(attempt, "killed")
+        elif attempt.is_fenced:
             world.log(attempt, "late")
         else:
             world.log(attempt, "done" if error is None else "failed")
@@ -190,6 +192,7 @@ class SimulatedRunners(Runners):
         if rule is None:
             return
         if rule.action is Action.HANG:
+            self._world.hung.add(self._world.process)
             yield _NEVER
         elif rule.action is Action.SLOW:
             yield rule.seconds

@@ -28,7 +28,8 @@ class Entry(NamedTuple):
     hook: str
     what: str
     """``begin``: the engine let it begin. ``start``: its body began. ``end``: the body returned.
-    ``done``, ``failed``: it was reported, and the engine had not given it up. ``late``: had."""
+    ``done``, ``failed``: it was reported, and the engine had not given it up. ``late``: had.
+    ``killed``: its process died under it."""
     attempt: int
     time: float
 
@@ -128,12 +129,18 @@ class World:
     """By process and operation: how often it was begun, or taken up."""
     releases: list[tuple[int, int, str]] = field(default_factory=list)
     """As operations give their locks back: the process, how much had been logged, which one."""
+    hung: set[int] = field(default_factory=set)
+    """The processes in which a body stood still until it was given up, or for ever."""
+    failures: set[tuple[int, str]] = field(default_factory=set)
+    """By process: the operations that were said to have failed, or to be cancelled."""
     closed: set[int] = field(default_factory=set)
     """The processes whose service was closed in the middle of operations."""
     timed: set[str] = field(default_factory=set)
     """The operations that were given a time limit."""
     recovered: set[tuple[int, str]] = field(default_factory=set)
     """By process: the operations that it took up before anything else could begin."""
+    queued: set[tuple[int, str]] = field(default_factory=set)
+    """By process: the operations that have asked for their locks."""
     turns: dict[tuple[int, str], int] = field(default_factory=dict)
     """By process and operation, once it has begun a hook: when it had asked for its locks."""
     history: History = field(default_factory=History)
@@ -146,6 +153,8 @@ class World:
     is_dead: Callable[[], bool] = field(default=lambda: False)
     is_pending: Callable[[str], bool] = field(default=lambda _: False)
     """Whether the journal says that an operation ended, and could not undo everything."""
+    is_undo_recorded: Callable[[str, int], bool] = field(default=lambda *_: True)
+    """Whether it is durable that an operation's resource, by number, is to be undone."""
     now: Callable[[], float] = field(default=lambda: 0.0)
     _known: set[tuple[int, str]] = field(default_factory=set)
     _queued: dict[str, int] = field(default_factory=dict)
@@ -202,11 +211,20 @@ class World:
                 self.now(),
             )
         )
+        if (what, attempt.hook, attempt.number) == ("begin", HookName.ON_ABORT, 1):
+            self._check_decision(seen, run.id, attempt.resource)
         name = seen.keys[attempt.resource]
         self.note(f"{what:6} {seen.label} {name}.{attempt.hook} attempt {attempt.number}")
 
+    def _check_decision(self, seen: OperationSeen, operation: str, resource: int) -> None:
+        """An abort begins once it is recorded that it will, unless the bank could not write."""
+        if self.process not in self.stalled and not self.is_undo_recorded(operation, resource):
+            what = f"{seen.label} {seen.keys[resource]}.on_abort"
+            self.blame("decided", f"{what} began before it was recorded that it will")
+
     def queue(self, operation: str) -> None:
         """Remember that *operation* asks for its locks; again, it keeps its turn."""
+        self.queued.add((self.process, operation))
         if operation not in self._queued:
             self._queue_length += 1
             self._queued[operation] = self._queue_length

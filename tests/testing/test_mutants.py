@@ -1,0 +1,145 @@
+"""Engines with one bug each: the simulation finds it, by the promise that the engine breaks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from karbor_actors import CheckpointStatus
+from karbor_actors.bank.checkpoint import Checkpoint
+from karbor_actors.bank.manifests import Manifests
+from karbor_actors.operations import abort, engine, recovery
+from karbor_actors.operations.conflicts import LockTable
+from karbor_actors.operations.control import OperationControl
+from karbor_actors.operations.engine import Engine
+from karbor_actors.operations.outcome import Outcome
+from karbor_actors.operations.supervisor import SupervisorActor
+from karbor_actors.operations.verbs.protect import Protect
+from karbor_actors.testing.simulation.simulate import simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def failed_is_available(real: Any) -> Any:
+    def finish_change(self: Any, status: Any, *ending: Any, **more: Any) -> Any:
+        made = CheckpointStatus.AVAILABLE if status is CheckpointStatus.ERROR else status
+        return real(self, made, *ending, **more)
+
+    return finish_change
+
+
+def manifest_late(_: Any) -> Any:
+    def prepare(self: Any, number: int, row: Any, ending: Any, **_: Any) -> Any:
+        def put(_: Any) -> None:
+            self._put(number, row, {})
+
+        return lambda *_: self._writer.submit(put, lambda *_: None)
+
+    return prepare
+
+
+def no_manifest(_: Any) -> Any:
+    return lambda *_, **__: lambda *_: None
+
+
+def told_first(real: Any) -> Any:
+    def close(self: Any, control: Any) -> None:
+        status = Outcome.of(control, self._cancelled).status
+        self._handle.settle(status, self._progress(status))
+        real(self, control)
+
+    return close
+
+
+def listed_again(real: Any) -> Any:
+    def plan(self: Any) -> Any:
+        found, self.recovered = self.recovered, None
+        try:
+            return real(self)
+        finally:
+            self.recovered = found
+
+    return plan
+
+
+def never_planned_again(real: Any) -> Any:
+    return lambda self, waited: real(self, waited=False)
+
+
+def one_try_more(real: Any) -> Any:
+    def policies(planned: Any, given: Any) -> Any:
+        policy = real(planned, given)
+        return lambda hook: replace(policy(hook), attempts=policy(hook).attempts + 1)
+
+    return policies
+
+
+def no_second_try(real: Any) -> Any:
+    def policies(planned: Any, given: Any) -> Any:
+        policy = real(planned, given)
+        return lambda hook: replace(policy(hook), attempts=1)
+
+    return policies
+
+
+def tried_for_ever(real: Any) -> Any:
+    return replace(real, attempts=1_000)
+
+
+def overtaken(real: Any) -> Any:
+    return lambda self, request, ahead: real(self, request, ())
+
+
+def forgotten(_: Any) -> Any:
+    return lambda *_: None
+
+
+def never(_: Any) -> Any:
+    return lambda *_: False
+
+
+def not_awaited(real: Any) -> Any:
+    def record(self: Any, what: Any, then: Callable[[], None] | None = None) -> None:
+        real(self, what)
+        if then is not None:
+            then()
+
+    return record
+
+
+MUTANTS = {
+    "a failed protect's checkpoint is available": (
+        Checkpoint, "finish_change", failed_is_available, "marked", (0,)),
+    "a manifest is put after its checkpoint is available": (
+        Manifests, "prepare", manifest_late, "marked", (1,)),
+    "no manifest is put": (Manifests, "prepare", no_manifest, "marked", (1,)),
+    "an end is told before it is recorded": (
+        SupervisorActor, "_close", told_first, "told", (0,)),
+    "a recovered protect looks its graph up again": (
+        Protect, "plan", listed_again, "decided", (78,)),
+    "a protect that waited keeps its plan": (
+        SupervisorActor, "_locks_granted", never_planned_again, "fresh", (180,)),
+    "a hook is tried once too often": (engine, "_retry_policy", one_try_more, "retried", (28,)),
+    "no hook is tried again": (engine, "_retry_policy", no_second_try, "retried", (8,)),
+    "an abort is tried for ever": (abort, "ABORT_RETRY", tried_for_ever, "retried", (36,)),
+    "who asks later overtakes": (LockTable, "_is_free", overtaken, "exclusive", (468,)),
+    "recovered operations hold nothing before they begin": (
+        Engine, "reserve", forgotten, "exclusive", (92,)),
+    "what was held goes on": (recovery, "_is_open", never, "decided", (0,)),
+    "aborts do not wait for the decision": (
+        OperationControl, "record", not_awaited, "decided", (0,)),
+}  # fmt: skip
+"""By what is wrong: what takes the place of what, which promise that breaks, and seeds that show it."""
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "mutate", "invariant", "seeds"), MUTANTS.values(), ids=MUTANTS
+)
+def test_a_bug_of_the_engine_is_found(monkeypatch, owner, name, mutate, invariant, seeds):
+    monkeypatch.setattr(owner, name, mutate(getattr(owner, name)))
+    found = {violation.invariant for seed in seeds for violation in simulate(seed).violations}
+
+    assert invariant in found
