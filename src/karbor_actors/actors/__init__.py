@@ -2,6 +2,7 @@
 
 from karbor_actors.actors.confined import ConfinedActor, start_all, tell_all
 from karbor_actors.actors.dispatcher import Dispatcher, current_dispatcher
+from karbor_actors.actors.executor import DaemonExecutor
 from karbor_actors.actors.messages import Message, ask
 from karbor_actors.actors.pooled import (
     LightActor,
@@ -15,6 +16,7 @@ from karbor_actors.actors.timers import Timer
 
 __all__ = [
     "ConfinedActor",
+    "DaemonExecutor",
     "Dispatcher",
     "LightActor",
     "Message",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from karbor_actors.actors import DaemonExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,4 +29,4 @@ class InlineExecutor(Executor):
 
 def make_executor(workers: int, name: str, *, inline: bool) -> Executor:
     """Return an executor with up to *workers* threads called *name*, or without any."""
-    return InlineExecutor() if inline else ThreadPoolExecutor(workers, thread_name_prefix=name)
+    return InlineExecutor() if inline else DaemonExecutor(workers, name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from karbor_actors.actors import DaemonExecutor
 from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel, Ending
 from karbor_actors.errors import OperationCancelledError
 from karbor_actors.graph import build_graph
@@ -53,7 +53,7 @@ class ParallelMap:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor: DaemonExecutor | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +83,7 @@ class ParallelMap:
 
     def _map_in_threads(self, function: Callable[..., Any], items: list[Any]) -> Iterator[Any]:
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, "karbor-look-up")
+            self._executor = DaemonExecutor(_LOOKUPS_AT_ONCE, "karbor-look-up")
         size = min(max(len(items) // (_LOOKUPS_AT_ONCE * _PIECES_EACH), 1), _MAX_PIECE)
         pieces = [items[start : start + size] for start in range(0, len(items), size)]
         found = self._executor.map(lambda piece: [function(item) for item in piece], pieces)

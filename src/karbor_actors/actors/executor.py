@@ -1,0 +1,132 @@
+"""An executor whose threads keep no process from ending."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Executor, Future
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DaemonExecutor(Executor):
+    """Runs what is submitted on up to *workers* threads, which start with the work. Any thread.
+
+    The interpreter waits at its exit for the threads of a ``ThreadPoolExecutor``, and so for ever
+    for one that hangs: in a plugin, or on a disk that does not answer. Nothing waits for these but
+    :meth:`shutdown`.
+
+    Args:
+        workers: Threads at most.
+        name: What their names begin with.
+    """
+
+    def __init__(self, workers: int, name: str) -> None:
+        self._workers, self._name = workers, name
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have *fn* called; return the future of its result.
+
+        Raises:
+            RuntimeError: It was shut down, or the system refuses it its first thread.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError("the executor was shut down")
+            work = _Work(fn, args, kwargs)
+            self._queue.put(work)  # before there is one more thread, which takes it for idle else
+            self._grow()
+            return work.future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take nothing more; wait for what runs, and for what is queued unless that is cancelled."""
+        with self._lock:
+            if cancel_futures:
+                self._cancel_queued()
+            if not self._is_closed:
+                self._is_closed = True
+                for _ in self._threads:
+                    self._queue.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join()
+
+    def __del__(self) -> None:
+        """Let the threads end."""
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def _grow(self) -> None:
+        if self._idle.acquire(blocking=False) or len(self._threads) == self._workers:
+            return
+        name = f"{self._name}_{len(self._threads)}"
+        thread = threading.Thread(target=_serve, args=(self._queue, self._idle), name=name)
+        thread.daemon = True
+        try:
+            thread.start()
+        except RuntimeError:  # those that are there do it all
+            if not self._threads:
+                self._queue.get_nowait()
+                raise
+        else:
+            self._threads.append(thread)
+
+    def _cancel_queued(self) -> None:
+        queue, ends = self._queue, 0
+        try:
+            while True:
+                work = queue.get_nowait()
+                if work is None:
+                    ends += 1
+                else:
+                    work.future.cancel()
+        except Empty:
+            for _ in range(ends):
+                queue.put(None)
+
+
+class _Work:
+    """One call and the future of its result."""
+
+    __slots__ = ("_args", "_fn", "_kwargs", "future")
+
+    def __init__(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._fn, self._args, self._kwargs = fn, args, kwargs
+        self.future: Future[Any] = Future()
+
+    def run(self) -> None:
+        """Call it, unless it was cancelled."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._fn(*self._args, **self._kwargs)
+        except BaseException as error:  # for who asks the future
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
+
+
+def _serve(queue: SimpleQueue[_Work | None], idle: threading.Semaphore) -> None:
+    """Run what is queued, until there is a None; knows no executor, which may be forgotten."""
+    while True:
+        try:
+            work = queue.get_nowait()
+        except Empty:
+            idle.release()
+            work = queue.get()
+        if work is None:
+            return
+        work.run()
+        del work  # what it holds must not live on while this waits
