@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers import DEADLINE
-from karbor_actors import OperationError, OperationStatus, ResourceStatus, VerifyResult
+from karbor_actors import (
+    CheckpointStatus,
+    OperationError,
+    OperationStatus,
+    ResourceStatus,
+    VerifyResult,
+)
 from kit import TYPE, RecordingProtection, plan, provider, store_something
 
 if TYPE_CHECKING:
@@ -153,6 +159,47 @@ def test_a_copy_says_what_nobody_copied_and_is_found_again(service, tmp_path, jo
     }
     assert service.copy(checkpoint.id, to="offsite").result(DEADLINE) == copy
     assert service.verify(copy.id).result(DEADLINE).resources[OUTSIDE] is ResourceStatus.SKIPPED
+
+
+@pytest.mark.parametrize("others", [(), ("nothing",)])
+def test_a_copy_that_copies_nothing_of_what_there_is_is_no_success(
+    service, tmp_path, journal, others
+):
+    checkpoint = protect(service, tmp_path, journal, "outside", *others)
+    for _ in range(2):  # nor is it found by the next one as if it were a copy
+        handle = service.copy(checkpoint.id, to="offsite")
+        with pytest.raises(OperationError, match=f"nothing was copied: .* copies it: {TYPE}"):
+            handle.result(DEADLINE)
+        assert handle.status is OperationStatus.FAILED
+    bank = service.provider("offsite").bank
+    assert {copy.status for copy in bank.checkpoints()} == {CheckpointStatus.ERROR}
+
+
+def test_a_copy_of_which_the_rest_failed_copied_nothing(service, tmp_path, journal):
+    class InsideOnly(RecordingProtection):
+        def get_copy_operation(self, resource: Resource) -> Any:
+            return super().get_copy_operation(resource) if resource.id == "inside" else None
+
+    def fail(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        save(verb, hook, resource, call)
+        if (verb, hook) == ("copy", "on_main"):
+            raise RuntimeError("broken")
+
+    for name in ("local", "offsite"):
+        service.add_provider(provider(tmp_path / name, InsideOnly(journal, fail), name=name))
+    checkpoint = service.protect(plan("outside", "inside")).result(DEADLINE)
+    handle = service.copy(checkpoint.id, to="offsite", on_failure="isolate")
+    with pytest.raises(OperationError, match="nothing was copied"):
+        handle.result(DEADLINE)
+    assert handle.status is OperationStatus.FAILED
+
+
+def test_a_copy_of_what_holds_nothing_is_all_that_there_is(service, tmp_path, journal):
+    checkpoint = protect(service, tmp_path, journal, "nothing")
+    copy = service.copy(checkpoint.id, to="offsite").result(DEADLINE)
+
+    assert copy.status is CheckpointStatus.AVAILABLE
+    assert copy.resource_statuses() == {NOTHING: ResourceStatus.EMPTY}
 
 
 def test_what_a_plugin_copied_is_there_though_it_wrote_nothing(service, tmp_path, journal):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.bank.resource_rows import Ending
-from karbor_actors.errors import CannotResumeError, CheckpointNotFoundError
+from karbor_actors.errors import CannotResumeError, CheckpointNotFoundError, PluginError
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType, ResourceStatus
 from karbor_actors.operations.conflicts import checkpoint_lock
 from karbor_actors.operations.planning import StalePlan
@@ -219,21 +219,25 @@ class Copy(CheckpointVerb):
             self._conclude_blind(outcome)
         if self._copy is None or self._copy.status is not CheckpointStatus.COPYING:
             return
+        statuses, empty = dict(self._lacking) | outcome.resources, []
+        there, here, kept = run.checkpoint.saved(), self._copy.saved(), run.memory.kept()
+        for number in kept:
+            here[number] = 1
+        skipped = []
+        for number, operation in enumerate(run.planned.operations):
+            if not there[number] and not here[number]:
+                empty.append(number)
+            elif operation is None and not here[number] and number not in statuses:
+                skipped.append(number)  # what it has is outside of the bank
+        if len({*skipped, *empty, *statuses}) == len(there):
+            self._fail_empty(run, outcome, skipped)
+        statuses.update(dict.fromkeys(skipped, ResourceStatus.SKIPPED))
         status = {
             OperationStatus.SUCCEEDED: CheckpointStatus.AVAILABLE,
             OperationStatus.PARTIAL: CheckpointStatus.PARTIAL,
         }.get(outcome.status, CheckpointStatus.ERROR)
         if status is CheckpointStatus.AVAILABLE:
             status = run.checkpoint.status  # a copy of a partial one is no better
-        statuses, empty = dict(self._lacking) | outcome.resources, []
-        there, here, kept = run.checkpoint.saved(), self._copy.saved(), run.memory.kept()
-        for number in kept:
-            here[number] = 1
-        for number, operation in enumerate(run.planned.operations):
-            if not there[number] and not here[number]:
-                empty.append(number)
-            elif operation is None and not here[number]:  # what it has is outside of the bank
-                statuses.setdefault(number, ResourceStatus.SKIPPED)
         ending = Ending(
             statuses=statuses,
             empty=empty,
@@ -244,6 +248,15 @@ class Copy(CheckpointVerb):
         )
         self._copy.finish(status, ending)
         self._is_finished = status in _FINISHED
+
+    @staticmethod
+    def _fail_empty(run: OperationRun, outcome: Outcome, skipped: list[int]) -> None:
+        """Make *outcome* a failure: there were things to copy, the *skipped*, and nobody could."""
+        if skipped and outcome.status in (OperationStatus.SUCCEEDED, OperationStatus.PARTIAL):
+            types = ", ".join({run.planned.graph.nodes[number].type: None for number in skipped})
+            why = f"what was saved is outside of the bank, and no plugin copies it: {types}"
+            outcome.failures.append(PluginError(f"nothing was copied: {why}"))
+            outcome.status = OperationStatus.FAILED
 
     def _conclude_blind(self, outcome: Outcome) -> None:
         """Give the copy up, in a bank that may not be here: then who has that is to delete it."""
