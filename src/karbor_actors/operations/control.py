@@ -381,6 +381,7 @@ class OperationControl:
         """Give up what could not be recorded: nothing that is not durable counts as done."""
         if not any(isinstance(failure, BankError) for failure in self.failures):
             self.failures.append(error)
+        self.undo.journal_failed(error)
         self.abort(AbortReason(AbortKind.FAILURE, describe_cause(error)))
         self.run.mark_aborted(error)
         for hook in report.intents:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from karbor_actors.abort_schedule import AbortSchedule
 from karbor_actors.bank.journal_records import JournalRecord
-from karbor_actors.errors import describe_cause
+from karbor_actors.errors import BankLeaseError, describe_cause
 from karbor_actors.model import HookName
 from karbor_actors.operations.abort import AbortActor
 from karbor_actors.operations.artifacts import Artifact
@@ -48,6 +48,8 @@ class Undo:
         self._expected: dict[int, AbortReason] = {}
         """Resources whose abort was decided, and waits for that to be recorded."""
         self._is_for_all = False
+        self._only: frozenset[int] | None = None
+        """The resources that are this process's to undo; None: all of them."""
         self.aborted: set[int] = set()
         """Resources whose ``on_abort`` ended well."""
         self.failures: dict[int, BaseException] = {}
@@ -78,6 +80,15 @@ class Undo:
     def forget(self, resources: Iterable[int]) -> None:
         """Leave out *resources*, whose aborts an earlier process has had."""
         self.aborted.update(resources)
+
+    def journal_failed(self, error: BaseException) -> None:
+        """Leave to a later owner of the bank, if *error* tells of one, what it goes on with.
+
+        What is not held may belong to a checkpoint by now. What is held is thawed all the same: a
+        hook that runs here may have frozen it after the later owner had thawed it.
+        """
+        if isinstance(error, BankLeaseError) and self._only is None:
+            self._only = frozenset(self._control.watch.held)
 
     def begun(self) -> list[int]:
         """Return the resources whose hooks began, and that no abort has had."""
@@ -198,7 +209,10 @@ class Undo:
         }
 
     def _needs(self, resource: int) -> bool:
-        return self._control.schedule.has_begun(resource) and resource not in self.aborted
+        is_own = self._only is None or resource in self._only
+        return (
+            self._control.schedule.has_begun(resource) and resource not in self.aborted and is_own
+        )
 
     def _start(self, resources: Iterable[int]) -> None:
         """Start the aborts of *resources*; those that began nothing have had theirs."""
