@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import DEADLINE, Gate
 from karbor_actors import CheckpointStatus, OperationStatus, ProtectionService
+from karbor_actors.bank.environment import Outcome
 from karbor_actors.bank.journal_records import replay
+from karbor_actors.errors import BankFullError
 from kit import Journal, RecordingProtection, plan, provider, store_something
 
 if TYPE_CHECKING:
@@ -55,6 +57,100 @@ def test_hooks_that_are_passed_over_are_seen_through(tmp_path, journal, monkeypa
         service.protect(plan("d0")).result(DEADLINE)
 
     assert commits.count <= LENGTH + FEW
+
+
+class LastCommit:
+    """Stops the commit of a lone resource's last completion; notes it, and the manifest's put."""
+
+    def __init__(self, service: Any, tmp_path: Any, journal: Journal, monkeypatch: Any) -> None:
+        self.seen: list[str] = []
+        self.was_put, self.may_run = threading.Event(), Gate()
+        service.add_provider(
+            provider(tmp_path / "bank", RecordingProtection(journal, self._behave))
+        )
+        self.bank = service.provider("local").bank
+        self.commits = CountedCommits(self.bank, monkeypatch)
+        objects = self.bank._parts.blocks.objects
+        put = objects.put
+
+        def noting_put(*arguments: Any) -> None:
+            self.seen.append("put")
+            self.was_put.set()
+            put(*arguments)
+
+        monkeypatch.setattr(objects, "put", noting_put)
+
+    def _behave(self, verb: str, hook: str, resource: Any, call: dict[str, Any]) -> None:
+        if hook == "on_main":
+            self.may_run.pass_through()
+        elif hook == "on_complete":
+            self.commits.stop_at = self.commits.count + 1
+
+    def let_go(self) -> None:
+        """Let the commit go on."""
+        self.seen.append("committed")
+        self.commits.gate.open()
+
+
+def test_the_manifest_is_made_while_the_last_completion_is_being_written(
+    tmp_path, journal, monkeypatch
+):
+    with ProtectionService(workers=4) as service:
+        last = LastCommit(service, tmp_path, journal, monkeypatch)
+        last.may_run.open()
+        handle = service.protect(plan("lone"))
+        last.commits.gate.wait_entered()
+        assert last.was_put.wait(DEADLINE)
+        assert not handle.wait(0)
+        assert last.bank.checkpoints(status=CheckpointStatus.AVAILABLE) == []
+
+        last.let_go()
+        assert handle.result(DEADLINE).status is CheckpointStatus.AVAILABLE
+        assert last.bank.check() == []
+
+
+def test_who_listens_hears_of_a_last_completion_that_is_durable(tmp_path, journal, monkeypatch):
+    with ProtectionService(workers=4) as service:
+        last = LastCommit(service, tmp_path, journal, monkeypatch)
+        handle = service.protect(plan("lone"))
+        events = handle.events()
+        last.may_run.open()
+        last.commits.gate.wait_entered()
+        last.let_go()
+        handle.result(DEADLINE)
+
+    completed = [event.hook for event in events if event.kind == "hook_completed"]
+    assert completed[-1] == "on_complete"
+    assert last.seen == ["committed", "put"]
+
+
+def test_an_operation_whose_end_is_recorded_has_ended_well_without_its_last_completion(
+    tmp_path, journal, monkeypatch
+):
+    with ProtectionService(workers=4) as service:
+        last = LastCommit(service, tmp_path, journal, monkeypatch)
+        last.may_run.open()
+        commit = last.bank._environment.commit_group
+
+        def failing_once(changes: Any) -> Any:
+            if last.commits.stop_at == last.commits.count + 1:
+                last.commits.stop_at = -1
+                return [Outcome(None, BankFullError("the disk is full")) for _ in changes]
+            return commit(changes)
+
+        monkeypatch.setattr(last.bank._environment, "commit_group", failing_once)
+        handle = service.protect(plan("lone"))
+        assert handle.wait(DEADLINE)
+        found = last.bank.checkpoint(handle.checkpoint_id)
+
+        if handle.status is OperationStatus.SUCCEEDED:
+            assert found.status is CheckpointStatus.AVAILABLE
+            assert journal.aborted() == []
+        else:  # they were of one group
+            assert found.status is CheckpointStatus.ERROR
+            assert journal.aborted() == ["lone"]
+        assert last.commits.stop_at == -1
+        assert last.bank.check() == []
 
 
 def store_nothing(*_: Any) -> None:

@@ -189,7 +189,7 @@ class OperationControl:
         self._is_flush_asked = False
         if admitted := self.intake.admit(self.dispatcher.now()):
             self._begin(admitted)
-        self._ledger.flush()
+        self._ledger.flush(is_last=self.foresight.only_end_follows(self._ledger))
         self.intake.hand_on()
 
     def abort(self, reason: AbortReason) -> None:

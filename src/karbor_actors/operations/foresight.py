@@ -3,6 +3,9 @@
 Their intents go into the same journal record as the completions that let them through, so that
 a chain of hooks takes one commit a hook, not two. Nothing else comes of it: a hook runs when the
 schedule says so. A hook that does not run after all has its intent taken back.
+
+Where none runs next, the operation's end does: its manifest is made while the last completions are
+being written.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.model import OperationType
 
 if TYPE_CHECKING:
     from karbor_actors.operations.control import OperationControl
+    from karbor_actors.operations.ledger import Ledger
 
 _MANY = 64
 """Completions that share a commit, after which looking ahead costs more than the commit it spares."""
@@ -25,6 +30,7 @@ class Foresight:
         self._control, self._implemented = control, control.run.planned.hook_kinds
         self.is_on = any(control.run.planned.abort_kinds)
         """Whether there are intents at all."""
+        self._absent = self._implemented.count(0)
         self._ended: dict[int, list[int]] = {}
         """By hook whose completion is being written: the hooks that will wait for one less."""
         self._ahead: dict[int, int] = {}
@@ -76,6 +82,25 @@ class Foresight:
         self._control.schedule.withdraw(hook)
         if self.take(hook):
             self._control.record(JournalRecord.of_withdrawn([hook]))
+
+    def only_end_follows(self, ledger: Ledger) -> bool:
+        """Return whether *ledger* has but the last completions of a protect, all of them good.
+
+        Then the end is prepared while they are being written, and written after them: what it
+        prepares counts for nothing without it, which is not so with other verbs. Nor where somebody
+        listens: what is told to have completed is durable.
+        """
+        control = self._control
+        if control.run.type is not OperationType.PROTECT:
+            return False
+        schedule = control.schedule
+        if not ledger.has_completions_only:
+            return False
+        absent = self._absent - schedule.passed_over
+        if schedule.unfinished - absent > len(ledger.completions):
+            return False
+        is_good = control.reason is None and not control.failures and not control.undo.is_active
+        return is_good and control.run.needed is None and not control.events.handle.has_listeners
 
     def _runs_at_once(self, hook: int) -> bool:
         """Return whether *hook* has an intent to write, and nothing else to wait for."""

@@ -37,6 +37,11 @@ class Ledger:
         self._prepared_at = run.prepared_at
 
     @property
+    def has_completions_only(self) -> bool:
+        """Whether completions were gathered, and nothing else."""
+        return bool(self.completions) and not (self._intents or self._records)
+
+    @property
     def is_clear(self) -> bool:
         """Whether everything gathered was written, well or not."""
         return not (self._writing or self._intents or self.completions or self._records)
@@ -51,8 +56,12 @@ class Ledger:
         if then is not None:
             self._then.append(then)
 
-    def flush(self) -> None:
-        """Hand what was gathered to the bank's writer, as one record."""
+    def flush(self, *, is_last: bool = False) -> None:
+        """Hand what was gathered to the bank's writer, as one record.
+
+        With *is_last* it counts as written at once: all that follows is the operation's end, which
+        says more, and is written after it or not at all.
+        """
         if not (self._intents or self.completions or self._records):
             return
         intents, completions = tuple(self._intents), tuple(self.completions)
@@ -67,10 +76,11 @@ class Ledger:
         def written(_: Any, error: BaseException | None) -> None:
             self._outbox.put(JournalWritten(intents, completions, then, error))
 
-        if not self._run.bank.is_writable:  # a restore from somebody else's bank: not recorded
+        if self._run.bank.is_writable:  # else a restore from somebody else's bank: not recorded
+            told = _not_told if is_last else written
+            self._run.bank.writer.submit(lambda txn: journal.append(txn, number, record), told)
+        if is_last or not self._run.bank.is_writable:
             written(None, None)
-            return
-        self._run.bank.writer.submit(lambda txn: journal.append(txn, number, record), written)
 
     def _record_of_hooks(
         self, intents: tuple[int, ...], completions: tuple[Attempt, ...]
@@ -97,3 +107,7 @@ class Ledger:
         self._writing -= 1
         for then in report.then:
             then()
+
+
+def _not_told(_: Any, __: BaseException | None) -> None:
+    """Hear of a record that nobody waits for."""
