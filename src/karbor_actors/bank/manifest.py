@@ -31,7 +31,7 @@ import zstandard
 from karbor_actors.bank.records import pack_record, unpack_record
 from karbor_actors.errors import BankFormatError, ObjectNotFoundError, RecordTooLargeError
 from karbor_actors.model import CheckpointStatus
-from karbor_actors.store.codec import digest_of
+from karbor_actors.store.codec import compress, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -55,7 +55,6 @@ _MAX_SIZE = 64 << 20
 _MAX_STORED = _MAX_SIZE + (1 << 20)
 _MAX_FIELDS = 8
 _HEAD_FIELDS = 5
-_LEVEL = 3
 _VERSION = 1
 _MAGIC = b"KARBORMANIFEST"
 _FOOTER = struct.Struct(">Q32s14sH")
@@ -131,8 +130,7 @@ def seal(raw: bytes) -> tuple[bytes, bytes]:
     if len(raw) > _MAX_SIZE:
         raise RecordTooLargeError(f"a part of a manifest has {len(raw)} bytes, over {_MAX_SIZE}")
     digest = digest_of(raw)
-    data = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True).compress(raw)
-    return data + _FOOTER.pack(len(raw), digest, _MAGIC, _VERSION), digest
+    return compress(raw) + _FOOTER.pack(len(raw), digest, _MAGIC, _VERSION), digest
 
 
 def unseal(data: bytes, name: str, wanted: bytes | None = None) -> bytes:

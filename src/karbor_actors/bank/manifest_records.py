@@ -76,25 +76,35 @@ def manifest_records(
     prefix = pack_u64(number)
     with environment.snapshot() as snapshot:  # one is all that a small checkpoint needs
         kept, rest = _batch(snapshot, Table.CHECKPOINTS, prefix, b"")
-        if rest is not None:  # a large one is read kind by kind
-            kept.clear()
         has_objects = snapshot.has(Table.OBJECTS, prefix)
         has_streams = snapshot.has(Table.STREAMS, rows_prefix(prefix))
-
-    def of_kind(kind: bytes) -> Iterator[tuple[bytes, bytes]]:
-        if rest is not None:
-            return _scan(environment, Table.CHECKPOINTS, prefix + kind)
-        return (found for found in kept if found[0].startswith(prefix + kind))
-
-    for _, value in of_kind(rows.GRAPH):
-        yield [GRAPH, value]
-    for kind, name in _KINDS.items():
-        yield from _resource_records(of_kind(kind), prefix + kind, name, ending)
+    if rest is None:
+        yield from _small_records(kept, prefix, ending)
+    else:  # read kind by kind
+        for _, value in _scan(environment, Table.CHECKPOINTS, prefix + rows.GRAPH):
+            yield [GRAPH, value]
+        for kind, name in _KINDS.items():
+            found = _scan(environment, Table.CHECKPOINTS, prefix + kind)
+            yield from _resource_records(found, prefix + kind, name, ending)
     for key, value in _scan(environment, Table.OBJECTS, prefix) if has_objects else ():
         raw, packed_value = split_row(key[:SECTION_SIZE], key, value)
         yield [OBJECT, unpack_u32(key, len(prefix)), raw, bytes(packed_value)]
     if has_streams:
         yield from _stream_records(environment, prefix)
+
+
+def _small_records(
+    kept: list[tuple[bytes, bytes]], prefix: bytes, ending: Mapping[bytes, bytes]
+) -> Iterator[Record]:
+    """Yield what a checkpoint's few CHECKPOINTS rows, all of them *kept*, are in its manifest."""
+    by_kind: dict[bytes, list[tuple[bytes, bytes]]] = {}
+    for row in sorted({**dict(kept), **ending}.items()):
+        by_kind.setdefault(row[0][len(prefix) : len(prefix) + 1], []).append(row)
+    for _, value in by_kind.get(rows.GRAPH, ()):
+        yield [GRAPH, value]
+    for kind, name in _KINDS.items():
+        for key, value in by_kind.get(kind, ()):
+            yield [name, unpack_u32(key, len(prefix) + 1), value]
 
 
 def _resource_records(

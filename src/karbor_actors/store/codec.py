@@ -55,12 +55,17 @@ def digest_of(raw: bytes | bytearray | memoryview) -> bytes:
     return hashlib.sha256(raw).digest()
 
 
+def compress(raw: bytes) -> bytes:
+    """Return *raw* as a frame of zstd that says how long it is. Any thread."""
+    return _contexts.compressor.compress(raw)
+
+
 def encode(raw: bytes, digest: bytes) -> Block:
     """Return *raw* as it is to be stored: compressed, or as it is where that saves nothing.
 
     Any thread; the GIL is released while it compresses.
     """
-    data = _contexts.compressor.compress(raw)
+    data = compress(raw)
     if len(data) >= len(raw):
         return Block(digest, len(raw), Codec.RAW, raw)
     return Block(digest, len(raw), Codec.ZSTD, data)
