@@ -316,10 +316,12 @@ def test_a_store_tells_of_each_manifest_before_it_is_there():
 
 
 def test_what_could_go_on_and_is_given_up_is_seen():
-    def given_up(*before, process: int = 1, **seen) -> World:
+    def given_up(*before, process: int = 1, is_followed: bool = True, **seen) -> World:
         world = world_of(*before)
         world.operations["op"] = replace(TWO, **seen)
-        world.commits += [(0, len(world.entries) + 1)] * 2
+        log(world, 0, "op", (0, MAIN, "begin"), (1, MAIN, "begin"))
+        if not is_followed:
+            del world.entries[-2:]
         log(world, process, "op", *run(0, "on_abort"))
         world.recovered.add((process, "op"))
         world.failures.add((process, "op"))
@@ -328,11 +330,12 @@ def test_what_could_go_on_and_is_given_up_is_seen():
     assert broken(given_up(*SPAN)) == {"decided"}
     assert broken(given_up(*SPAN), recover="abort") == set()
     assert broken(given_up(*SPAN, resumable=bytes([0, 1]))) == set()
-    assert broken(given_up(*SPAN[:-1])) == set(), "it was held"
+    assert "decided" not in broken(given_up(*SPAN[:-1])), "it was held"
+    assert "decided" not in broken(given_up(*run(0, BEGIN), *run(0, FINISH))), "it may be"
     assert broken(given_up(*SPAN, process=0)) == set(), "it is the process that began it"
-    world = given_up(*SPAN)
-    world.commits.pop()
-    assert broken(world) == set(), "what is held may be all that is durable"
+    assert broken(given_up(*SPAN, is_followed=False)) == set(), "all that is durable may be that"
+    whole = [line for kind in HOOKS[2:] for number in (1, 0) for line in run(number, kind)]
+    assert "decided" not in broken(given_up(*SPAN, *whole)), "its end failed"
     for unclear in ("disturbed", "stalled", "closed", "hung"):
         world = given_up(*SPAN)
         getattr(world, unclear).add(0)

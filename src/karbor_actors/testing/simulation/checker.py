@@ -97,7 +97,7 @@ def check_log(
             yield from check_given_up(world, operation, entries, retry)
         yield from check_abort_retries(world, operation, seen, own)
         yield from check_resumption(world, operation, own, recover)
-        yield from check_taken_up(world, operation, entries, recover)
+        yield from check_taken_up(world, operation, own, recover)
         yield from check_bounds(world, operation, own)
         yield from check_abort_order(world, seen, own)
     for invariant, sentence in world.faults:

@@ -72,6 +72,8 @@ def check_refusal(
 ) -> Iterator[Violation]:
     """Yield an operation that is refused for its checkpoint's status before its turn has come.
 
+    Not because of the protect that made that one: a delete may be told to abort what it left first.
+
     Args:
         world: What is known.
         operation: Which one.
@@ -83,7 +85,7 @@ def check_refusal(
     verb, checkpoint = refused
     for other in running:
         seen = world.operations.get(other)
-        if seen is not None and (world.process, other) in world.turns:
+        if seen is not None and seen.verb != "protect" and (world.process, other) in world.turns:
             verbs = {verb, seen.verb}
             if seen.checkpoint == checkpoint and ("delete" in verbs or verbs == {"copy"}):
                 yield Violation("exclusive", f"a {verb} did not wait for {seen.label} to end")

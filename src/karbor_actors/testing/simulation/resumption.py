@@ -53,41 +53,54 @@ def check_resumption(
 
 
 def check_taken_up(
-    world: World, operation: str, entries: Sequence[tuple[int, Entry]], recover: str
+    world: World, operation: str, entries: Sequence[Entry], recover: str
 ) -> Iterator[Violation]:
     """Yield an operation that a process took up again and undid, though nothing was in its way.
 
     As far as the log can tell: where anything else went wrong, nobody knows what was decided.
-    *entries* have their places in it.
     """
     seen = world.operations[operation]
     unclear = world.disturbed | world.stalled | world.closed | world.hung
     for process in sorted({p for p, o in world.failures if o == operation}):
-        own = [(place, entry) for place, entry in entries if entry.process <= process]
-        before = [entry for place, entry in own if _is_durable(world, place, entry, process)]
-        took = max((entry.time for _, entry in own), default=0.0)
+        own = [entry for entry in entries if entry.process <= process]
+        before = _surely_known([entry for entry in own if entry.process < process])
+        took = max((entry.time for entry in own), default=0.0)
         is_clear = recover == "resume" and (process, operation) in world.recovered
-        is_clear = is_clear and not unclear & {process, *(entry.process for _, entry in own)}
+        is_clear = is_clear and not unclear & {process, *(entry.process for entry in own)}
         is_clear = is_clear and took < (LIMITS.max_quiesce or 0)
+        recoveries = sum(o == operation and p < process for p, o in world.recovered)
         is_stopped = operation in world.cancels or operation in world.timed
-        has_failed = any(e.what in ("failed", "late") for _, e in own)
+        is_stopped = is_stopped or recoveries >= _MOST_RECOVERIES or _is_whole(seen, own)
+        has_failed = any(e.what in ("failed", "late") for e in own)
         is_undone = any(entry.hook == _ABORT for entry in before)
         if not is_clear or is_stopped or has_failed or is_undone or not before:
             continue
-        why = _decided(world, operation, before, recover)
-        if not why and not [*_lost(seen, before, is_known=True)]:
+        why = _decided(world, operation, before, recover) or _may_be_lost(seen, before)
+        if not why:
             yield Violation("decided", f"{seen.label} is given up, and nothing was in its way")
 
 
-def _is_durable(world: World, place: int, entry: Entry, process: int) -> bool:
-    """Return whether *entry* is of a process before *process*, which cannot but know of it.
+def _surely_known(before: Sequence[Entry]) -> list[Entry]:
+    """Return what a later process cannot but know of *before*.
 
-    What is done is known two commits later; what has begun may be known at any time.
+    A hook is known to be done once another one of its resource has begun; what has begun may be
+    known at any time.
     """
-    if entry.process >= process:
-        return False
-    after = [n for p, n in world.commits if p == entry.process and n > place]
-    return entry.what != "done" or len(after) > 1
+    known, later = [], set()
+    for entry in reversed(before):
+        if entry.what == "begin":
+            later.add((entry.resource, entry.hook))
+        is_followed = any(r == entry.resource and hook != entry.hook for r, hook in later)
+        if entry.what != "done" or is_followed:
+            known.append(entry)
+    return known[::-1]
+
+
+def _is_whole(seen: OperationSeen, own: Sequence[Entry]) -> bool:
+    """Return whether all hooks were done: what failed then is the operation's end."""
+    done = {(e.resource, e.hook) for e in own if e.what == "done"}
+    places = ((n // len(HOOKS), n % len(HOOKS)) for n, kind in enumerate(seen.hook_kinds) if kind)
+    return all((resource, str(HOOKS[kind])) in done for resource, kind in places)
 
 
 def _decided(world: World, operation: str, before: Sequence[Entry], recover: str) -> str:
@@ -99,6 +112,23 @@ def _decided(world: World, operation: str, before: Sequence[Entry], recover: str
     if len({entry.process for entry in before}) > _MOST_RECOVERIES and not world.closed:
         return "it had been taken up too often"
     return ""
+
+
+def _may_be_lost(seen: OperationSeen, before: Sequence[Entry]) -> bool:
+    """Return whether a protect of which *before* is known may be held, or unable to go on.
+
+    Of a resource no hook of which has begun the intent may be recorded already.
+    """
+    if seen.verb != "protect":
+        return False
+    begun = {entry.resource for entry in before}
+    is_one_intended = any(
+        resource not in begun and kind and (seen.span_ends[resource] is not None or not can_go_on)
+        for resource, (kind, can_go_on) in enumerate(
+            zip(seen.abort_kinds, seen.resumable or b"\1" * len(seen.keys), strict=True)
+        )
+    )
+    return is_one_intended or bool([*_lost(seen, before, is_known=True)])
 
 
 def _lost(

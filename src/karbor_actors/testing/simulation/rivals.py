@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from karbor_actors.testing.simulation.scenario import Scenario
 
 _VERBS = ("protect", "protect", "restore", "restore", "verify", "delete", "copy", "copy")
+_MANY = 8
+"""Processes that die, one after the other, of the same operation."""
 _FEW = 3
 """Plans of one or two resources: one who waits for much is easily overtaken by who wants little."""
 _STUBBORN = Rule(
@@ -66,7 +68,9 @@ def _draw_request(rng: random.Random, verb: str) -> Request:
 
 
 def _draw_processes(rng: random.Random) -> list[Process]:
-    count = rng.choice((0, 1, 1, 2, 2, 3, 7))
+    count = rng.choice((0, 1, 1, 2, 2, 3, _MANY))
+    if count == _MANY:
+        return [_draw_short_life(rng) for _ in range(count)]
     is_faulty, is_stubborn = rng.random() < 0.4, rng.random() < 0.3  # noqa: PLR2004
     return [
         Process(
@@ -79,6 +83,12 @@ def _draw_processes(rng: random.Random) -> list[Process]:
         )
         for _ in range(count)
     ]
+
+
+def _draw_short_life(rng: random.Random) -> Process:
+    """Return a process that dies of one of its first hooks: one operation after many such is given up."""
+    point = rng.choice((Point.HOOK_BEFORE, Point.HOOK_AFTER))
+    return Process(crash=Rule(point, Action.KILL, nth=rng.randint(1, 3)))
 
 
 def _draw_changes(scenario: Scenario, rng: random.Random, processes: int) -> list[Change]:
