@@ -8,11 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 import kit
 from helpers import DEADLINE, Gate
-from karbor_actors import Bank, CheckpointStatus, OperationStatus, ProtectionService
+from karbor_actors import (
+    Bank,
+    CheckpointStatus,
+    OperationStatus,
+    ProtectionService,
+    faultpoints,
+)
+from karbor_actors.bank import abort_marks
 from karbor_actors.errors import BankFullError, OperationError
 from karbor_actors.operations.verbs.copy import Copy
 from kit import Journal, RecordingProtection, plan, provider, store_something
@@ -145,6 +153,50 @@ def test_what_may_be_finished_is_never_undone_without_its_bank(finished, journal
             service.abort(service.recovered[0].id).result(DEADLINE)
     assert journal.hooks("copy") == []
     assert what_is_copied(finished) == [("available", ["copied"])]
+
+
+def test_a_copy_that_was_given_up_does_not_go_on_to_succeed_though_nobody_remembers(
+    tmp_path, journal
+):
+    """The source's bank was full: its record says no more than that the copy runs."""
+    disk = FullDisk(str(tmp_path / "bank"))
+    with opened(tmp_path, journal) as service:
+        checkpoint = service.protect(plan("lone")).result(DEADLINE)
+        faultpoints.install(disk)  # type: ignore[arg-type]
+        try:
+            disk.fills_in = 2  # the copy's record and the hook's intent are there before
+            handle = service.copy(checkpoint.id, to="off")
+            with pytest.raises(OperationError, match="no space is left"):
+                handle.result(DEADLINE)
+        finally:
+            faultpoints.remove(disk)  # type: ignore[arg-type]
+    (tmp_path / "bank" / abort_marks.NAME).unlink()
+    with opened(tmp_path, journal) as service:
+        (handle,) = service.recovered
+        with pytest.raises(OperationError, match="is error"):
+            handle.result(DEADLINE)
+    assert [status for status, _ in what_is_copied(tmp_path)] == ["error"]
+
+
+class FullDisk:
+    """A disk that is full for one bank."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.is_full, self.fills_in = path, False, -1
+
+    def on_commit(self, path: str, when: str) -> None:
+        if when != "before" or not path.startswith(self.path):
+            return
+        self.is_full |= self.fills_in == 0
+        self.fills_in -= 1
+        if self.is_full:
+            raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+
+    def on_message(self, actor: object, message: object) -> object:
+        return message
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
 
 
 if __name__ == "__main__":

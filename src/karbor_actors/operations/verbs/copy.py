@@ -112,7 +112,7 @@ class Copy(CheckpointVerb):
         if self._is_blind:
             self._finished = None
         elif (own := self._kept().get(_COPY)) is not None:
-            self._finished = self._find_own(own)
+            self._take_up_own(planned, str(own))
         elif self.recovered is not None or not self._again:
             self._finished = self._find_finished()
         if self._finished is not None:
@@ -161,13 +161,16 @@ class Copy(CheckpointVerb):
                 return checkpoint
         return None
 
-    def _find_own(self, copy_id: object) -> Checkpoint | None:
-        """Return what an earlier process made, if that finished it and could not say so."""
+    def _take_up_own(self, planned: PlannedOperation, copy_id: str) -> None:
+        """See what an earlier process made: finished, and it could not say so, or given up."""
         try:
-            checkpoint = self._target.bank.checkpoint(str(copy_id))
+            checkpoint = self._target.bank.checkpoint(copy_id)
         except CheckpointNotFoundError:
-            return None
-        return checkpoint if checkpoint.status in _FINISHED else None
+            return
+        if checkpoint.status in _FINISHED:
+            self._finished = checkpoint
+        elif checkpoint.status is not CheckpointStatus.COPYING:
+            planned.why_stale = f"its copy {copy_id} is {checkpoint.status}"
 
     def _lacks_the_same(self, copy: Checkpoint) -> bool:
         """Return whether *copy* lacks what is lacking here, beside what nobody copied."""
