@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -409,14 +410,58 @@ def test_what_a_full_disk_had_undone_never_goes_on(tmp_path):
     assert abort_marks.prepare(tmp_path / "bank", [handle.id]) == frozenset(), "it is forgotten"
 
 
+def test_a_disk_on_which_marks_take_long_holds_up_neither_a_thaw_nor_anybody_else(
+    tmp_path, monkeypatch
+):
+    """What a full disk undoes is noted beside the bank: on the same disk, which may be slow too."""
+    disk, marking, thawed = StuckCommits(hangs=False), Gate(), threading.Event()
+    sync = os.fdatasync
+
+    def slow_sync(fd: int) -> None:
+        marking.pass_through()
+        sync(fd)
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (hook, resource.id) == ("on_main", "one"):
+            disk.is_stuck.set()
+            call["context"].state["made"] = True
+        if (hook, resource.id) == ("on_abort", "one"):
+            thawed.set()
+
+    plugin = RecordingProtection(Journal(), behave)
+    monkeypatch.setattr(abort_marks.os, "fdatasync", slow_sync)
+    with ProtectionService(workers=2, abort_grace=0.1) as service:
+        service.add_provider(
+            provider(tmp_path / "bank", plugin), provider(tmp_path / "good", plugin, name="good")
+        )
+        disk.path = str(tmp_path / "bank")
+        faultpoints.install(disk)  # type: ignore[arg-type]
+        try:
+            handle = service.protect(plan("one"))
+            marking.wait_entered()
+            other = service.protect(plan("two", provider="good"))
+            assert other.result(DEADLINE / 2).status is CheckpointStatus.AVAILABLE
+            assert thawed.wait(DEADLINE / 2), "it stays frozen"
+            assert not handle.wait(0), "it is to be remembered first"
+        finally:
+            marking.open()
+            assert handle.wait(DEADLINE)
+            faultpoints.remove(disk)  # type: ignore[arg-type]
+        assert handle.status is OperationStatus.FAILED
+    assert handle.id in abort_marks.prepare(tmp_path / "bank", [handle.id])
+
+
 class StuckCommits:
     """A disk that takes nothing, once it is told to: it is full, or does not answer."""
 
     def __init__(self, *, hangs: bool) -> None:
         self.is_stuck, self._is_free, self._hangs = threading.Event(), threading.Event(), hangs
+        self.path = ""
+        """The directory of what is on it; ``""`` for everything."""
 
     def on_commit(self, path: str, when: str) -> None:
-        if when == "before" and self.is_stuck.is_set():
+        is_here = path.startswith(self.path)
+        if when == "before" and is_here and self.is_stuck.is_set():
             if not self._hangs:
                 raise lmdb.DiskError("mdb_txn_commit: No space left on device")
             assert self._is_free.wait(DEADLINE)

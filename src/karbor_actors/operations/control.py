@@ -100,7 +100,7 @@ class OperationControl:
         self.ask_flush, self.events = ask_flush, events
         self._is_flush_asked = False
         self._is_beginning = False  # if so, what hooks want is handed on next
-        self._ledger = Ledger(run, outbox)
+        self._ledger = Ledger(run, outbox, intake.run_apart)
         self.intake = intake
         self.foresight = Foresight(self)
         self._refs: dict[int, ConfinedMailbox[HookActor]] = {}
@@ -383,7 +383,6 @@ class OperationControl:
             self.failures.append(error)
         self.undo.journal_failed(error)
         self.abort(AbortReason(AbortKind.FAILURE, describe_cause(error)))
-        self.run.mark_aborted(error)
         for hook in report.intents:
             self.tell(hook, NotBegun())
         for attempt in report.completions:

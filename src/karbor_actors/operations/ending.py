@@ -145,7 +145,6 @@ class EndingActor(PooledActor):
         self._outcome, control.run.is_over = None, False
         control.failures.append(error)
         control.abort(AbortReason(AbortKind.FAILURE, describe_cause(error)))
-        control.run.mark_aborted(error)
 
     def _failure(
         self, causes: list[BaseException], status: OperationStatus, result: Any = None

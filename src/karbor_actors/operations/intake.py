@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.paths import PathsAhead
     from karbor_actors.operations.planning import PlannedOperation
-    from karbor_actors.operations.runner import Runners
+    from karbor_actors.operations.runner import Call, Runners
 
 WINDOW = 1024
 """Hooks of one lane that are in at once at most."""
@@ -197,6 +197,10 @@ class Intake:
     def abandon(self, attempt: Attempt) -> None:
         """Give up *attempt*, wherever it runs."""
         self._runners.abandon(attempt.lane, attempt)
+
+    def run_apart(self, call: Call) -> None:
+        """Have a worker run *call*, which is no hook. Any thread."""
+        self._runners.submit(Lane.RECORD, [call])
 
     def _line_up(self) -> None:
         """Have the hooks that arrived wait in their lines, those with the longest way ahead first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import JournalRecord, NewResource, StateChange
@@ -16,6 +17,35 @@ if TYPE_CHECKING:
     from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.outbox import Outbox
     from karbor_actors.operations.run import OperationRun
+    from karbor_actors.operations.runner import Call
+
+
+class _Mark:
+    """Notes that an operation is undone, whose bank could not write, as a call for a worker.
+
+    Args:
+        run: The operation.
+        error: Why the bank could not write.
+        report: Called once that is noted, or cannot be.
+    """
+
+    def __init__(self, run: OperationRun, error: BaseException, report: Callable[[], None]) -> None:
+        self._run, self._error, self._report = run, error, report
+
+    def execute(self) -> None:
+        """Note it; blocks on the disk."""
+        try:
+            self._run.mark_aborted(self._error)
+        finally:
+            self._report()
+
+    async def execute_async(self) -> None:
+        """It is never asynchronous."""
+        raise NotImplementedError
+
+    def refuse(self, why: str) -> None:
+        """Go on without."""
+        self._report()
 
 
 class Ledger:
@@ -24,10 +54,16 @@ class Ledger:
     Args:
         run: The operation.
         outbox: Takes a :class:`JournalWritten` for each record, durable or not.
+        run_apart: Has a worker run a call.
     """
 
-    def __init__(self, run: OperationRun, outbox: Outbox[Attempt | JournalWritten]) -> None:
-        self._run, self._outbox = run, outbox
+    def __init__(
+        self,
+        run: OperationRun,
+        outbox: Outbox[Attempt | JournalWritten],
+        run_apart: Callable[[Call], None],
+    ) -> None:
+        self._run, self._outbox, self._run_apart = run, outbox, run_apart
         self._intents: list[int] = []
         self.completions: list[Attempt] = []
         """Those of hooks that completed; added to from outside."""
@@ -103,7 +139,14 @@ class Ledger:
         return JournalRecord(intents, hooks, state, new_resources)
 
     def written(self, report: JournalWritten) -> None:
-        """Note that one record's fate is known, and go on with what waited for it."""
+        """Note that one record's fate is known, and go on with what waited for it.
+
+        Where it failed, that everything is undone is noted beside the bank first.
+        """
+        if report.error is not None and not self._run.is_marked:
+            again = JournalWritten((), (), report.then, None)
+            self._run_apart(_Mark(self._run, report.error, partial(self._outbox.put, again)))
+            return
         self._writing -= 1
         for then in report.then:
             then()

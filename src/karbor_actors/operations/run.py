@@ -7,6 +7,7 @@ workers' threads too.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -83,7 +84,9 @@ class OperationRun:
         self.prepared_at: float | None = None
         """When the last prepare hook ended, in seconds since 1970; written by workers."""
         self._to_resume: set[int] = set()
-        self._is_marked = False
+        self._marking = threading.Lock()
+        self.is_marked = False
+        """Whether it was noted beside the bank that all is undone, or that cannot be."""
         if self.recovered is not None:
             self._to_resume = self.recovered.begun_resources()
             self.memory.restore(self.recovered.journal)
@@ -96,14 +99,20 @@ class OperationRun:
             raise FencedError(msg)
 
     def mark_aborted(self, error: BaseException) -> None:
-        """Note beside the bank, which could not write for *error*, that all is undone; once."""
-        if self._is_marked or isinstance(error, BankLeaseError):  # a later owner has the bank
+        """Note beside the bank, which could not write for *error*, that all is undone; once.
+
+        Blocks on the disk; a worker.
+        """
+        if isinstance(error, BankLeaseError):  # a later owner has the bank
             return
-        self._is_marked = True
-        try:
-            abort_marks.add(self.bank.directory, self.id)
-        except OSError as failure:
-            _LOG.warning("%s: that it is undone is not remembered: %s", self.id, failure)
+        with self._marking:
+            if self.is_marked:
+                return
+            try:
+                abort_marks.add(self.bank.directory, self.id)
+            except OSError as failure:
+                _LOG.warning("%s: that it is undone is not remembered: %s", self.id, failure)
+            self.is_marked = True
 
     def is_settled(self, reason: AbortReason | None = None) -> bool:
         """Return whether it had ended before, and only undoes what was pending, for that *reason*.

@@ -106,6 +106,7 @@ class Verb(RecordedOperation):
         except BaseException as error:
             self._has_end = is_over or self._is_recorded()
             if self.must_undo(outcome):
+                run.mark_aborted(error)
                 raise
             if is_over or not self._has_end:
                 self._give_up(run, outcome, error)
