@@ -18,6 +18,7 @@ from karbor_actors import (
     CheckpointStatus,
     OperationStatus,
     ProtectionService,
+    Provider,
     faultpoints,
 )
 from karbor_actors.bank import abort_marks
@@ -175,6 +176,61 @@ def test_a_copy_that_was_given_up_does_not_go_on_to_succeed_though_nobody_rememb
         (handle,) = service.recovered
         with pytest.raises(OperationError, match="is error"):
             handle.result(DEADLINE)
+    assert [status for status, _ in what_is_copied(tmp_path)] == ["error"]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_copy_whose_bank_cannot_record_that_it_failed_is_ended_once_that_can(
+    tmp_path, journal, fails, is_asked
+):
+    """Its operation does not end before: its record is in the other bank, and would be alone."""
+    disk = FullDisk(str(tmp_path / "off"))
+
+    def behave(verb: str, hook: str, resource: Any, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if (verb, hook) == ("copy", "on_main"):
+            disk.is_full = True
+            if fails:
+                raise OSError("the link is down")
+
+    plugin = RecordingProtection(journal, behave, ("on_main", "on_abort"))
+
+    def providers() -> list[Provider]:
+        return [
+            provider(tmp_path / "off", plugin, name="off"),
+            provider(tmp_path / "bank", plugin),
+        ]
+
+    with ProtectionService(workers=4) as service:
+        service.add_provider(*providers())
+        checkpoint = service.protect(plan("lone")).result(DEADLINE)
+        faultpoints.install(disk)  # type: ignore[arg-type]
+        try:
+            handle = service.copy(checkpoint.id, to="off", provider="local")
+            with pytest.raises(OperationError, match="no space is left") as failed:
+                handle.result(DEADLINE)
+            assert ("the link is down" in str(failed.value)) is fails
+            assert handle.status is OperationStatus.FAILED
+            assert ("on_abort", "lone") in journal.hooks("copy")
+            (record,) = service.operation_history("local", 1)
+            assert not record.status.is_terminal
+            assert [status for status, _ in what_is_copied(tmp_path)] == ["copying"]
+        finally:
+            faultpoints.remove(disk)  # type: ignore[arg-type]
+        if is_asked:
+            again = service.abort(handle.id)
+            assert again.wait(DEADLINE)
+            assert again.status is OperationStatus.FAILED
+    if not is_asked:
+        with ProtectionService(workers=4) as service:
+            service.add_provider(*providers())
+            (again,) = service.recovered
+            assert again.wait(DEADLINE)
+            assert again.status is OperationStatus.FAILED
+    with Bank.open(tmp_path / "bank", readonly=True) as bank:
+        record = bank.journal.get(handle.id)
+    assert (record.status, record.abort_pending) == (OperationStatus.FAILED, 0)
     assert [status for status, _ in what_is_copied(tmp_path)] == ["error"]
 
 
