@@ -24,12 +24,14 @@ from karbor_actors import (
     RetryPolicy,
     TimeLimits,
 )
+from karbor_actors.actors import SimulatedDispatcher, ThreadDispatcher
 from karbor_actors.errors import ArgumentError, KarborError
+from karbor_actors.testing import FaultPlan, make_graph
 from kit import TYPE, Journal, RecordingProtection, plan, provider, store_something, thing
 
 LONGEST = 500
 """Characters of a sentence for a person."""
-BEYOND_FLOATS, BEYOND_PRINTING = 10**400, 10**5000
+BEYOND_FLOATS, BEYOND_PRINTING = HUGE = (10**400, 10**5000)
 
 
 async def _coroutine_function(*_: Any) -> None:
@@ -136,6 +138,19 @@ CALLS: dict[str, Any] = {
     "add_done_callback": lambda w, v: w.handle.add_done_callback(v),
     "Bank.open": lambda _, v: Bank.open(v).close(),
     "Bank.open objects": lambda w, v: Bank.open(w.directory / "new", objects=v).close(),
+    "Bank.open dispatcher": lambda w, v: Bank.open(w.directory / "new", dispatcher=v).close(),
+    "ThreadDispatcher threads": lambda _, v: ThreadDispatcher(threads=v).close(),
+    "ThreadDispatcher spare": lambda _, v: ThreadDispatcher(spare=v).close(),
+    "ThreadDispatcher name": lambda _, v: ThreadDispatcher(name=v).close(),
+    "SimulatedDispatcher seed": lambda _, v: SimulatedDispatcher(v),
+    "SimulatedDispatcher start": lambda _, v: SimulatedDispatcher(1, start=v),
+    "FaultPlan rules": lambda _, v: FaultPlan(v),
+    "FaultPlan a rule": lambda _, v: FaultPlan([v]),
+    "FaultPlan seed": lambda _, v: FaultPlan(seed=v),
+    "make_graph shape": lambda _, v: make_graph(v, 3),
+    "make_graph size": lambda _, v: make_graph("flat", v if v not in HUGE else 1),
+    "make_graph seed": lambda _, v: make_graph("random", 3, seed=v),
+    "make_graph width": lambda _, v: make_graph("tree", 3, width=v),
     "Bank.rebuild": lambda _, v: Bank.rebuild(v),
     "Bank.break_lease": lambda _, v: Bank.break_lease(v),
     "bank.checkpoint": lambda w, v: w.bank.checkpoint(v),
@@ -293,6 +308,13 @@ def test_what_an_argument_of_a_context_cannot_be_is_refused_where_it_is_given(tm
         (lambda v: ProtectionService(caps=v), {"on_main": 1}, r"caps is a Caps, .*\(dict\)"),
         (lambda v: TimeLimits(main=v), "x", r"main is more than 0 seconds, .*'x' \(str\)"),
         (lambda v: RetryPolicy(attempts=v), True, r"attempts is a whole number, .*True \(bool\)"),
+        (
+            lambda v: TimeLimits(on_main=v),
+            5,
+            r"argument of TimeLimits is one of prepare, main, .*, not on_main",
+        ),
+        (lambda v: Caps(on_main=v), 5, r"argument of Caps is one of types, .*, not on_main"),
+        (lambda v: Bank.open("x", dispatcher=v), 5, r"dispatcher is a Dispatcher, .*5 \(int\)"),
         (Bank.open, 5, r"directory is a path, not 5 \(int\)"),
         (lambda v: Provider("x", bank=v), "bank", r"bank is a Bank: .*'bank' \(str\)"),
         (lambda v: Provider("x", bank=v), Bank, r"bank is a Bank: .*\(type\)"),

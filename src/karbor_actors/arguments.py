@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime, tzinfo
 from enum import StrEnum
 from numbers import Real
 from threading import TIMEOUT_MAX
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from karbor_actors.errors import ArgumentError, describe_value
 
 EnumT = TypeVar("EnumT", bound=StrEnum)
+T = TypeVar("T")
 
 FOR_EVER = TIMEOUT_MAX
 """Seconds that no thread can wait for, centuries: a limit of so many is none."""
@@ -31,6 +34,24 @@ def check_instance(
     """Refuse what is of none of the *kinds*, which *expected* says in words."""
     if not isinstance(given, kinds):
         raise argument_error(argument, expected, given)
+
+
+def names_only_fields(cls: type[T]) -> type[T]:
+    """Have a dataclass refuse an argument that it has no field for as it refuses any other."""
+    init: Callable[..., None] = cls.__init__
+    names = [field.name for field in dataclasses.fields(cast("Any", cls))]
+
+    @functools.wraps(init)
+    def checked_init(self: object, *args: Any, **given: Any) -> None:
+        for name in given:
+            if name not in names:
+                raise ArgumentError(
+                    f"an argument of {cls.__name__}", f"one of {', '.join(names)}", name
+                )
+        init(self, *args, **given)
+
+    cls.__init__ = checked_init  # type: ignore[method-assign]
+    return cls
 
 
 def is_number(given: object) -> bool:

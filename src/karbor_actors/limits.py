@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
 
-from karbor_actors.arguments import check_instance, checked_count, checked_limit
+from karbor_actors.arguments import (
+    check_instance,
+    checked_count,
+    checked_limit,
+    names_only_fields,
+)
 from karbor_actors.model import HOOKS, HookName, RetryPolicy
 
 __all__ = ["ABORT_RETRY", "Caps", "RetryPolicy", "TimeLimits"]
@@ -15,6 +20,7 @@ ABORT_RETRY = RetryPolicy(attempts=3, backoff=0.5, max_backoff=5.0)
 """How often an ``on_abort`` is tried."""
 
 
+@names_only_fields
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
     """How many hooks run at once, over all operations of a service, beside its workers.
@@ -50,6 +56,7 @@ class Caps:
         return bool(self.types or self.hooks or self.groups)
 
 
+@names_only_fields
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeLimits:
     """Seconds that one attempt of a hook may take; None for no limit.

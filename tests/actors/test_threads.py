@@ -32,7 +32,7 @@ def threads_named(name):
 
 @pytest.mark.parametrize("wrong", [{"threads": 0}, {"threads": -1}, {"spare": -1}])
 def test_a_dispatcher_without_threads_is_refused(wrong):
-    with pytest.raises(ValueError, match="at least 1 thread"):
+    with pytest.raises(ValueError, match="a whole number, at least"):
         ThreadDispatcher(**wrong)
 
 

@@ -14,6 +14,7 @@ from karbor_actors.actors.dispatcher import (
     set_current_dispatcher,
 )
 from karbor_actors.actors.timers import TimerQueue
+from karbor_actors.arguments import argument_error, check_instance, is_number
 from karbor_actors.errors import DispatcherClosedError
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class SimulatedDispatcher(Dispatcher):
     throughput = 1
 
     def __init__(self, seed: int, *, start: float = 0.0) -> None:
+        check_instance("seed", seed, int, "a whole number")
+        if not is_number(start):
+            raise argument_error("start", "a number of seconds", start)
         super().__init__()
         self.seed = seed
         self.rng = random.Random(seed)  # noqa: S311 - must replay, need not be secret

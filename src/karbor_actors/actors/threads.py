@@ -16,6 +16,7 @@ from karbor_actors.actors.dispatcher import (
     set_current_dispatcher,
 )
 from karbor_actors.actors.timers import TimerQueue
+from karbor_actors.arguments import check_instance, checked_count
 from karbor_actors.errors import DispatcherClosedError
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ class ThreadDispatcher(Dispatcher):
     """
 
     def __init__(self, *, threads: int = 1, name: str = "karbor-control", spare: int = 0) -> None:
-        if threads < 1 or spare < 0:
-            msg = f"a dispatcher needs at least 1 thread and 0 spare, not {threads} and {spare}"
-            raise ValueError(msg)
+        checked_count("threads", threads)
+        checked_count("spare", spare, least=0)
+        check_instance("name", name, str, "a string")
         super().__init__()
         self.name = name
         self._limit = threads

@@ -22,6 +22,7 @@ from karbor_actors.bank.journal import Journal
 from karbor_actors.bank.lease import Lease, break_lease
 from karbor_actors.bank.manifests import MAKING
 from karbor_actors.bank.opening import (
+    check_dispatcher,
     make_directory,
     open_objects,
     open_parts,
@@ -91,8 +92,7 @@ class Bank:
 
         Args:
             directory: Made where it is missing, with *create*.
-            objects: Where bulk data is: None for a folder beside the records, a URL
-                (``s3://...``), or an ObjectStore, which the bank closes.
+            objects: None: a folder beside the records; a URL (``s3://...``); an ObjectStore to close.
             readonly: Only read. Takes no lease: another process may own the bank.
             create: Whether to make a bank where there is none.
             dispatcher: What runs the bank's actor, for a simulation; None: a thread.
@@ -103,10 +103,10 @@ class Bank:
                 whose records are missing.
             BankReadonlyError: It may not be written, or is a :meth:`backup`.
             BankFormatError: It is damaged, something else, or from a newer release.
-            BankFullError: No space is left.
-            StoreError: The object store failed.
+            BankFullError: No space is left. StoreError: The object store failed.
         """
         path = checked_path("directory", directory)
+        check_dispatcher(dispatcher)
         refuse_lost_records(path)
         with contextlib.ExitStack() as closing:
             if not readonly:

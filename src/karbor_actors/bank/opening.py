@@ -6,7 +6,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from karbor_actors.arguments import argument_error
+from karbor_actors.actors.dispatcher import Dispatcher
+from karbor_actors.arguments import argument_error, check_instance
 from karbor_actors.bank import abort_marks, reserve
 from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
 from karbor_actors.bank.blocks import BlockStore
@@ -20,7 +21,6 @@ from karbor_actors.store.local import LocalStore
 from karbor_actors.store.objects import open_store
 
 if TYPE_CHECKING:
-    from karbor_actors.actors.dispatcher import Dispatcher
     from karbor_actors.bank.environment import Environment
     from karbor_actors.store.objects import ObjectStore
 
@@ -32,6 +32,11 @@ _RECORDS = "bank.lmdb"
 _OBJECTS = "objects"
 _FAN = 2
 """How long the names of the folders are in which a LocalStore has its objects."""
+
+
+def check_dispatcher(given: object) -> None:
+    """Refuse what runs no actors, and is not None."""
+    check_instance("dispatcher", given, (Dispatcher, type(None)), "a Dispatcher, or None")
 
 
 def make_directory(path: str, *, create: bool) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,13 +19,14 @@ import lmdb
 import pykka
 
 from karbor_actors import faultpoints
+from karbor_actors.arguments import check_instance
 from karbor_actors.bank.mapping import data_file
 from karbor_actors.errors import DispatcherClosedError, FaultPlanError, InjectedFaultError
 from karbor_actors.testing.fault_rules import Action, Point, Rule, read_rules
 from karbor_actors.testing.power import tear
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 _LOG = logging.getLogger("karbor_actors.testing")
 VARIABLE = "KARBOR_ACTORS_FAULTS"
@@ -68,7 +70,11 @@ class FaultPlan:
     """
 
     def __init__(self, rules: Iterable[Rule] = (), seed: int = 0) -> None:
+        check_instance("rules", rules, Iterable, "rules, in a list")
+        check_instance("seed", seed, int, "a whole number")
         self.rules, self.seed = tuple(rules), seed
+        for rule in self.rules:
+            check_instance("a rule", rule, Rule, "a Rule")
         self.fired: list[Fired] = []
         """What struck, in order."""
         self._lock = threading.Lock()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from karbor_actors.arguments import argument_error, check_instance, checked_count
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -54,14 +56,13 @@ def make_graph(shape: str, size: int, *, seed: int = 0, width: int = 4) -> Synth
         width: See *shape*; others ignore it.
 
     Raises:
-        ValueError: There is no such shape, or *size* or *width* is less than 1.
+        ArgumentError: There is no such shape, or *size* or *width* is less than 1.
     """
-    if shape not in _PARENTS:
-        msg = f"there is no shape {shape!r}; choose one of {', '.join(SHAPES)}"
-        raise ValueError(msg)
-    if size < 1 or width < 1:
-        msg = f"size and width must be at least 1, not {size} and {width}"
-        raise ValueError(msg)
+    check_instance("seed", seed, int, "a whole number")
+    checked_count("size", size)
+    checked_count("width", width)
+    if shape not in SHAPES:
+        raise argument_error("shape", f"one of {', '.join(SHAPES)}", shape)
     parents_of, rng = _PARENTS[shape], random.Random(seed)  # noqa: S311 - seeded on purpose
     roots: list[int] = []
     sources, targets = array("I"), array("I")
