@@ -410,7 +410,15 @@ class Generous(Versioned):
         return version == 1
 
 
-@pytest.mark.parametrize(("newer", "status"), [(Versioned, "failed"), (Generous, "succeeded")])
+class Speechless(Versioned):
+    def can_resume(self, version: int) -> bool:
+        raise SystemExit("it cannot say")
+
+
+@pytest.mark.parametrize(
+    ("newer", "status"),
+    [(Versioned, "failed"), (Generous, "succeeded"), (Speechless, "failed")],
+)
 def test_a_release_that_cannot_read_the_kept_state_undoes_what_began(
     tmp_path, journal, newer, status
 ):

@@ -58,6 +58,8 @@ class PlannedOperation:
     on_failure: OnFailure
     lost: dict[int, str] = field(default_factory=dict)
     """Why resources of a recovered operation have no Operation any more."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Why plugins cannot go on with what a recovered operation kept, by resource type."""
     why_stale: str = ""
     """Why a recovered operation as a whole cannot go on; empty if it can."""
 

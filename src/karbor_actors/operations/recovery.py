@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.journal_records import AbortDecision
-from karbor_actors.errors import CannotResumeError
+from karbor_actors.errors import CannotResumeError, describe_cause
 from karbor_actors.model import (
     HOOKS,
     AbortKind,
@@ -20,10 +20,11 @@ from karbor_actors.model import (
     OperationType,
 )
 from karbor_actors.operations.suspension import is_resumable, span_end
+from karbor_actors.plugins import is_raised_by_plugin
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from karbor_actors.bank.journal import OperationRecord
     from karbor_actors.bank.journal_records import JournalState
@@ -121,7 +122,7 @@ class Verdict:
         return not self.must_undo and not self.held
 
 
-def decide(planned: PlannedOperation, found: Recovered, plugins: Mapping[str, Any]) -> Verdict:
+def decide(planned: PlannedOperation, found: Recovered) -> Verdict:
     """Return what becomes of *found*.
 
     - What had been decided stays decided.
@@ -135,7 +136,6 @@ def decide(planned: PlannedOperation, found: Recovered, plugins: Mapping[str, An
     Args:
         planned: The operation, as its plugins plan it now.
         found: What it left.
-        plugins: The protection plugin by resource type.
     """
     decided = tuple(d for d in found.journal.decisions if d.resources is not None)
     whole = next((d.reason for d in found.journal.decisions if d.resources is None), None)
@@ -156,7 +156,7 @@ def decide(planned: PlannedOperation, found: Recovered, plugins: Mapping[str, An
     stuck = {
         resource: reason
         for resource in sorted((_touched(found) | planned.lost.keys()) - lost)
-        if (reason := _why_stuck(planned, found, plugins, resource)) is not None
+        if (reason := _why_stuck(planned, found, resource)) is not None
     }
     if not stuck:
         return Verdict(decided=decided, held=_held(planned, found, lost))
@@ -172,16 +172,13 @@ def _touched(found: Recovered) -> set[int]:
     return {hook // HOOKS_PER_RESOURCE for hook in hooks}
 
 
-def _why_stuck(
-    planned: PlannedOperation, found: Recovered, plugins: Mapping[str, Any], resource: int
-) -> AbortReason | None:
+def _why_stuck(planned: PlannedOperation, found: Recovered, resource: int) -> AbortReason | None:
     """Return why a begun *resource* cannot go on, or None if it can."""
     key = planned.graph.nodes[resource].key
     if resource in planned.lost:
         return AbortReason(AbortKind.CRASH, planned.lost[resource], key)
-    if not _can_read_state(found, plugins.get(key[0]), key[0]):
-        why = "its plugin cannot go on with the state that an older release of it kept"
-        return AbortReason(AbortKind.CRASH, why, key)
+    if (unreadable := planned.unreadable.get(key[0])) is not None:
+        return AbortReason(AbortKind.CRASH, unreadable, key)
     is_protect = found.record.type is OperationType.PROTECT
     loses_it = is_protect or (found.must_ask and planned.abort_kinds[resource])
     if loses_it and _is_open(planned, found, resource):
@@ -196,11 +193,37 @@ def _why_stuck(
     return None
 
 
-def _can_read_state(found: Recovered, plugin: Any, resource_type: str) -> bool:
-    versions = found.record.extra.get(VERSIONS)
-    version = versions.get(resource_type) if isinstance(versions, dict) else None
-    if version is None or version == getattr(plugin, "state_version", 1):
-        return True
+def unreadable_states(
+    found: Recovered, plugins: Mapping[str, Any], types: Iterable[str]
+) -> dict[str, str]:
+    """Return why the plugins of some *types* cannot go on with the state that they kept. A worker.
+
+    Args:
+        found: What was left.
+        plugins: The protection plugin by resource type.
+        types: Those of the resources.
+    """
+    versions, unreadable = found.record.extra.get(VERSIONS), {}
+    if not isinstance(versions, dict):
+        return {}
+    for kind in types:
+        version, plugin = versions.get(kind), plugins.get(kind)
+        if version is None:
+            continue
+        try:
+            if version != getattr(plugin, "state_version", 1) and not _can_resume(plugin, version):
+                why = "its plugin cannot go on with the state that an older release of it kept"
+                unreadable[kind] = why
+        except BaseException as error:  # plugin code: what began is undone, with its sentence
+            if not is_raised_by_plugin(error):
+                raise
+            unreadable[kind] = (
+                f"its plugin cannot say whether it can go on: {describe_cause(error)}"
+            )
+    return unreadable
+
+
+def _can_resume(plugin: Any, version: int) -> bool:
     can_resume = getattr(plugin, "can_resume", None)
     return can_resume is not None and bool(can_resume(version))
 

@@ -32,6 +32,7 @@ from karbor_actors.operations.recovery import (
     check_graph,
     conditions_of,
     decide,
+    unreadable_states,
 )
 from karbor_actors.operations.run import OperationRun
 from karbor_actors.operations.verbs.options import OperationLog
@@ -198,7 +199,7 @@ class Verb(RecordedOperation):
         """Return what becomes of what an earlier process left; None where none did."""
         if self.recovered is None:
             return None
-        return decide(planned, self.recovered, self.provider.protection_plugins)
+        return decide(planned, self.recovered)
 
     # -- for the verbs
 
@@ -227,6 +228,7 @@ class Verb(RecordedOperation):
             checked,
             self.options.on_failure,
             lost or {},
+            {} if found is None else unreadable_states(found, plugins, graph.types),
             why_stale,
         )
 
