@@ -11,8 +11,8 @@ from karbor_actors.bank import abort_marks
 
 def test_what_was_added_is_named_until_nobody_wants_it(tmp_path):
     assert abort_marks.prepare(tmp_path, []) == frozenset()
-    assert abort_marks.add(tmp_path, "one")
-    assert abort_marks.add(tmp_path, "two")
+    abort_marks.add(tmp_path, "one")
+    abort_marks.add(tmp_path, "two")
 
     assert abort_marks.prepare(tmp_path, ["two", "three"]) == {"two"}
     assert abort_marks.prepare(tmp_path, ["one", "two"]) == {"two"}, "the other was forgotten"
@@ -23,24 +23,28 @@ def test_adding_needs_no_space(tmp_path):
     """Its blocks are there: it is as long, and has as many, before and after."""
     abort_marks.prepare(tmp_path, [])
     before = (tmp_path / abort_marks.NAME).stat()
-    while abort_marks.add(tmp_path, "x" * 36):
-        pass
+    for number in range(200):
+        abort_marks.add(tmp_path, f"{number:036}")
     after = (tmp_path / abort_marks.NAME).stat()
 
     assert (after.st_size, after.st_blocks) == (before.st_size, before.st_blocks)
     assert before.st_size == 8192
 
 
-def test_a_full_file_takes_no_more_and_says_so(tmp_path):
+def test_a_full_file_stands_for_all_that_are_unfinished(tmp_path):
+    """Some are undone for nothing; but none goes on that it had no room for."""
     abort_marks.prepare(tmp_path, [])
-    added = 0
-    while abort_marks.add(tmp_path, f"operation {added}"):
-        added += 1
+    names = [f"operation {number}" for number in range(1000)]
+    for name in names[:127]:
+        abort_marks.add(tmp_path, name)
+    assert abort_marks.prepare(tmp_path, [*names[:127], "other"]) == set(names[:127])
+    for name in names[127:]:
+        abort_marks.add(tmp_path, name)
 
-    assert added == 128
-    wanted = [f"operation {number}" for number in range(added)]
-    assert abort_marks.prepare(tmp_path, wanted) == set(wanted)
-    assert not abort_marks.add(tmp_path, "one more")
+    assert abort_marks.prepare(tmp_path, [*names, "other"]) == {*names, "other"}
+    assert abort_marks.prepare(tmp_path, names[:200]) == set(names[:200]), "it is repeated"
+    assert abort_marks.prepare(tmp_path, names[:3]) == set(names[:3])
+    assert abort_marks.prepare(tmp_path, [*names[:3], "new"]) == set(names[:3]), "it is over"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 8192, b"short", os.urandom(9000)])
@@ -48,7 +52,7 @@ def test_a_damaged_file_names_nobody_who_is_wanted(tmp_path, content):
     (tmp_path / abort_marks.NAME).write_bytes(content)
 
     assert abort_marks.prepare(tmp_path, ["one"]) == frozenset()
-    assert abort_marks.add(tmp_path, "one")
+    abort_marks.add(tmp_path, "one")
     assert abort_marks.prepare(tmp_path, ["one"]) == {"one"}
 
 

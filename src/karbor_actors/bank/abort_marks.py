@@ -18,6 +18,9 @@ NAME: Final = "aborts"
 _SIZE: Final = 8192
 _SLOT: Final = 64
 """Bytes for an operation's id; the rest of a slot is NUL."""
+_SLOTS: Final = _SIZE // _SLOT
+_ALL: Final = "*"
+"""Stands for every operation that is unfinished, in the last slot."""
 
 
 def prepare(directory: str | os.PathLike[str], wanted: Collection[str]) -> frozenset[str]:
@@ -31,30 +34,35 @@ def prepare(directory: str | os.PathLike[str], wanted: Collection[str]) -> froze
     fd = _open(directory, os.O_CREAT)
     try:
         named = _named(fd)
-        kept = [name for name in named if name in wanted]
-        if len(kept) < len(named) or os.fstat(fd).st_size < _SIZE:
+        kept = list(wanted) if _ALL in named else [name for name in named if name in wanted]
+        if kept != named or os.fstat(fd).st_size < _SIZE:
+            slots = kept if len(kept) < _SLOTS else [_ALL]
             # Not posix_fallocate(): a file system may take that for enough and not copy in place.
-            os.pwrite(fd, b"".join(map(_slot, kept)).ljust(_SIZE, b"\0"), 0)
+            os.pwrite(fd, b"".join(map(_slot, slots)).ljust(_SIZE, b"\0"), 0)
             os.fsync(fd)
         return frozenset(kept)
     finally:
         os.close(fd)
 
 
-def add(directory: str | os.PathLike[str], operation_id: str) -> bool:
-    """Note durably that an operation may only be undone; return whether there was room.
+def add(directory: str | os.PathLike[str], operation_id: str) -> None:
+    """Note durably that an operation may only be undone.
+
+    Where there is no room for one more, all that are unfinished may only be undone: some for
+    nothing, but none goes on with what has been undone.
 
     Raises:
         OSError: The file cannot be written.
     """
     fd = _open(directory)
     try:
-        place = len(_named(fd)) * _SLOT
-        if place + _SLOT > _SIZE or len(operation_id.encode()) > _SLOT:
-            return False
-        os.pwrite(fd, _slot(operation_id), place)
+        named = _named(fd)
+        if _ALL in named:
+            return
+        is_last = len(named) >= _SLOTS - 1 or len(operation_id.encode()) > _SLOT
+        place = min(len(named), _SLOTS - 1) * _SLOT
+        os.pwrite(fd, _slot(_ALL if is_last else operation_id), place)
         os.fdatasync(fd)
-        return True
     finally:
         os.close(fd)
 
