@@ -398,6 +398,10 @@ def test_what_a_full_disk_had_undone_never_goes_on(tmp_path):
     disk.free()
     faultpoints.remove(disk)
     assert sorted(journal.aborted()) == ["one", "two"]
+    with ProtectionService(workers=2) as service:  # another one of its providers is there first
+        plugin = RecordingProtection(Journal())
+        service.add_provider(provider(tmp_path / "bank", plugin, name="other"))
+        assert service.recovered == []
 
     again = Journal()
     with opened(tmp_path, RecordingProtection(again)) as service:

@@ -101,7 +101,7 @@ class Recovery:
         left = list(filter(_is_left, provider.bank.journal.operations()))
         records = _in_order(record for record in left if record.provider == provider.name)
         self._warn_of_others(provider, left)
-        undone = _undone_from_memory(provider, [record.id for record in records])
+        undone = _undone_from_memory(provider, [record.id for record in left])
         for record in records:
             yield from self._read(provider, record, abort=True if record.id in undone else None)
 
