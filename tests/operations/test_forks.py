@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import select
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +20,7 @@ from kit import RecordingProtection, plan, provider
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from karbor_actors import OperationHandle
+    from karbor_actors import OperationHandle, Resource
 
 TOUCHES: dict[str, Callable[[ProtectionService, OperationHandle], Any]] = {
     "protect": lambda service, _: service.protect(plan("other")),
@@ -94,3 +96,42 @@ def test_a_forked_child_that_touches_the_service_or_an_operation_is_told_so(tmp_
     wrong = {what: text for what, text in said.items() if "ServiceClosedError" not in text}
     assert wrong == {}
     assert all("fork" in text for text in said.values())
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_a_child_that_a_hook_forks_is_told_so_when_it_writes(tmp_path, journal, is_busy):
+    """Whatever the bank is doing when it is forked: nobody in the child would ever answer."""
+    said: dict[str, str] = {}
+    writing, written = threading.Event(), threading.Event()
+
+    def write_long(_: Any) -> None:
+        writing.set()
+        written.wait(DEADLINE)
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook != "on_main":
+            return
+        context = call["context"]
+        section = call["checkpoint"].get_resource_bank_section(resource)
+        context.state["size"] = 4
+        if is_busy:
+            bank.writer.submit(write_long, lambda _, __: None)
+            writing.wait(DEADLINE)
+            bank.writer.submit(lambda _: None, lambda _, __: None)  # it is told, and is to come
+        for what, touch in {
+            "state": context.state.flush,
+            "artifact": lambda: context.artifact("snapshot", "s1"),
+            "object": lambda: section.update_object("size", 4),
+            "stream": lambda: section.write_stream("data", io.BytesIO(b"data")),
+        }.items():
+            said[what] = said_by_child(touch)
+        written.set()
+
+    with ProtectionService(workers=2) as service:
+        service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal, behave)))
+        bank = service.provider("local").bank
+        sys.stdout.flush()
+        assert service.protect(plan("one")).result(DEADLINE).status == "available"
+    assert said.keys() == {"state", "artifact", "object", "stream"}
+    assert [text for text in said.values() if "opened before a fork" not in text] == []

@@ -144,10 +144,12 @@ class BankWriter:
         """See Writer.
 
         Raises:
-            BankError: Also when the calling thread could wait for itself: it is the one that
-                commits, or it holds a snapshot, which the map's growth would wait for.
+            BankError: Also in a forked child, and when the calling thread could wait for itself:
+                it is the one that commits, or it holds a snapshot, which the map's growth would
+                wait for.
         """
         check_may_block("a write to the bank")
+        self._environment.check_process()
         if self.thread == threading.get_ident():
             raise BankError("the bank's own thread cannot wait for a write; use submit()")
         if self._environment.is_reading:

@@ -121,6 +121,15 @@ class Environment:
         """Whether :meth:`close` was not called yet."""
         return self._file is not None
 
+    def check_process(self) -> None:
+        """Refuse a forked child.
+
+        Raises:
+            BankError: The environment was opened before the fork.
+        """
+        if self._file is not None:
+            self._file.check_process()
+
     @property
     def is_reading(self) -> bool:
         """Whether the calling thread holds a snapshot, so that it must not wait for a write."""

@@ -102,7 +102,7 @@ class MappedFile:
 
     def snapshot(self) -> Snapshot:
         """Begin to read on the calling thread."""
-        self._check()
+        self.check_process()
         for attempt in range(4):
             self.gate.enter()
             try:
@@ -125,7 +125,7 @@ class MappedFile:
 
     def begin(self) -> Any:
         """Begin a write transaction, which the caller commits or aborts."""
-        self._check()
+        self.check_process()
         return self._still_open().begin(write=True)
 
     def begin_within(self, parent: Any) -> Any:
@@ -175,7 +175,7 @@ class MappedFile:
 
     def info(self) -> dict[str, int]:
         """Return the map's size, the bytes of it in use, and the number of readers."""
-        self._check()
+        self.check_process()
         self.gate.enter()
         try:
             raw = self._still_open()
@@ -194,7 +194,7 @@ class MappedFile:
 
     def copy_to(self, fd: int) -> None:
         """Write a compacted copy to the file descriptor *fd*."""
-        self._check()
+        self.check_process()
         self.gate.enter()
         try:
             self._still_open().copyfd(fd, compact=True)
@@ -298,6 +298,11 @@ class MappedFile:
             f"rebuild it ({findings[0]})"
         )
 
+    def check_process(self) -> None:
+        """Refuse a forked child: the threads of the bank, and its locks, stayed with the parent."""
+        if os.getpid() != self._pid:
+            raise BankError("this bank was opened before a fork; open it anew in the child")
+
     def _adopt_map(self) -> None:
         with self.gate.alone():
             try:
@@ -309,10 +314,6 @@ class MappedFile:
         if self._raw is None:
             raise BankClosedError
         return self._raw
-
-    def _check(self) -> None:
-        if os.getpid() != self._pid:
-            raise BankError("this bank was opened before a fork; open it anew in the child")
 
 
 def _file_id(file: str) -> _FileId:
