@@ -72,6 +72,10 @@ class Checkpoint(StoredCheckpoint):
         other._graph, other._is_writable, other._guard = self._graph, is_writable, guard  # noqa: SLF001
         return other
 
+    def recorded_as(self, row: CheckpointRow) -> Checkpoint:
+        """Return the same checkpoint, read-only, as its *row* has it; its graph is not kept in memory."""
+        return Checkpoint(self._parts, self.number, row)
+
     def get_resource_bank_section(self, resource: Resource | ResourceKey | str) -> BankSection:
         """Return the section of *resource*: a Resource, its (type, id), or an id that is one's own.
 

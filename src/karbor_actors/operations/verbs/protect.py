@@ -213,8 +213,10 @@ class Protect(Verb):
         return self.conclude(run, outcome)
 
     def result(self, run: OperationRun, outcome: Outcome) -> Checkpoint:
-        """Return the checkpoint as it is now, for reading."""
-        return self.bank.checkpoint(run.checkpoint.id)
+        """Return the checkpoint as its end was recorded, for reading."""
+        if self._concluded is None:
+            return self.bank.checkpoint(run.checkpoint.id)
+        return run.checkpoint.recorded_as(self._concluded)
 
     def _plan_name(self) -> str:
         return self._plan.name

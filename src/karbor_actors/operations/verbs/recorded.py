@@ -43,6 +43,8 @@ class RecordedOperation:
         self._number = 0
         self._has_end = False
         """Whether its end is recorded."""
+        self._concluded: Any = None
+        """What the change returned that was recorded with the end; None also where nobody knows."""
         self._is_done_with = False
         """Whether the end is recorded, and nothing pending: nobody needs what is left of it."""
         self.is_cancelled = False

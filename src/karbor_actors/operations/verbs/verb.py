@@ -103,7 +103,7 @@ class Verb(RecordedOperation):
         is_over = run.verdict is not None and run.verdict.is_over
         try:
             change = (self.conclude_again if is_over else self.conclude)(run, outcome)
-            self._record_end(outcome, change)
+            self._concluded = self._record_end(outcome, change)
         except BaseException as error:
             self._has_end = is_over or self._is_recorded()
             if self.must_undo(outcome):
@@ -321,19 +321,18 @@ class Verb(RecordedOperation):
             extra=dict(self.extra),
         )
 
-    def _record_end(self, outcome: Outcome, change: Change[Any] | None) -> None:
-        """Commit the operation's end, and *change* with it."""
+    def _record_end(self, outcome: Outcome, change: Change[Any] | None) -> Any:
+        """Commit the operation's end, and *change* with it; return what that returned."""
         if not self.bank.is_writable:
             self._has_end = True
-            return
+            return None
         journal, number = self.bank.journal, self._number
         counts = Counter(str(status) for status in outcome.resources.values())
         pending = self._leave_pending(outcome)
         ended_at = time.time()
 
-        def end(transaction: Transaction) -> bool:
-            if change is not None:
-                change(transaction)
+        def end(transaction: Transaction) -> tuple[Any, bool]:
+            concluded = None if change is None else change(transaction)
             journal.update(
                 transaction,
                 number,
@@ -344,8 +343,9 @@ class Verb(RecordedOperation):
                 abort_pending=pending,
                 extra=self.extra,
             )
-            return pending == 0 and journal.drop_some(transaction, number)
+            return concluded, pending == 0 and journal.drop_some(transaction, number)
 
-        is_dropped = self.bank.writer.write(end)
+        concluded, is_dropped = self.bank.writer.write(end)
         self._has_end = True
         self._is_done_with = pending == 0 and not is_dropped
+        return concluded
