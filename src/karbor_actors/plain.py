@@ -15,6 +15,7 @@ from karbor_actors.errors import Fault, describe_value
 _FORBIDDEN_IN_TYPE = re.compile(r"[#/\x00]")
 _MAX_DEPTH = 64
 _INTEGERS = range(-(2**63), 2**64)
+_ATOMS = frozenset({type(None), bool, float, bytes})
 
 Parameters = dict[str, dict[str, Any]]
 """Parameters by resource type, or by ``type#id``."""
@@ -77,19 +78,27 @@ def copy_plain(value: Any, where: str, faults: list[Fault], *, depth: int = _MAX
         return None
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
-    if not isinstance(value, (list, tuple, Mapping)):
+    if not isinstance(value, (list, tuple, dict, Mapping)):
         kind = type(value).__name__
         faults.append(Fault(where, f"is of type {kind}, which cannot be stored (use a string)"))
         return None
     if depth == 0:
         faults.append(Fault(where, "is nested too deeply"))
         return None
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):  # a dict at once: Mapping asks ABCs
         return _copy_mapping(value, where, faults, depth)
     return [
-        copy_plain(item, f"{where}[{number}]", faults, depth=depth - 1)
+        item if _is_atom(item) else copy_plain(item, f"{where}[{number}]", faults, depth=depth - 1)
         for number, item in enumerate(value)
     ]
+
+
+def _is_atom(value: object) -> bool:
+    """Return whether :func:`copy_plain` would return *value* itself; mostly it is one that does."""
+    kind = type(value)
+    if kind is str:
+        return value.isascii()  # type: ignore[attr-defined, no-any-return]
+    return kind in _ATOMS or (kind is int and value in _INTEGERS)
 
 
 def _copy_mapping(
@@ -98,7 +107,11 @@ def _copy_mapping(
     copied = {}
     for key, item in value.items():
         if isinstance(key, str) and (key.isascii() or _survives(key)):
-            copied[str(key)] = copy_plain(item, f"{where}.{key}", faults, depth=depth - 1)
+            copied[str(key)] = (
+                item
+                if _is_atom(item)
+                else copy_plain(item, f"{where}.{key}", faults, depth=depth - 1)
+            )
         else:
             fault = f"has the key {describe_value(key)}, which is not text that can be stored"
             faults.append(Fault(where, fault))

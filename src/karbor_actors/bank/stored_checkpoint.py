@@ -239,19 +239,22 @@ class StoredCheckpoint:
         Something is an object or a stream of its section, or an artifact.
         """
         marks, scope = bytearray(len(self.resource_graph)), pack_u64(self.number)
-        for table, prefix in (
-            (Table.OBJECTS, scope),
-            (Table.STREAMS, rows_prefix(scope)),
-            (Table.CHECKPOINTS, scope + rows.RESOURCE_ARTIFACTS),
-        ):
-            heads: list[bytes] | None = None
-            while heads is None or len(heads) == HEADS:  # in several snapshots, each of them short
-                last = heads[-1] if heads else b""
-                with self._parts.environment.snapshot() as snapshot:
-                    heads = snapshot.heads(table, prefix, len(prefix) + 4, last)
-                for head in heads:
-                    if (number := unpack_u32(head, len(prefix))) < len(marks):
-                        marks[number] = 1
+        left = [
+            (Table.OBJECTS, scope, b""),
+            (Table.STREAMS, rows_prefix(scope), b""),
+            (Table.CHECKPOINTS, scope + rows.RESOURCE_ARTIFACTS, b""),
+        ]
+        while left:  # in several snapshots where there is much, each of them short
+            with self._parts.environment.snapshot() as snapshot:
+                heads: list[bytes] = []
+                while left and len(heads) < HEADS:
+                    table, prefix, after = left.pop()
+                    heads = snapshot.heads(table, prefix, len(prefix) + 4, after)
+                    if len(heads) == HEADS:
+                        left.append((table, prefix, heads[-1]))
+                    for head in heads:
+                        if (number := unpack_u32(head, len(prefix))) < len(marks):
+                            marks[number] = 1
         return marks
 
     def consistency(self, resource: Resource | ResourceKey | str) -> Consistency:

@@ -7,6 +7,7 @@ Any object will do. A hook is implemented when it is there and is not the empty 
 from __future__ import annotations
 
 import inspect
+from types import FunctionType
 from typing import Any, Final
 
 from karbor_actors.errors import PluginError
@@ -17,6 +18,7 @@ ABSENT: Final = 0
 SYNC: Final = 1
 ASYNC: Final = 2
 
+_UNUSUAL = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_COROUTINE
 _EMPTY = {name: getattr(Operation, name) for name in HookName}
 _KARBORS_MODULE = "karbor.services.protection.protection_plugin"
 
@@ -57,6 +59,11 @@ class HookTable:
             msg = f"{owner.__name__}.{name} is {hook!r}, which cannot be called"
             raise PluginError(msg)
         outermost = getattr(hook, "__func__", hook)
+        if type(outermost) is FunctionType and not (outermost.__dict__ or hook is _EMPTY[name]):
+            # A plain function, which wraps nothing and is marked as nothing else: told at once.
+            flags, is_karbors = outermost.__code__.co_flags, _is_karbors_empty(outermost, name)
+            if not (flags & _UNUSUAL or is_karbors):
+                return SYNC
         function = inspect.unwrap(outermost)
         if function is _EMPTY[name] or _is_karbors_empty(function, name):
             return ABSENT
