@@ -111,6 +111,8 @@ class Intake:
         """Hooks that may run and are not in their lines yet; added to from outside."""
         self._inside: dict[int, _HookLine] = {}
         self._is_admitting = False
+        self._has_moved = False
+        """Whether a hook of its own has left, or got in, since it was last looked at."""
         self._calls: dict[Way, list[Attempt]] = {}
 
     @property
@@ -121,6 +123,9 @@ class Intake:
 
     def admit(self, now: float) -> list[int]:
         """Return the hooks that get in, at *now* in seconds."""
+        if not (self._has_moved or self.arrived):
+            return []
+        self._has_moved = False
         for line in self._lines.values():
             if line.leaving:
                 self._admission.leave(line, line.leaving)
@@ -152,6 +157,7 @@ class Intake:
         """
         line = self._inside.pop(hook, None)
         if line is not None:
+            self._has_moved = True
             line.leaving += 1
             if took is not None:
                 line.ended += 1
@@ -166,6 +172,7 @@ class Intake:
 
     def clear(self) -> list[int]:
         """Turn all that waits away; return it."""
+        self._has_moved = True
         self._line_up()
         return [hook for line in self._lines.values() for hook in self._admission.clear(line)]
 
@@ -271,6 +278,7 @@ class Intake:
 
     def _granted(self) -> None:
         if not self._is_admitting:
+            self._has_moved = True
             self._wake()
 
 
