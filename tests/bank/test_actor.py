@@ -217,6 +217,22 @@ def test_a_thread_that_waits_does_not_commit_before_what_came_first(writer, envi
     assert order == ["first", "second"]
 
 
+@pytest.mark.parametrize(("waiting", "is_told"), [(1, False), (1000, True)])
+def test_who_waits_is_told_before_much_else_is_done_and_after_little(writer, waiting, is_told):
+    gate, seen = Gate(), []
+    first = hold_up(writer, gate)
+    last = Done()
+    writer.submit(lambda _: seen.append(list(first.calls)), Done())
+    for _ in range(waiting - 1):
+        writer.submit(lambda _: None, Done())
+    writer.submit(lambda _: None, last)
+    gate.open()
+    last.wait()
+
+    assert first.calls == [(None, None)]
+    assert seen == [[(None, None)] if is_told else []]
+
+
 def test_who_waits_is_woken_although_another_who_waits_was_interrupted(writer, monkeypatch):
     monkeypatch.setattr(actor, "_LOOK", 0.05)
     gate, interrupted = Gate(), []
@@ -230,7 +246,7 @@ def test_who_waits_is_woken_although_another_who_waits_was_interrupted(writer, m
 
     first = threading.Thread(target=write_first)
     first.start()
-    while not writer.has_waiting:
+    while not writer.waiting:
         pass
     with ThreadPoolExecutor(3) as pool:
         others = [pool.submit(writer.write, put(b"%d" % number)) for number in range(3)]

@@ -31,6 +31,8 @@ T = TypeVar("T")
 _LOG = logging.getLogger("karbor_actors.bank")
 _GROUP = 1024
 """The most changes in one transaction, so that the first of a flood does not wait for the last."""
+_FEW = 256
+"""The most changes that are run before who waits for those before them is told: milliseconds."""
 _LOOK = 1.0
 """Seconds after which who waits for a write looks again, in case it was not woken."""
 
@@ -91,7 +93,7 @@ class BankActor(PooledActor):
                 outcomes = self._environment.commit_group([change for change, _ in group])
                 self._tell_ended()
                 self._group, self._ended = (), list(zip(group, outcomes, strict=True))
-            if not self._writer.has_waiting:
+            if not 0 < self._writer.waiting <= _FEW:
                 self._tell_ended()
         finally:
             self._writer.thread = None
@@ -178,9 +180,9 @@ class BankWriter:
         return self._ref.handle_here(_COMMIT)
 
     @property
-    def has_waiting(self) -> bool:
-        """Whether there is more to commit."""
-        return bool(self._queue)
+    def waiting(self) -> int:
+        """How many changes wait to be committed."""
+        return len(self._queue)
 
     def take(self, limit: int) -> list[_Write]:
         """Return what waits, at most *limit*, oldest first; called by the actor."""
