@@ -540,6 +540,38 @@ def test_a_pending_abort_is_tried_again_on_request_and_at_the_next_start(tmp_pat
     assert journal.aborted().count("server") == 1
 
 
+@pytest.mark.parametrize("verb", ["protect", "restore"])
+def test_what_stayed_frozen_is_tried_again_before_the_next_operation_that_waited_for_it(
+    service, tmp_path, journal, verb
+):
+    gate, is_broken, seen = Gate(), [True], []
+
+    def behave(found: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(found, hook, resource, call)
+        seen.append((found, hook))
+        if resource.id == "one" and found == "restore" and is_broken[0]:
+            if hook == "on_main":
+                gate.pass_through()
+            if hook in ("on_main", "on_abort"):
+                is_broken[0] = seen.count((found, "on_abort")) < 3
+                raise OSError("the array does not answer")
+
+    add(service, tmp_path, journal, behave, children={})
+    checkpoint = service.protect(plan("one")).result(DEADLINE)
+    first = service.restore(checkpoint.id)
+    gate.wait_entered()
+    again = service.protect(plan("one")) if verb == "protect" else service.restore(checkpoint.id)
+    while again.id not in service._engine._waiting:
+        pass
+    seen.clear()
+    gate.open()
+    assert isinstance(first.exception(DEADLINE), OperationError)
+    again.result(DEADLINE)
+
+    assert seen[:5] == [*[("restore", "on_abort")] * 4, (verb, "on_prepare_begin")]
+    assert [record.abort_pending for record in service.operation_history("local")] == [0, 0, 0]
+
+
 def test_abort_cancels_an_operation_that_runs(service, tmp_path, journal):
     gate = Gate()
     add(service, tmp_path, journal, waiting_at(gate, "on_main", "one"), children={})

@@ -20,9 +20,6 @@ class PendingAborts:
         self._keys: dict[str, frozenset[Hashable]] = {}
         self._late: dict[str, tuple[Attempt, ...]] = {}
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
     def note(
         self, operation_id: str, keys: Iterable[Hashable], late: Iterable[Attempt] = ()
     ) -> None:

@@ -200,7 +200,7 @@ class SupervisorActor(EndingActor):
         if self._planned is None:
             return
         request = self._verb.locks(self._planned.graph)
-        if self._verb.recovered is None and not self._has_undone and self._engine.pending:
+        if self._must_undo_first(request):
             self._has_undone, self._has_waited = True, False
             self._engine.release(self._handle.id)  # who undoes it wants the same locks
             self._begin_step(UNDO_FIRST, lambda: self._engine.undo_first(request))
@@ -234,7 +234,15 @@ class SupervisorActor(EndingActor):
         elif waited and self._verb.replans and self._verb.recovered is None:
             self._plan_again()
         elif (planned := self._planned) is not None:
-            self._begin_step("open", lambda: self._verb.open(planned))
+            if waited and self._must_undo_first(self._verb.locks(planned.graph)):
+                self._go_on()  # who had them could not undo all
+            else:
+                self._begin_step("open", lambda: self._verb.open(planned))
+
+    def _must_undo_first(self, request: LockRequest) -> bool:
+        """Return whether something of what it wants was left to be undone; that is tried once."""
+        is_new = self._verb.recovered is None and not self._has_undone
+        return is_new and bool(self._engine.pending.touched_by(request))
 
     def _plan_again(self) -> None:
         self._has_waited = True  # the locks are kept: nobody comes in between
