@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -147,6 +148,21 @@ def test_what_was_recovered_comes_before_what_is_new():
     assert broken(world) == set()
     world.recovered.add((1, "op"))
     assert broken(world) == {"exclusive"}
+
+
+def test_an_operation_that_begins_before_a_pending_abort_was_tried_again_is_seen():
+    def after(*between) -> set[str]:
+        world = two_operations()
+        log(world, 0, "op", *run(0, BEGIN), *failed(0, "on_abort", 3))
+        world.releases.append((0, len(world.entries), "op"))
+        log(world, 0, "op", *between)
+        world.releases.append((0, len(world.entries), "op"))
+        log(world, 0, "other", *run(0, BEGIN))
+        return broken(world)
+
+    assert after() == {"exclusive"}
+    assert after(*failed(0, "on_abort")) == set()
+    assert after(*failed(1, "on_abort")) == {"exclusive"}, "another resource"
 
 
 # What may go on in another process
@@ -316,12 +332,10 @@ def test_a_store_tells_of_each_manifest_before_it_is_there():
 
 
 def test_what_could_go_on_and_is_given_up_is_seen():
-    def given_up(*before, process: int = 1, is_followed: bool = True, **seen) -> World:
+    def given_up(*before, process: int = 1, followed: Any = (0, 1), **seen) -> World:
         world = world_of(*before)
         world.operations["op"] = replace(TWO, **seen)
-        log(world, 0, "op", (0, MAIN, "begin"), (1, MAIN, "begin"))
-        if not is_followed:
-            del world.entries[-2:]
+        log(world, 0, "op", *((resource, MAIN, "begin") for resource in followed))
         log(world, process, "op", *run(0, "on_abort"))
         world.recovered.add((process, "op"))
         world.failures.add((process, "op"))
@@ -331,9 +345,9 @@ def test_what_could_go_on_and_is_given_up_is_seen():
     assert broken(given_up(*SPAN), recover="abort") == set()
     assert broken(given_up(*SPAN, resumable=bytes([0, 1]))) == set()
     assert "decided" not in broken(given_up(*SPAN[:-1])), "it was held"
-    assert "decided" not in broken(given_up(*run(0, BEGIN), *run(0, FINISH))), "it may be"
+    assert "decided" not in broken(given_up(*run(0, BEGIN), *run(0, FINISH), followed=[0]))
     assert broken(given_up(*SPAN, process=0)) == set(), "it is the process that began it"
-    assert broken(given_up(*SPAN, is_followed=False)) == set(), "all that is durable may be that"
+    assert broken(given_up(*SPAN, followed=())) == set(), "all that is durable may be that"
     whole = [line for kind in HOOKS[2:] for number in (1, 0) for line in run(number, kind)]
     assert "decided" not in broken(given_up(*SPAN, *whole)), "its end failed"
     for unclear in ("disturbed", "stalled", "closed", "hung"):

@@ -22,6 +22,8 @@ from karbor_actors.testing.simulation.simulate import simulate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SEEDS = 600
+
 
 def failed_is_available(real: Any) -> Any:
     def finish_change(self: Any, status: Any, *ending: Any, **more: Any) -> Any:
@@ -112,34 +114,36 @@ def not_awaited(real: Any) -> Any:
 
 MUTANTS = {
     "a failed protect's checkpoint is available": (
-        Checkpoint, "finish_change", failed_is_available, "marked", (0,)),
+        Checkpoint, "finish_change", failed_is_available, "marked", 0),
     "a manifest is put after its checkpoint is available": (
-        Manifests, "prepare", manifest_late, "marked", (1,)),
-    "no manifest is put": (Manifests, "prepare", no_manifest, "marked", (1,)),
+        Manifests, "prepare", manifest_late, "marked", 1),
+    "no manifest is put": (Manifests, "prepare", no_manifest, "marked", 1),
     "an end is told before it is recorded": (
-        SupervisorActor, "_close", told_first, "told", (0,)),
+        SupervisorActor, "_close", told_first, "told", 0),
     "a recovered protect looks its graph up again": (
-        Protect, "plan", listed_again, "decided", (78,)),
+        Protect, "plan", listed_again, "thawed", 0),
     "a protect that waited keeps its plan": (
-        SupervisorActor, "_locks_granted", never_planned_again, "fresh", (180,)),
-    "a hook is tried once too often": (engine, "_retry_policy", one_try_more, "retried", (28,)),
-    "no hook is tried again": (engine, "_retry_policy", no_second_try, "retried", (8,)),
-    "an abort is tried for ever": (abort, "ABORT_RETRY", tried_for_ever, "retried", (36,)),
-    "who asks later overtakes": (LockTable, "_is_free", overtaken, "exclusive", (468,)),
+        SupervisorActor, "_locks_granted", never_planned_again, "fresh", 452),
+    "a hook is tried once too often": (engine, "_retry_policy", one_try_more, "retried", 28),
+    "no hook is tried again": (engine, "_retry_policy", no_second_try, "retried", 8),
+    "an abort is tried for ever": (abort, "ABORT_RETRY", tried_for_ever, "retried", 68),
+    "who asks later overtakes": (LockTable, "_is_free", overtaken, "exclusive", 1028),
     "recovered operations hold nothing before they begin": (
-        Engine, "reserve", forgotten, "exclusive", (92,)),
-    "what was held goes on": (recovery, "_is_open", never, "decided", (0,)),
+        Engine, "reserve", forgotten, "exclusive", 340),
+    "what was held goes on": (recovery, "_is_open", never, "decided", 0),
     "aborts do not wait for the decision": (
-        OperationControl, "record", not_awaited, "decided", (0,)),
+        OperationControl, "record", not_awaited, "decided", 0),
 }  # fmt: skip
-"""By what is wrong: what takes the place of what, which promise that breaks, and seeds that show it."""
+"""By what is wrong: what takes the place of what, which promise that breaks, and a seed that showed it."""
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "mutate", "invariant", "seeds"), MUTANTS.values(), ids=MUTANTS
+    ("owner", "name", "mutate", "invariant", "first"), MUTANTS.values(), ids=MUTANTS
 )
-def test_a_bug_of_the_engine_is_found(monkeypatch, owner, name, mutate, invariant, seeds):
+def test_a_bug_of_the_engine_is_found(monkeypatch, owner, name, mutate, invariant, first):
+    """Mostly by the first seed; where the engine takes its turns otherwise now, by a later one."""
     monkeypatch.setattr(owner, name, mutate(getattr(owner, name)))
-    found = {violation.invariant for seed in seeds for violation in simulate(seed).violations}
-
-    assert invariant in found
+    for seed in range(first, first + SEEDS):
+        if invariant in {violation.invariant for violation in simulate(seed).violations}:
+            return
+    pytest.fail(f"{SEEDS} seeds from {first} on show nothing of it")

@@ -74,6 +74,9 @@ ONCE_BAD = (
     103563,
     11123,
     29477,
+    371,
+    387,
+    1588,
 )
 """Seeds that showed bugs of the engine, when they were found."""
 MESSAGE_GRAPHS = ("one",)

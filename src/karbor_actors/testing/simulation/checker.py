@@ -26,7 +26,7 @@ from karbor_actors.testing.simulation.attempts import (
     check_retries,
 )
 from karbor_actors.testing.simulation.bounds import check_bounds
-from karbor_actors.testing.simulation.locks import check_conflicts, check_turns
+from karbor_actors.testing.simulation.locks import check_conflicts, check_pending_first, check_turns
 from karbor_actors.testing.simulation.resumption import check_resumption, check_taken_up
 from karbor_actors.testing.simulation.violation import Violation
 
@@ -57,7 +57,7 @@ INVARIANTS: Mapping[str, str] = {
     "true": "what was reported done is done, and stays so over crashes",
     "whole": "an available checkpoint has every record and block, and their content",
     "accounted": "no snapshot, record or block is unaccounted for",
-    "exclusive": "operations that conflict run one after the other: what was recovered, then who asked first",
+    "exclusive": "operations that conflict run in turn, the recovered ones first, and undo first what is pending",
     "capped": "no more hooks of a type, name or group run at once than its cap allows",
     "opens": "the bank opens after each crash and power cut, and its check finds nothing",
     "retried": "nothing is tried more often, or sooner, than its policy says; an on_abort neither",
@@ -83,6 +83,7 @@ def check_log(
     yield from _check_caps(world, caps)
     yield from check_conflicts(world)
     yield from check_turns(world)
+    yield from check_pending_first(world)
     by_operation: dict[str, list[tuple[int, Entry]]] = defaultdict(list)
     for place, entry in enumerate(world.entries):
         by_operation[entry.operation].append((place, entry))

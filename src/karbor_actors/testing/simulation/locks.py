@@ -9,7 +9,7 @@ from karbor_actors.testing.simulation.violation import Violation
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from karbor_actors.testing.simulation.world import OperationSeen, World
+    from karbor_actors.testing.simulation.world import Entry, OperationSeen, World
 
 _LIVE = ("protect", "restore")
 """The verbs that have their resources for themselves."""
@@ -40,6 +40,36 @@ def check_conflicts(world: World) -> Iterator[Violation]:
         running[entry.operation] = None
 
 
+def check_pending_first(world: World) -> Iterator[Violation]:
+    """Yield the operations that touched what another one could not undo, and nobody tried again."""
+    ends: dict[tuple[int, str], list[int]] = {}
+    aborts: dict[tuple[int, str], list[tuple[int, Entry]]] = {}
+    first: dict[tuple[int, str], int] = {}
+    for process, place, operation in world.releases:
+        ends.setdefault((process, operation), []).append(place)
+    for place, entry in enumerate(world.entries):
+        if entry.what == "begin":
+            first.setdefault((entry.process, entry.operation), place)
+        if entry.hook == "on_abort":
+            aborts.setdefault((entry.process, entry.operation), []).append((place, entry))
+    for (process, operation), began in first.items():
+        seen = world.operations[operation]
+        if seen.verb not in _LIVE or process in world.disturbed | world.stalled | world.closed:
+            continue
+        for (where, other), own in aborts.items():
+            ended = min((n for n in ends.get((where, other), ()) if n <= began), default=None)
+            if where != process or other == operation or ended is None:
+                continue
+            before = {e.resource: e for n, e in own if n < ended}
+            again = {e.resource for n, e in own if ended <= n < began}
+            left = world.operations[other]
+            for resource, last in before.items():
+                key = left.keys[resource]
+                if last.what == "failed" and resource not in again and key in seen.keys:
+                    what = f"{seen.label} began, and {left.label} {key}.on_abort, which had failed,"
+                    yield Violation("exclusive", f"{what} was not tried again before")
+
+
 def check_turns(world: World) -> Iterator[Violation]:
     """Yield the operations that began before one whose turn it was, and that they conflict with.
 
@@ -59,7 +89,8 @@ def check_turns(world: World) -> Iterator[Violation]:
         others = {o for p, o in (*begins, *world.recovered) if p == process and o != operation}
         for other in sorted(others & world.operations.keys()):
             before = world.operations[other]
-            is_first = (process, other) in world.recovered
+            # Copies whose target is added later stand still until then.
+            is_first = (process, other) in world.recovered and before.verb != "copy"
             is_first = is_first or world.turns.get((process, other), turn) < turn
             ended = ends.get((process, other), len(world.entries) + 1)
             if is_first and began < ended and (both_want := conflict(before, seen)):

@@ -49,7 +49,7 @@ def _draw_batches(rng: random.Random) -> list[list[Request]]:
     """Return a protect or some, then many requests at once, which conflict more often than not."""
     first = [_draw_request(rng, "protect") for _ in range(rng.choice((1, 1, 2, 3)))]
     return [first] + [
-        [_draw_request(rng, rng.choice(_VERBS)) for _ in range(rng.randint(2, 4))]
+        [_draw_request(rng, rng.choice(_VERBS)) for _ in range(rng.randint(3, 5))]
         for _ in range(rng.randint(1, 2))
     ]
 
