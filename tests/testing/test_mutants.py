@@ -11,10 +11,12 @@ from karbor_actors import CheckpointStatus
 from karbor_actors.bank.checkpoint import Checkpoint
 from karbor_actors.bank.manifests import Manifests
 from karbor_actors.operations import abort, engine, recovery
+from karbor_actors.operations.attempt import Attempt
 from karbor_actors.operations.conflicts import LockTable
 from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.engine import Engine
 from karbor_actors.operations.outcome import Outcome
+from karbor_actors.operations.pending import PendingAborts
 from karbor_actors.operations.supervisor import SupervisorActor
 from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.testing.simulation.simulate import simulate
@@ -112,27 +114,48 @@ def not_awaited(real: Any) -> Any:
     return record
 
 
+def decided_at_once(real: Any) -> Any:
+    def abort(self: Any, reason: Any) -> None:
+        self.run.on_decided()
+        real(self, reason)
+
+    return abort
+
+
+def never_fenced(_: Any) -> Any:
+    return lambda self: self.run.check_open()
+
+
+def nothing(_: Any) -> Any:
+    return lambda *_: []
+
+
 MUTANTS = {
     "a failed protect's checkpoint is available": (
-        Checkpoint, "finish_change", failed_is_available, "marked", 0),
+        Checkpoint, "finish_change", failed_is_available, "marked", 1),
     "a manifest is put after its checkpoint is available": (
-        Manifests, "prepare", manifest_late, "marked", 1),
+        Manifests, "prepare", manifest_late, "marked", 0),
     "no manifest is put": (Manifests, "prepare", no_manifest, "marked", 1),
     "an end is told before it is recorded": (
         SupervisorActor, "_close", told_first, "told", 0),
     "a recovered protect looks its graph up again": (
-        Protect, "plan", listed_again, "thawed", 0),
+        Protect, "plan", listed_again, "thawed", 46),
     "a protect that waited keeps its plan": (
-        SupervisorActor, "_locks_granted", never_planned_again, "fresh", 452),
-    "a hook is tried once too often": (engine, "_retry_policy", one_try_more, "retried", 28),
+        SupervisorActor, "_locks_granted", never_planned_again, "fresh", 164),
+    "a hook is tried once too often": (engine, "_retry_policy", one_try_more, "retried", 29),
     "no hook is tried again": (engine, "_retry_policy", no_second_try, "retried", 8),
-    "an abort is tried for ever": (abort, "ABORT_RETRY", tried_for_ever, "retried", 68),
-    "who asks later overtakes": (LockTable, "_is_free", overtaken, "exclusive", 1028),
+    "an abort is tried for ever": (abort, "ABORT_RETRY", tried_for_ever, "retried", 164),
+    "who asks later overtakes": (LockTable, "_is_free", overtaken, "exclusive", 341),
     "recovered operations hold nothing before they begin": (
         Engine, "reserve", forgotten, "exclusive", 340),
     "what was held goes on": (recovery, "_is_open", never, "decided", 0),
     "aborts do not wait for the decision": (
         OperationControl, "record", not_awaited, "decided", 0),
+    "a cancel counts before it is recorded": (
+        OperationControl, "abort", decided_at_once, "decided", 10),
+    "what was given up may write": (Attempt, "check", never_fenced, "bounded", 673),
+    "what is pending is not tried again first": (
+        PendingAborts, "touched_by", nothing, "exclusive", 206),
 }  # fmt: skip
 """By what is wrong: what takes the place of what, which promise that breaks, and a seed that showed it."""
 

@@ -78,6 +78,7 @@ class SimulatedFaults(FaultPlan):
                 raise lmdb.Error("the simulated process is dead")
             self.passed[Point.COMMIT_BEFORE] += 1
             self._world.note(f"commit {self.passed[Point.COMMIT_BEFORE]}")
+            self._world.on_commit()
         else:
             self.passed[Point.COMMIT_AFTER] += 1
             if Path(path).parent.name == "local":

@@ -221,6 +221,7 @@ class Life:
 
     def _cancel(self, handle: OperationHandle) -> None:
         if handle.cancel():
+            self._lookout.cancelled.append(handle)
             self._world.cancels[handle.id] = (self._world.process, self._dispatcher.now())
 
     def _ask_for_checkpoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,9 @@ class Lookout:
         self._engine, self._faults = process.engine, process.faults
         self._engine.on_end = self.look_at_end
         self._world.is_pending = self.is_pending
+        self._world.on_commit = self.look_at_cancels
+        self.cancelled: list[OperationHandle] = []
+        """Operations that were cancelled, and do not say yet that this is decided."""
         self._world.is_undo_recorded = self.is_undo_recorded
         for name, store in lives.stores.items():
             store.on_manifest = partial(self.look_at_manifest, name)
@@ -64,8 +68,8 @@ class Lookout:
         records = [r for bank in self._banks for r in bank.journal.operations()]
         return any(r.id == operation and r.abort_pending for r in records)
 
-    def is_undo_recorded(self, operation: str, resource: int) -> bool:
-        """Return whether the journal says so, or may be unable to."""
+    def is_undo_recorded(self, operation: str, resource: int | None) -> bool:
+        """Return whether the journal says that *resource*, or all, is undone, or may be unable to."""
         if self.is_disturbed:
             return True
         for bank in self._banks:
@@ -74,6 +78,23 @@ class Lookout:
                 decisions = replay(bank.journal.read(number)).decisions
                 return any(d.resources is None or resource in d.resources for d in decisions)
         return False
+
+    def look_at_cancels(self) -> None:
+        """A cancel is decided once that is durable, unless nothing of the operation runs any more."""
+        for handle in [handle for handle in self.cancelled if handle.is_decided]:
+            self.cancelled.remove(handle)
+            if self._runs(handle.id) and not self.is_undo_recorded(handle.id, None):
+                label = self._world.label(handle.id, str(handle.type))
+                self._lives.blame("decided", f"{label} counts as cancelled before it is recorded")
+
+    def _runs(self, operation: str) -> bool:
+        """Return whether a hook of *operation* has begun in this process, and not ended."""
+        inside: Counter[tuple[int, str, int]] = Counter()
+        for entry in self._world.entries:
+            if entry.operation == operation and entry.process == self._world.process:
+                change = {"begin": 1, "done": -1, "failed": -1, "late": -1}.get(entry.what, 0)
+                inside[entry.resource, entry.hook, entry.attempt] += change
+        return any(hook != "on_abort" and count for (_, hook, _), count in inside.items())
 
     def look_at_end(self, handle: OperationHandle) -> None:
         """Compare what is said of an operation's end with what is durable at that moment."""

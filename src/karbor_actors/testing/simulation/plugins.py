@@ -74,6 +74,7 @@ class SimulatedOperation(Operation):
             operation, resource.id, hook, context, arguments, own, has_resume=has_resume
         )
         context.state[str(hook)] = context.attempt
+        self.world.write("its state")
         if self.traits.flushes and not self.traits.is_async:
             context.state.flush()
         section = checkpoint.get_resource_bank_section(resource)
@@ -122,6 +123,7 @@ class SimulatedOperation(Operation):
         data = content(self.world.label(operation, "protect"), resource.id)
         self.world.written[operation, resource.id] = data
         section.update_object("size", len(data))
+        self.world.write("to its section")
         for number in range(self.traits.streams):
             section.write_stream(f"data/{number}", io.BytesIO(data * (1 + 40 * number)))
 

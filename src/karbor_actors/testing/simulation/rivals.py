@@ -55,7 +55,7 @@ def _draw_batches(rng: random.Random) -> list[list[Request]]:
 
 
 def _draw_request(rng: random.Random, verb: str) -> Request:
-    is_cancelled = rng.random() < 0.1  # noqa: PLR2004
+    is_cancelled = rng.random() < 0.15  # noqa: PLR2004
     is_elsewhere = verb in ("verify", "restore") and rng.random() < 0.2  # noqa: PLR2004
     return Request(
         verb,

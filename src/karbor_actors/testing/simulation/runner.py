@@ -171,8 +171,8 @@ class SimulatedRunners(Runners):
             yield from self._suffer(self._faults.hook_fault(attempt, "before"))
             yield self._a_while()
             world.log(attempt, "start")
-            world.is_late = attempt.is_fenced
-            _drive(attempt.body())
+            with world.living(is_late=attempt.is_fenced):
+                _drive(attempt.body())
             world.log(attempt, "end")
             yield from self._suffer(self._faults.hook_fault(attempt, "after"))
             yield self._a_while()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from karbor_actors.model import HOOKS, HookName
 from karbor_actors.testing.simulation.history import History
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from karbor_actors.operations.attempt import Attempt
     from karbor_actors.operations.planning import PlannedOperation
@@ -153,6 +154,8 @@ class World:
     is_dead: Callable[[], bool] = field(default=lambda: False)
     is_pending: Callable[[str], bool] = field(default=lambda _: False)
     """Whether the journal says that an operation ended, and could not undo everything."""
+    on_commit: Callable[[], None] = field(default=lambda: None)
+    """Called as something is about to become durable."""
     is_undo_recorded: Callable[[str, int], bool] = field(default=lambda *_: True)
     """Whether it is durable that an operation's resource, by number, is to be undone."""
     now: Callable[[], float] = field(default=lambda: 0.0)
@@ -323,6 +326,19 @@ class World:
 
     # -- what hooks do
 
+    @contextmanager
+    def living(self, *, is_late: bool) -> Iterator[None]:
+        """Within, a body runs; one that waits for the bank has others run within it.
+
+        Args:
+            is_late: Whether the engine had given it up when it began.
+        """
+        outer, self.is_late = self.is_late, is_late
+        try:
+            yield
+        finally:
+            self.is_late = outer
+
     def freeze(self, resource: str, operation: str) -> None:
         """Freeze *resource* for *operation*; twice is once."""
         self._act(f"freeze {resource}")
@@ -338,6 +354,11 @@ class World:
         """Thaw *resource*, if *operation* froze it."""
         self._act(f"thaw {resource}")
         self.frozen.pop((resource, operation), None)
+
+    def write(self, what: str) -> None:
+        """Have written something to the bank, which a body that was given up must not."""
+        if self.is_late:
+            self.blame("bounded", f"a body that was given up wrote {what}")
 
     def make_snapshot(self, name: str, operation: str) -> None:
         """Make a snapshot; twice is once."""
