@@ -66,7 +66,7 @@ def check_taken_up(
         before = _surely_known([entry for entry in own if entry.process < process])
         took = max((entry.time for entry in own), default=0.0)
         is_clear = recover == "resume" and (process, operation) in world.recovered
-        is_clear = is_clear and not unclear & {process, *(entry.process for entry in own)}
+        is_clear = is_clear and unclear.isdisjoint(range(entries[0].process, process + 1))
         is_clear = is_clear and took < (LIMITS.max_quiesce or 0)
         recoveries = sum(o == operation and p < process for p, o in world.recovered)
         is_stopped = operation in world.cancels or operation in world.timed
