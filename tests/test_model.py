@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from datetime import UTC, datetime
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from karbor_actors.errors import PlanError
 from karbor_actors.model import OperationStatus, Plan, Resource, RetryPolicy
-from karbor_actors.plain import copy_plain
+from karbor_actors.plain import FrozenDict, FrozenList, copy_plain
 
 VOLUME = Resource("Volume", "1", "root", {"size": 3, "tags": ["a"]})
 
@@ -67,6 +68,77 @@ def test_a_resource_keeps_a_copy_of_its_extra_info():
     tags.append("b")
 
     assert resource.extra_info == {"tags": ["a"], "pair": [1, 2]}
+
+
+CHANGES = {
+    "set": lambda info: info.__setitem__("a", 1),
+    "delete": lambda info: info.__delitem__("a"),
+    "update": lambda info: info.update(b=1),
+    "merge": lambda info: info.__ior__({"b": 1}),
+    "pop": lambda info: info.pop("a"),
+    "popitem": lambda info: info.popitem(),
+    "setdefault": lambda info: info.setdefault("b", 1),
+    "clear": lambda info: info.clear(),
+    "set within": lambda info: info["a"]["b"].__setitem__(0, 1),
+    "delete within": lambda info: info["a"]["b"].__delitem__(0),
+    "append": lambda info: info["a"]["b"].append(1),
+    "extend": lambda info: info["a"]["b"].extend([1]),
+    "add": lambda info: info["a"]["b"].__iadd__([1]),
+    "multiply": lambda info: info["a"]["b"].__imul__(2),
+    "insert": lambda info: info["a"]["b"].insert(0, 1),
+    "pop within": lambda info: info["a"]["b"].pop(),
+    "remove": lambda info: info["a"]["b"].remove(2),
+    "reverse": lambda info: info["a"]["b"].reverse(),
+    "sort": lambda info: info["a"]["b"].sort(),
+    "clear within": lambda info: info["a"]["b"].clear(),
+}
+INFO = {"a": {"b": [2, {"c": 3}]}}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("again", [lambda it: it, lambda it: pickle.loads(pickle.dumps(it))])
+def test_what_a_resource_or_a_plan_holds_cannot_be_changed_in_place(change, again):
+    """Equal resources are one: whoever changed the one would change it for everybody."""
+    resource = again(Resource("Volume", "1", extra_info=INFO))
+    made = again(Plan("n", "p", [VOLUME], {"Volume": INFO}))
+    for held in (resource.extra_info, made.parameters["Volume"]):
+        with pytest.raises(TypeError, match="cannot be changed"):
+            change(held)
+        assert held == INFO
+
+
+def test_every_method_of_a_dict_or_a_list_that_changes_it_is_refused():
+    reading = {
+        "__class_getitem__", "__contains__", "__dir__", "__doc__", "__eq__", "__format__",
+        "__ge__", "__getattribute__", "__getitem__", "__gt__", "__hash__", "__init__",
+        "__init_subclass__", "__iter__", "__le__", "__len__", "__lt__", "__mul__", "__ne__",
+        "__new__", "__or__", "__reduce__", "__reduce_ex__", "__repr__", "__reversed__",
+        "__rmul__", "__ror__", "__setattr__", "__delattr__", "__sizeof__", "__str__",
+        "__subclasshook__", "__add__", "__getstate__", "__class__", "copy", "count", "fromkeys",
+        "get", "index", "items", "keys", "values",
+    }  # fmt: skip
+    for kind, base in ((FrozenDict, dict), (FrozenList, list)):
+        changing = set(dir(base)) - reading
+        left = [name for name in changing if getattr(kind, name) is getattr(base, name)]
+        assert left == []
+
+
+def test_what_a_resource_holds_is_plain_in_every_other_way():
+    info = Resource("Volume", "1", extra_info=INFO).extra_info
+
+    assert isinstance(info, dict)
+    assert isinstance(info["a"]["b"], list)
+    assert json.loads(json.dumps(info)) == msgpack.unpackb(msgpack.packb(info)) == INFO
+    for own in (
+        copy.deepcopy(info),
+        Resource("Volume", "1", extra_info=info).to_dict()["extra_info"],
+        Plan("n", "p", [VOLUME], {"Volume": info}).to_dict()["parameters"]["Volume"],
+    ):
+        own["a"]["b"].append(4)
+        assert own == {"a": {"b": [2, {"c": 3}, 4]}}
+    shallow = copy.copy(info)
+    shallow["d"] = 5
+    assert info == INFO
 
 
 def test_a_resource_survives_copying_pickling_and_its_dict():

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from karbor_actors.arguments import FOR_EVER, checked_count, checked_limit
+from karbor_actors.arguments import FOR_EVER, checked_count, checked_limit, names_only_fields
 from karbor_actors.errors import Fault, PlanError, describe_key, describe_value
-from karbor_actors.plain import checked_parameters, copy_plain, text_fault, type_fault
+from karbor_actors.plain import checked_parameters, copy_plain, frozen, text_fault, type_fault
 
 if TYPE_CHECKING:
     from karbor_actors.errors import ResourceKey
@@ -154,7 +153,7 @@ class Resource:
         type: The resource type, such as ``OS::Nova::Server``; no ``#``, ``/`` or NUL.
         id: Anything that names it within its type; need not be UTF-8 (surrogateescape).
         name: For people.
-        extra_info: Plain data (what msgpack can hold) that a plugin wants to keep; copied.
+        extra_info: Plain data (what msgpack can hold) for a plugin; copied, and cannot be changed.
 
     Raises:
         PlanError: A field that cannot be one; every fault at once.
@@ -185,7 +184,7 @@ class Resource:
         elif (fault := text_fault(name)) is not None:
             faults.append(Fault("resource.name", fault))
         if extra_info is not None:
-            extra_info = copy_plain(extra_info, "resource.extra_info", faults)
+            extra_info = frozen(copy_plain(extra_info, "resource.extra_info", faults))
         if faults:
             raise PlanError(faults)
         assign = object.__setattr__
@@ -221,8 +220,9 @@ class Resource:
         return (Resource, (self.type, self.id, self.name, self.extra_info))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the four fields as a dict."""
-        return {"type": self.type, "id": self.id, "name": self.name, "extra_info": self.extra_info}
+        """Return the four fields as a dict, plain data of its own."""
+        info = copy_plain(self.extra_info, "resource.extra_info", [])
+        return {"type": self.type, "id": self.id, "name": self.name, "extra_info": info}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
@@ -289,8 +289,7 @@ class Plan:
         assign(self, "name", name)
         assign(self, "provider", provider)
         assign(self, "resources", listed)
-        read_only = {key: MappingProxyType(fields) for key, fields in kept.items()}
-        assign(self, "parameters", MappingProxyType(read_only))
+        assign(self, "parameters", frozen(kept))
 
     def __hash__(self) -> int:
         return hash((self.name, self.provider, self.resources))
@@ -373,6 +372,7 @@ def _listed_resources(resources: object, faults: list[Fault]) -> tuple[Resource,
     return listed
 
 
+@names_only_fields
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often a failing hook is tried, and how long to wait in between.

@@ -5,10 +5,11 @@ Pure functions, safe from any thread.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 from karbor_actors.errors import Fault, describe_value
 
@@ -116,6 +117,66 @@ def _copy_mapping(
             fault = f"has the key {describe_value(key)}, which is not text that can be stored"
             faults.append(Fault(where, fault))
     return copied
+
+
+def _refuse_change(self: object, *_: object, **__: object) -> NoReturn:
+    """Stand for every method that would change a frozen value."""
+    kind = type(self).__name__
+    msg = f"a {kind} cannot be changed; change a copy.deepcopy() of it, which is plain"
+    raise TypeError(msg)
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that cannot be changed; a copy of it is a plain one."""
+
+    __slots__ = ()
+
+    __setitem__ = __delitem__ = __ior__ = _refuse_change
+    clear = pop = popitem = setdefault = update = _refuse_change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (FrozenDict, (dict(self),))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return {key: copy.deepcopy(value, memo) for key, value in self.items()}
+
+    __copy__ = dict.copy
+
+
+class FrozenList(list[Any]):
+    """A list that cannot be changed; a copy of it is a plain one."""
+
+    __slots__ = ()
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse_change
+    append = clear = extend = insert = pop = _refuse_change
+    remove = reverse = sort = _refuse_change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (FrozenList, (list(self),))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+        return [copy.deepcopy(value, memo) for value in self]
+
+    __copy__ = list.copy
+
+
+def frozen(value: Any) -> Any:
+    """Return *value*, which :func:`copy_plain` made and nobody has yet, so that none of it changes."""
+    if type(value) is dict:
+        for key, item in value.items():
+            if type(item) in _NESTED:
+                value[key] = frozen(item)
+        return FrozenDict(value)
+    if type(value) is list:
+        for place, item in enumerate(value):
+            if type(item) in _NESTED:
+                value[place] = frozen(item)
+        return FrozenList(value)
+    return value
+
+
+_NESTED = frozenset({dict, list})
 
 
 def checked_parameters(parameters: object, faults: list[Fault]) -> Parameters:
