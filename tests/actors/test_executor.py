@@ -100,10 +100,38 @@ print("closed")
 """
 
 
-def test_a_plugin_that_hangs_in_a_look_up_keeps_no_process_from_ending(tmp_path):
+HANGING_OFF_THE_LOOP = """
+import asyncio, sys, threading
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from karbor_actors import ProtectionService, TimeLimits
+from kit import Journal, RecordingProtection, plan, provider
+
+hangs = threading.Event()
+
+def hang():
+    hangs.set()
+    threading.Event().wait()
+
+def behave(verb, hook, resource, call):
+    return asyncio.to_thread(hang) if hook == "on_main" else None
+
+plugin = RecordingProtection(Journal(), behave, is_async=True)
+service = ProtectionService(workers=2)
+service.add_provider(provider(Path(sys.argv[1]), plugin, time_limits=TimeLimits(main=0.1)))
+handle = service.protect(plan("one"))
+assert hangs.wait(60)
+assert handle.wait(60)
+service.close()
+print("closed")
+"""
+
+
+@pytest.mark.parametrize("program", [HANGING, HANGING_OFF_THE_LOOP], ids=["look-up", "to_thread"])
+def test_a_plugin_that_hangs_keeps_no_process_from_ending(tmp_path, program):
     paths = [path for path in sys.path if path]
     done = subprocess.run(
-        [sys.executable, "-c", HANGING, str(tmp_path / "bank"), *paths],
+        [sys.executable, "-c", program, str(tmp_path / "bank"), *paths],
         check=False,
         timeout=2 * DEADLINE,
         capture_output=True,

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from karbor_actors.actors import DaemonExecutor
 from karbor_actors.actors.blocking import forbid_blocking
 from karbor_actors.errors import describe_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
 
     from karbor_actors.operations.runner import Call
 
 STUCK = 10.0
 """Seconds without an answer after which a loop counts as blocked."""
+_TO_THREAD = min(32, (os.cpu_count() or 1) + 4)
+"""Threads for what hooks have run off a loop, as asyncio has it."""
 MAX_RETIRED = 16
 """Loops that are blocked, at most; then new calls are refused until one answers."""
 
@@ -37,6 +42,24 @@ def report_lost(call: Call | None, error: BaseException) -> None:
     except BaseException as another:  # logged with the first: there is nobody else to tell
         cause = f"{cause}; then {describe_cause(another)}"
     _LOG.error("%s died of %s; others go on", threading.current_thread().name, cause)
+
+
+def _own_threads(loop: asyncio.AbstractEventLoop, name: str) -> DaemonExecutor:
+    """Have ``asyncio.to_thread`` on *loop* use threads that keep no process from ending.
+
+    It wants the loop's default executor, which asyncio wants to be a ThreadPoolExecutor.
+    """
+    threads = DaemonExecutor(_TO_THREAD, name)
+
+    def run_in_executor(
+        executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        future = (threads if executor is None else executor).submit(func, *args)
+        return asyncio.wrap_future(future, loop=loop)
+
+    with contextlib.suppress(AttributeError):  # a loop that is not Python's own may not let it be
+        loop.run_in_executor = run_in_executor  # type: ignore[method-assign, assignment]
+    return threads
 
 
 class _Loop:
@@ -57,6 +80,7 @@ class _Loop:
         self._tasks: dict[Call, asyncio.Task[None]] = {}
         self._is_ending = self._has_ended = False
         self._loop = asyncio.new_event_loop()
+        self._threads = _own_threads(self._loop, f"{name}-thread")
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
@@ -122,6 +146,7 @@ class _Loop:
                     report_lost(None, error)
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
+            self._threads.shutdown()
         finally:
             loop.close()
 
