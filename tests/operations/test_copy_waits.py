@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -199,6 +200,31 @@ def test_a_target_that_comes_while_what_was_held_is_undone_is_not_missed(tmp_pat
         with pytest.raises(OperationError, match="was held"):
             host.recovered().result(DEADLINE)
         assert host.service.wait(DEADLINE)
+        assert host.copies() == ["error"]
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_closing_while_what_was_held_is_undone_leaves_it_to_the_target(tmp_path, drain):
+    operation_id = left_by_a_crash(tmp_path, "on_prepare_begin")
+
+    with Host(tmp_path, Freezing("on_abort")) as host:
+        host.service.add_provider(host.source)
+        host.freezing.gate.wait_entered()
+        closer = threading.Thread(target=host.service.close, kwargs={"drain": drain})
+        closer.start()
+        handle = host.recovered()
+        while not (handle.is_suspended or handle.cancel_reason):
+            threading.Event().wait(0.001)
+        host.freezing.gate.open()
+        closer.join(DEADLINE)
+        assert handle.status is OperationStatus.SUSPENDED
+        assert host.freezing.frozen == set()
+    with Host(tmp_path, Freezing()) as host:
+        record = host.source.bank.journal.get(operation_id)
+        assert (record.status, record.waits_for) == ("suspended", "provider 'off'")
+        host.service.add_provider(host.source, host.target)
+        with pytest.raises(OperationError, match="was held"):
+            host.recovered().result(DEADLINE)
         assert host.copies() == ["error"]
 
 

@@ -60,7 +60,7 @@ class Recovery:
 
         The locks are had before this returns, so that new operations come after.
         """
-        waiting = {name: dict(copies) for name, copies in self._waiting.items()}
+        waiting = {name: dict(copies) for name, copies in list(self._waiting.items())}
         try:
             verbs = [verb for provider in providers for verb in self._read_all(provider)]
             return self._start(verbs)

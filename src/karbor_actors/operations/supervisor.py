@@ -347,6 +347,7 @@ class SupervisorActor(EndingActor):
             return
         self._cancelled = reason
         self._verb.is_cancelled = True
+        self._verb.is_final = reason.kind is not AbortKind.SHUTDOWN
         if self._control is not None:
             self._control.abort(reason)
             return

@@ -84,7 +84,7 @@ class Copy(CheckpointVerb):
     @property
     def waits_for(self) -> str:
         """Return the provider that it waits for, unless it is to end without."""
-        is_final = self.is_cancelled or (self.recovered is not None and self.recovered.is_final)
+        is_final = self.is_final or (self.recovered is not None and self.recovered.is_final)
         return "" if is_final or not self._target.is_missing else f"provider {self._target.name!r}"
 
     def check_status(self, checkpoint: Checkpoint) -> None:

@@ -49,6 +49,8 @@ class RecordedOperation:
         """Whether the end is recorded, and nothing pending: nobody needs what is left of it."""
         self.is_cancelled = False
         """Set by the supervisor: a plan that is being made is wanted no more."""
+        self.is_final = False
+        """Set by the supervisor: it is to end, whatever it waits for."""
         self.looked_up = 0
         """Resources that a plan has looked at: it gets on."""
         self.extra: dict[str, Any] = {}
