@@ -254,7 +254,8 @@ def test_a_cancel_is_durable_when_it_returns(tmp_path, journal, hook):
         service.add_provider(provider(left / "bank", RecordingProtection(again)))
         (recovered,) = service.recovered
         assert recovered.wait(DEADLINE)
-        assert recovered.status is not OperationStatus.SUCCEEDED
+        assert recovered.status is OperationStatus.CANCELLED, "as it was asked for"
+        assert isinstance(recovered.exception(0), OperationCancelledError)
         assert [name for name, _ in again.hooks()] == ["on_abort"]
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.schedule import HookSchedule
 
+CANCELS = (AbortKind.CANCEL, AbortKind.SHUTDOWN)
+"""Why an operation is undone of which nothing has failed."""
 _MANY = 100
 """The most errors that a record lists, and the most resources of one error."""
 _MAX_SIZE = 1 << 20
@@ -96,11 +98,9 @@ class Outcome:
             status = found.record.status  # only what was pending was left to do
         elif is_suspended:
             status = OperationStatus.SUSPENDED
-        elif cancelled is not None and control.reason is cancelled:  # not after a failure
-            is_cancel = cancelled.kind in (AbortKind.CANCEL, AbortKind.SHUTDOWN)
+        elif control.reason is not None:  # the first: a cancel after a failure is none
+            is_cancel = control.reason.kind in CANCELS
             status = OperationStatus.CANCELLED if is_cancel else OperationStatus.FAILED
-        elif control.reason is not None:
-            status = OperationStatus.FAILED
         elif control.failures:
             whole = len(schedule) // HOOKS_PER_RESOURCE
             is_partial = len(resources) < whole

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.bank.journal_records import JournalRecord
 from karbor_actors.errors import CannotResumeError
+from karbor_actors.operations.outcome import CANCELS
 from karbor_actors.schedule import HOOKS_PER_RESOURCE, READY
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def take_up(control: OperationControl, found: Recovered, verdict: Verdict) -> di
     ready = schedule.resume(journal.completed, journal.attempts)
     control.undo.forget(resource for resource, ok in journal.aborts.items() if ok)
     if verdict.reason is not None:
-        control.failures.append(CannotResumeError(verdict.reason.describe()))
+        if verdict.reason.kind not in CANCELS:
+            control.failures.append(CannotResumeError(verdict.reason.describe()))
         _give_up(control, ready)
         control.abort(verdict.reason)
         return {}
