@@ -202,7 +202,8 @@ def test_what_a_provider_left_that_has_another_name_now_is_warned_of(tmp_path, c
         assert caplog.records == []
 
 
-def test_with_isolate_only_the_part_of_the_missing_plugin_is_given_up(tmp_path):
+@pytest.mark.parametrize("recover", ["resume", "ask"])
+def test_with_isolate_only_the_part_of_the_missing_plugin_is_given_up(tmp_path, recover):
     gate = Gate()
 
     def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
@@ -223,9 +224,14 @@ def test_with_isolate_only_the_part_of_the_missing_plugin_is_given_up(tmp_path):
         gate.open()
         held.open()
     journal = Journal()
-    with opened(left, [Only("A", journal)]) as service:
+    with opened(left, [Only("A", journal)], recover=recover) as service:
         (handle,) = service.recovered
         assert handle.wait(DEADLINE)
+        if recover == "ask":
+            assert handle.status is OperationStatus.SUSPENDED
+            assert journal.hooks() == [], "the rest is asked about"
+            handle = service.resume(handle.id)
+            assert handle.wait(DEADLINE)
         assert handle.status is OperationStatus.PARTIAL
         assert journal.aborted() == []
         assert ("on_complete", "a") in journal.hooks()

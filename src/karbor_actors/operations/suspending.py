@@ -41,7 +41,8 @@ class Suspending:
             return True
         if schedule.is_over:
             return True  # it comes to its end: nothing is left to go on with, or to be asked about
-        if cannot_resume(run.planned, schedule) is not None or not run.bank.is_writable:
+        is_stuck = cannot_resume(run.planned, schedule, control.undo.concerns)
+        if is_stuck or not run.bank.is_writable:
             return False
         run.needed = needed = needed_hooks(run.planned, schedule)
         control.admit(control.intake.clear())

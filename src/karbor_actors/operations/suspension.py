@@ -9,6 +9,8 @@ from karbor_actors.plugins import Operation
 from karbor_actors.schedule import DONE, FAILED, HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.schedule import HookSchedule
 
@@ -72,9 +74,17 @@ def _is_open(planned: PlannedOperation, schedule: HookSchedule, resource: int) -
     return any(map(schedule.began, range(first, end + 1)))
 
 
-def cannot_resume(planned: PlannedOperation, schedule: HookSchedule) -> int | None:
-    """Return a resource that has begun and that no other process could go on with, or None."""
-    for resource, operation in enumerate(planned.operations):
-        if operation is not None and not is_resumable(operation) and schedule.has_begun(resource):
-            return resource
-    return None
+def cannot_resume(
+    planned: PlannedOperation, schedule: HookSchedule, is_undone: Callable[[int], bool]
+) -> bool:
+    """Return whether a resource has begun that no other process could go on with.
+
+    What *is_undone* tells of does not count: nobody goes on with that.
+    """
+    return any(
+        operation is not None
+        and not is_resumable(operation)
+        and schedule.has_begun(resource)
+        and not is_undone(resource)
+        for resource, operation in enumerate(planned.operations)
+    )

@@ -70,8 +70,8 @@ class Undo:
         self._start(self._schedule.add(listed))
 
     def concerns(self, resource: int) -> bool:
-        """Return whether *resource* was ever to be undone."""
-        return resource in self._reasons
+        """Return whether *resource* was ever to be undone, or will be once that is recorded."""
+        return resource in self._reasons or resource in self._expected
 
     def expect(self, resources: Iterable[int], reason: AbortReason) -> None:
         """Note that :meth:`add` will come, once what was decided is recorded."""
