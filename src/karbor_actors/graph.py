@@ -311,9 +311,11 @@ def _look_up(
 ) -> Sequence[Resource]:
     """Return a resource's children; runs on *map_parallel*'s threads."""
     try:
-        children = as_listing(find_children(resource))
+        children = find_children(resource)
+        if type(children) is not list:  # nearly all are
+            children = as_listing(children)
         for child in children:
-            if not isinstance(child, Resource):
+            if type(child) is not Resource and not isinstance(child, Resource):
                 _refuse(child)
     except (ListingError, OperationCancelledError):
         raise

@@ -90,11 +90,15 @@ class Protectables:
         found: list[Resource] = []
         for plugin in self._by_parent.get(resource.type, ()):
             try:
-                for one in as_listing(plugin.get_dependent_resources(context, resource)):
-                    # Not extend(): what it reads from would cost a call for each list.
-                    found.append(  # noqa: PERF401
-                        one if isinstance(one, Resource) else as_resource(one)
-                    )
+                listed = plugin.get_dependent_resources(context, resource)
+                if type(listed) is not list:  # nearly all are
+                    listed = as_listing(listed)
+                for one in listed:
+                    if type(one) is not Resource:
+                        found += map(as_resource, listed)
+                        break
+                else:
+                    found += listed
             except OperationCancelledError:
                 raise  # the plugin asked, and was told
             except BaseException as error:  # plugin code: ends the operation, naming the plugin
