@@ -187,6 +187,23 @@ def test_a_window_fits_itself_to_how_long_hooks_take_and_not_to_how_seldom_they_
     assert inside_after(1.0, left=60) == 4, "nor fewer than there are workers"
 
 
+def test_a_window_is_fitted_at_once_when_a_few_hooks_for_each_worker_have_ended():
+    """Not after some time only, in which short hooks went out by as few as there are workers."""
+    admission = Admission()
+    admission.set_window("lane", 4, 64)
+    line = Line(("lane",), nobody)
+    admission.add(line, list(range(1000)))
+    admission.pump(0.0)
+    admitted = [line.inside]
+    for _ in range(4):
+        line.ended, line.spent = 4, 4e-5
+        admission.leave(line, 4)
+        admission.pump(0.0)
+        admitted.append(line.inside)
+
+    assert admitted == [4, 4, 4, 4, 64]
+
+
 def graph(children: dict[str, list[str]]) -> ResourceGraph:
     names = dict.fromkeys([*children, *(name for found in children.values() for name in found)])
     resources = {name: thing(name) for name in names}
