@@ -4,6 +4,9 @@ Random graphs whose hooks sleep 1 to 20 ms, beside a simulation that always give
 hook with the longest way to the end (critical path first). The simulation has the same workers (as
 many for prepare hooks as for the others) and waits for a commit after each hook, as long as a bare
 synced transaction takes here; it spends nothing on anything else.
+
+A bare loop of threads that sleep, and one that commits, shows what of the distance is the
+interpreter's and the disk's: it does nothing else.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 import measuring
+from bare_loop import BareLoop
 from baselines import HOOKS, MAIN, BareCommits, Linked, ideal_makespan
 
 from karbor_actors import OperationStatus
@@ -20,20 +24,22 @@ from karbor_actors.testing import Work, make_graph, run_synthetic
 if TYPE_CHECKING:
     import argparse
 
-OURS = "karbor_actors"
+    from karbor_actors.testing import SyntheticGraph
+
+OURS, BARE = "karbor_actors", "a bare loop of threads"
 SHORTEST, LONGEST = 0.001, 0.020
 WARM_UP = 20
 
 
 def cases(arguments: argparse.Namespace) -> list[measuring.Case]:
-    """Return the one case."""
+    """Return the one case, of both systems."""
     name = f"{arguments.seeds} random graphs of {4 * (arguments.size // 4):,} hooks"
     parameters = {
         "resources": arguments.size // 4,
         "seeds": arguments.seeds,
         "workers": arguments.workers,
     }
-    return [measuring.Case(name, (OURS,), parameters)]
+    return [measuring.Case(name, (OURS, BARE), parameters)]
 
 
 def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> measuring.Measured:
@@ -46,11 +52,14 @@ def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> m
             graph = make_graph("random", parameters["resources"], seed=seed)
             work = Work(sleep=SHORTEST, sleep_spread=LONGEST - SHORTEST, seed=seed)
             commits.append(bare.median())
-            figures = run_synthetic(graph, work, directory=f"{directory}/{seed}", workers=workers)
-            if figures.status is not OperationStatus.SUCCEEDED:
-                raise RuntimeError(f"the protect ended {figures.status}")
-            makespans.append(figures.running_seconds)
-            ideals.append(ideal(Linked(graph), work, workers, commits[-1]))
+            walk = Linked(graph)
+            seconds = [work.sleep_of(resource, hook) for resource, _, hook in walk.hooks]
+            lanes = [number % len(HOOKS) // MAIN for number in range(len(seconds))]
+            if system == BARE:
+                makespans.append(BareLoop(walk, seconds, lanes, workers, bare).run())
+            else:
+                makespans.append(engine_makespan(graph, work, f"{directory}/{seed}", workers))
+            ideals.append(ideal_makespan(walk, seconds, lanes, workers, commits[-1]))
     ratios = [ours / best for ours, best in zip(makespans, ideals, strict=True)]
     shown = {
         "makespan / ideal": statistics.median(ratios),
@@ -62,11 +71,12 @@ def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> m
     return measuring.Measured({"run": sum(makespans)}, {"run": hooks}, {"ratios": ratios}, shown)
 
 
-def ideal(walk: Linked, work: Work, workers: int, commit: float) -> float:
-    """Return the seconds that the simulation takes."""
-    seconds = [work.sleep_of(resource, hook) for resource, _, hook in walk.hooks]
-    lanes = [number % len(HOOKS) // MAIN for number in range(len(seconds))]
-    return ideal_makespan(walk, seconds, lanes, workers, commit)
+def engine_makespan(graph: SyntheticGraph, work: Work, directory: str, workers: int) -> float:
+    """Return the seconds that our hooks take."""
+    figures = run_synthetic(graph, work, directory=directory, workers=workers)
+    if figures.status is not OperationStatus.SUCCEEDED:
+        raise RuntimeError(f"the protect ended {figures.status}")
+    return figures.running_seconds
 
 
 def main() -> None:
