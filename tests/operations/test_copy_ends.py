@@ -56,10 +56,11 @@ def what_is_copied(path: Path) -> list[tuple[str, list[str]]]:
         ]
 
 
-@pytest.mark.parametrize("times", [2, 9])
+@pytest.mark.parametrize("times", [2, 9])  # a change that fails is tried alone once more
 def test_a_finished_copy_is_not_undone_where_its_end_cannot_be_recorded(
     tmp_path, journal, monkeypatch, times
 ):
+    """Nor is it said to have failed: it is there, and succeeded, or nothing is said of it yet."""
     with opened(tmp_path, journal) as service:
         checkpoint = service.protect(plan("lone")).result(DEADLINE)
         bank, left = service.provider("local").bank, [times]
@@ -73,9 +74,14 @@ def test_a_finished_copy_is_not_undone_where_its_end_cannot_be_recorded(
 
         monkeypatch.setattr(bank.journal, "update", fails)
         handle = service.copy(checkpoint.id, to="off")
-        with pytest.raises(OperationError, match="the disk is full"):
-            handle.result(DEADLINE)
+        if times > 2:
+            with pytest.raises(OperationError, match="the disk is full"):
+                handle.result(DEADLINE)
+        else:
+            assert handle.result(DEADLINE).status == "available"
         monkeypatch.undo()
+        record = bank.journal.get(handle.id)
+        assert record.status == ("running" if times > 2 else "succeeded")
         assert journal.aborted() == []
         assert service.copy(checkpoint.id, to="off").result(DEADLINE).status == "available"
 

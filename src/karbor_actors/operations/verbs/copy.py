@@ -77,7 +77,6 @@ class Copy(CheckpointVerb):
         self._finished: Checkpoint | None = None
         """What was there already, or an earlier process made; nothing runs."""
         self._is_finished = False
-        """Whether this process finished the copy."""
         self._is_blind = False
         """Whether it was planned while its target had not been added."""
 
@@ -274,6 +273,11 @@ class Copy(CheckpointVerb):
                 )
             )
         self.abandon(outcome)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether this process finished the copy."""
+        return self._is_finished
 
     def must_undo(self, outcome: Outcome) -> bool:
         """Return whether hooks are to be undone: not those of a copy that is finished."""

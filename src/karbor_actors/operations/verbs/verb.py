@@ -97,7 +97,7 @@ class Verb(RecordedOperation):
         """Conclude, record the operation's end, and return the result.
 
         If that cannot be recorded the hooks are to be undone, or, where they were, or need not
-        be, that it failed is recorded.
+        be, that it failed is recorded; but of what is finished all the same that it is, or nothing.
         """
         run.is_over = True
         is_over = run.verdict is not None and run.verdict.is_over
@@ -109,10 +109,17 @@ class Verb(RecordedOperation):
             if self.must_undo(outcome):
                 run.mark_aborted(error)
                 raise
-            if is_over or not self._has_end:
+            if not is_over and not self._has_end and self.is_finished:
+                self._record_end(outcome, None)  # once more: it has what it was to make
+            elif is_over or not self._has_end:
                 self._give_up(run, outcome, error)
                 raise
         return self.result(run, outcome)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether what it was to make is durable and whole, whatever becomes of its own record."""
+        return False
 
     def _is_recorded(self) -> bool:
         """Return whether the end is in the bank, although who wrote it did not say so."""
