@@ -151,8 +151,9 @@ def test_what_was_recovered_comes_before_what_is_new():
 
 
 def test_an_operation_that_begins_before_a_pending_abort_was_tried_again_is_seen():
-    def after(*between) -> set[str]:
+    def after(*between, is_recovered: bool = False) -> set[str]:
         world = two_operations()
+        world.recovered |= {(0, "op"), (0, "other")} if is_recovered else set()
         log(world, 0, "op", *run(0, BEGIN), *failed(0, "on_abort", 3))
         world.releases.append((0, len(world.entries), "op"))
         log(world, 0, "op", *between)
@@ -162,6 +163,7 @@ def test_an_operation_that_begins_before_a_pending_abort_was_tried_again_is_seen
 
     assert after() == {"exclusive"}
     assert after(*failed(0, "on_abort")) == set()
+    assert after(is_recovered=True) == set(), "its start has tried it"
     assert after(*failed(1, "on_abort")) == {"exclusive"}, "another resource"
 
 

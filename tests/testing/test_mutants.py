@@ -153,6 +153,8 @@ MUTANTS = {
         OperationControl, "record", not_awaited, "decided", 0),
     "a cancel counts before it is recorded": (
         OperationControl, "abort", decided_at_once, "decided", 10),
+    "an operation is taken up for ever": (
+        recovery, "MAX_RECOVERIES", lambda _: 1_000, "decided", 50),
     "what was given up may write": (Attempt, "check", never_fenced, "bounded", 673),
     "what is pending is not tried again first": (
         PendingAborts, "touched_by", nothing, "exclusive", 206),

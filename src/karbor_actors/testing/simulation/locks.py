@@ -54,8 +54,9 @@ def check_pending_first(world: World) -> Iterator[Violation]:
             aborts.setdefault((entry.process, entry.operation), []).append((place, entry))
     for (process, operation), began in first.items():
         seen = world.operations[operation]
-        if seen.verb not in _LIVE or process in world.disturbed | world.stalled | world.closed:
-            continue
+        is_unclear = process in world.disturbed | world.stalled | world.closed
+        if seen.verb not in _LIVE or is_unclear or (process, operation) in world.recovered:
+            continue  # a start tries again what is pending before anything that it recovers
         for (where, other), own in aborts.items():
             ended = min((n for n in ends.get((where, other), ()) if n <= began), default=None)
             if where != process or other == operation or ended is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from karbor_actors.model import HOOKS, RetryPolicy
+from karbor_actors.model import HOOKS, HookName, RetryPolicy
 from karbor_actors.testing.fault_rules import Action, Point, Rule
 from karbor_actors.testing.simulation.faults import draw_crash, draw_rules
 from karbor_actors.testing.simulation.plugins import TYPES
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 _VERBS = ("protect", "protect", "restore", "restore", "verify", "delete", "copy", "copy")
 _MANY = 8
 """Processes that die, one after the other, of the same operation."""
+_ENDURING: Mapping[str, Any] = {
+    "protect": frozenset({HookName.ON_MAIN, HookName.ON_COMPLETE}),
+    "has_abort": False,
+    "is_resumable": True,
+    "loses_everything": False,
+    "held_until": HookName.ON_PREPARE_FINISH,
+}
+"""What a protect is like that goes on however often its process dies."""
 _FEW = 3
 """Plans of one or two resources: one who waits for much is easily overtaken by who wants little."""
 _STUBBORN = Rule(
@@ -32,16 +40,18 @@ def with_rivals(scenario: Scenario, rng: random.Random) -> Scenario:
     """Return *scenario* with other requests, crashes and policies, and with resources that change."""
     processes, names = _draw_processes(rng), list(scenario.children)
     few = [rng.sample(names, rng.randint(1, min(2, len(names)))) for _ in range(_FEW)]
+    batches, traits = _draw_batches(rng), scenario.traits
+    if len(processes) == _MANY:
+        batches = [[Request("protect")], batches[-1]]
+        traits = {name: replace(own, **_ENDURING) for name, own in traits.items()}
     return replace(
         scenario,
         plans=[scenario.plans[0], *few],
-        batches=_draw_batches(rng),
+        batches=batches,
         processes=processes,
         changes=_draw_changes(scenario, rng, len(processes) + 1),
         retries=_draw_retries(rng),
-        traits={
-            name: replace(own, streams=own.streams % 2) for name, own in scenario.traits.items()
-        },
+        traits={name: replace(own, streams=own.streams % 2) for name, own in traits.items()},
     )
 
 

@@ -196,7 +196,8 @@ class World:
             now = OperationSeen.of(run.planned, label, run.checkpoint.id)
             if seen is None:
                 seen = self.operations[run.id] = now
-                if wrong := self.history.why_stale(run.id, now):
+                is_new = (self.process, run.id) not in self.recovered  # else it has kept its own
+                if is_new and (wrong := self.history.why_stale(run.id, now)):
                     self.blame("fresh", wrong)
             elif now.edges() != seen.edges() or now.keys != seen.keys:
                 self.blame(
