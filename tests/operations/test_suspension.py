@@ -30,6 +30,8 @@ from karbor_actors.errors import (
     OperationSuspendedError,
     PartialOperationError,
 )
+from karbor_actors.model import AbortKind, AbortReason
+from karbor_actors.operations.verbs.recorded import RecordedOperation
 from kit import Journal, RecordingProtection, Things, plan, provider, store_something
 
 if TYPE_CHECKING:
@@ -664,3 +666,31 @@ def test_what_had_ended_is_not_told_otherwise_by_a_close_before_its_rest_could_b
     assert handle.status is OperationStatus.PARTIAL
     with Bank.open(tmp_path / "bank", readonly=True) as bank:
         assert bank.journal.get(handle.id).status is OperationStatus.PARTIAL
+
+
+def test_a_cancel_while_the_suspension_is_being_recorded_is_not_lost(
+    tmp_path, journal, monkeypatch
+):
+    gate, recording = Gate(), Gate()
+    suspend = RecordedOperation.suspend
+
+    def slow(self: Any, *args: Any) -> None:
+        recording.pass_through()
+        suspend(self, *args)
+
+    monkeypatch.setattr(RecordedOperation, "suspend", slow)
+    service = opened(tmp_path, RecordingProtection(journal, leaving_at(gate, "on_main", "one")))
+    handle = service.protect(plan("one"))
+    closer = close_while_at(gate, service)
+    wait_until_told(handle)
+    gate.open()
+    recording.wait_entered()
+    handle.cancel_for(AbortReason(AbortKind.CANCEL))
+    handle.progress()  # the supervisor has taken the message before this one
+    recording.open()
+    closer.join(DEADLINE)
+
+    assert handle.status is OperationStatus.CANCELLED
+    assert journal.aborted() == ["one"]
+    with opened(tmp_path, RecordingProtection(Journal())) as service:
+        assert service.recovered == []

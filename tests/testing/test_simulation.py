@@ -77,6 +77,7 @@ ONCE_BAD = (
     371,
     387,
     1588,
+    9941,
 )
 """Seeds that showed bugs of the engine, when they were found."""
 MESSAGE_GRAPHS = ("one",)

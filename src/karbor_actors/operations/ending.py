@@ -50,6 +50,8 @@ class EndingActor(PooledActor):
         self._control: OperationControl | None = None
         self._outcome: Outcome | None = None
         self._cancelled: AbortReason | None = None
+        self._late_cancel: AbortReason | None = None
+        """Why it was cancelled while it was being recorded that it is suspended."""
         self._step: Step | None = None
         self._moves = 0
         """Messages that moved the operation; where they stand still, nothing happens."""
@@ -104,6 +106,12 @@ class EndingActor(PooledActor):
 
     # -- the end
 
+    @property
+    def _is_refused(self) -> bool:
+        """Whether it ends before it begins: it was cancelled, and there is nothing to undo."""
+        found = self._verb.recovered
+        return self._cancelled is not None and (found is None or not found.begun_resources())
+
     def _refuse(self, error: BaseException) -> None:
         """End an operation of which no hook ran."""
         self._is_waiting = False
@@ -126,6 +134,11 @@ class EndingActor(PooledActor):
         outcome = self._outcome
         if outcome is None:
             return
+        if self._late_cancel is not None and self._control is not None:
+            self._outcome, self._control.run.is_over = None, False
+            self._cancelled, self._late_cancel = self._late_cancel, None
+            self._control.abort(self._cancelled)
+            return
         if done.error is not None and self._control is not None and self._verb.must_undo(outcome):
             self._undo_end(self._control, done.error)
             return
@@ -139,6 +152,11 @@ class EndingActor(PooledActor):
         elif outcome.status is not OperationStatus.SUCCEEDED:
             error = self._failure(causes, outcome.status, done.result)
         self._settle(outcome.status, done.result, error)
+
+    def _note_late_cancel(self, reason: AbortReason) -> None:
+        """Undo what is being suspended, once that is recorded; no shutdown wants more than that."""
+        if reason.kind is not AbortKind.SHUTDOWN:
+            self._late_cancel = reason
 
     def _undo_end(self, control: OperationControl, error: BaseException) -> None:
         """Undo what the hooks did, all of them well, since that could not be recorded."""

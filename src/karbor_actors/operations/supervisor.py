@@ -341,7 +341,9 @@ class SupervisorActor(EndingActor):
             self._give_up_plan()
 
     def _cancel(self, reason: AbortReason) -> None:
-        if self._outcome is not None or (self._run is not None and self._run.is_settled()):
+        if self._outcome is not None and self._outcome.status is OperationStatus.SUSPENDED:
+            self._note_late_cancel(reason)
+        elif self._outcome is not None or (self._run is not None and self._run.is_settled()):
             self._handle.decided()  # as it is: it ends
         if self._outcome is not None or self._cancelled is not None:
             return
@@ -361,12 +363,6 @@ class SupervisorActor(EndingActor):
             self._alarms.tell_later(
                 min(grace, PLAN_GRACE) if self._is_refused else grace, ReleaseAborts()
             )
-
-    @property
-    def _is_refused(self) -> bool:
-        """Whether it ends before it begins: it was cancelled, and there is nothing to undo."""
-        found = self._verb.recovered
-        return self._cancelled is not None and (found is None or not found.begun_resources())
 
     def _suspend(self) -> None:
         """Stop where the operation stands: what is recorded of it goes on at the next start."""
