@@ -101,7 +101,9 @@ class OperationHandle:
         """Why it was asked to stop, if it was: the message itself may be lost."""
         self.is_suspended = False
         """Whether it was asked to stop where it stands."""
-        self._decision = threading.Event()
+        self._is_decided = False
+        self._decision: threading.Event | None = None
+        """Made for who waits for it: an event is ten objects, and few operations are cancelled."""
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -167,7 +169,11 @@ class OperationHandle:
         """
         is_told = self.cancel_for(AbortReason(AbortKind.CANCEL))
         if is_told and current_dispatcher() is None and may_block():
-            self._decision.wait(_DECISION_TIMEOUT)
+            with self._lock:
+                decision = self._decision = self._decision or threading.Event()
+            # Looked at once the event can be seen: decided() looks the other way round.
+            if not self._is_decided:
+                decision.wait(_DECISION_TIMEOUT)
         return is_told
 
     def cancel_for(self, reason: AbortReason) -> bool:
@@ -228,13 +234,15 @@ class OperationHandle:
     @property
     def is_decided(self) -> bool:
         """Whether it has ended, or was cancelled, and it is durable that it can only be undone."""
-        return self._decision.is_set()
+        return self._is_decided
 
     # -- for the supervisor
 
     def decided(self) -> None:
         """Say that nothing can make the operation go on any more."""
-        self._decision.set()
+        self._is_decided = True
+        if self._decision is not None:
+            self._decision.set()
 
     def attach(self, supervisor: ActorRef[Any]) -> None:
         """Say which actor runs the operation."""
@@ -287,7 +295,7 @@ class OperationHandle:
             else:
                 self._future.set_exception(error)
             streams, self._streams = self._streams, []
-        self._decision.set()
+        self.decided()
         detail = {"status": status} if error is None else {"status": status, "error": str(error)}
         for stream in streams:
             stream.close(Event("ended", time.time(), detail=detail))
