@@ -14,9 +14,12 @@ import tracemalloc
 from collections import Counter
 from types import SimpleNamespace
 
+import pytest
+
 from karbor_actors import Bank, OperationStatus, ProtectionService
 from karbor_actors.actors.simulated import SimulatedDispatcher
 from karbor_actors.bank.actor import BankActor
+from karbor_actors.operations import intake
 from karbor_actors.operations.engine import Engine
 from karbor_actors.operations.runner import Runners
 from karbor_actors.testing import (
@@ -39,6 +42,15 @@ WIDTH = 30
 OWN = tracemalloc.Filter(inclusive=True, filename_pattern="*/karbor_actors/*")
 LARGEST = 300_000
 """Bytes. Python's table of strings grows in one step, larger than this, in anybody's line."""
+
+
+@pytest.fixture(autouse=True)
+def _narrow(monkeypatch):
+    """Keep as few hooks in as there are workers, in small operations and large ones alike.
+
+    Where they take no time there are a thousand, which is more than the small ones have.
+    """
+    monkeypatch.setattr(intake, "WINDOW", 1)
 
 
 class BankLast(SimulatedDispatcher):
