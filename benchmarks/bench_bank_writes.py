@@ -19,7 +19,7 @@ import measuring
 import msgpack
 
 from karbor_actors import Bank, Plan, Resource
-from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.writer import Put
 from karbor_actors.graph import build_graph
 

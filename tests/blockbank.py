@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from karbor_actors.bank import block_sweep, blocks, stream_pipeline
-from karbor_actors.bank.block_check import check_blocks
-from karbor_actors.bank.blocks import BlockStore
-from karbor_actors.bank.environment import Environment
-from karbor_actors.bank.streams import Streams
+from karbor_actors.bank.blocks import blocks
+from karbor_actors.bank.blocks import sweep as block_sweep
+from karbor_actors.bank.blocks.blocks import BlockStore
+from karbor_actors.bank.blocks.check import check_blocks
+from karbor_actors.bank.database.environment import Environment
+from karbor_actors.bank.streams import pipeline as stream_pipeline
+from karbor_actors.bank.streams.streams import Streams
 from karbor_actors.errors import StoreError
 from karbor_actors.store import MemoryStore, packs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.bank.journal import OperationRecord
+from karbor_actors.bank.journal.journal import OperationRecord
 from karbor_actors.limits import Caps
 from karbor_actors.model import OnFailure, OperationStatus, OperationType
 from karbor_actors.testing.simulation.checker import check_log

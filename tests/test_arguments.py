@@ -270,6 +270,27 @@ def test_what_an_argument_cannot_be_is_refused_where_it_is_given(world, tmp_path
     assert wrong == []
 
 
+FLAGS: dict[str, Any] = {
+    "force": lambda w, v: w.service.delete(w.checkpoint.id, force=v),
+    "again": lambda w, v: w.service.copy(w.checkpoint.id, to="local", again=v),
+    "allow_partial": lambda w, v: w.service.restore(w.checkpoint.id, allow_partial=v),
+    "drain": lambda w, v: w.service.close(drain=v),
+    "readonly": lambda w, v: Bank.open(w.directory / "new", readonly=v),
+    "create": lambda w, v: Bank.open(w.directory / "new", create=v),
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("given", ["no", 1, None], ids=str)
+def test_a_flag_is_true_or_false(world, flag, given):
+    """A setting read from a file may be "no", which is true."""
+    with pytest.raises(ArgumentError, match=f"{flag} is True or False, not "):
+        FLAGS[flag](world, given)
+
+    assert world.bank.checkpoint(world.checkpoint.id).status == "available"
+    assert not (world.directory / "new").exists()
+
+
 HOOK_CALLS: dict[str, Any] = {
     "artifact kind": lambda context, v: context.artifact(v, "name"),
     "artifact name": lambda context, v: context.artifact("kind", v),

@@ -1,9 +1,9 @@
 """An embeddable engine for application-aware data protection, built on actors."""
 
 from karbor_actors.bank.bank import Bank
-from karbor_actors.bank.checkpoint import Checkpoint
-from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel
-from karbor_actors.bank.sections import BankSection
+from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
+from karbor_actors.bank.checkpoints.resource_rows import Consistency, ConsistencyLevel
+from karbor_actors.bank.checkpoints.sections import BankSection
 from karbor_actors.errors import KarborError, OperationError
 from karbor_actors.limits import Caps, TimeLimits
 from karbor_actors.model import (
@@ -19,8 +19,8 @@ from karbor_actors.model import (
     ResourceStatus,
     RetryPolicy,
 )
-from karbor_actors.operations.context import HookContext
 from karbor_actors.operations.handle import OperationHandle
+from karbor_actors.operations.hooks.context import HookContext
 from karbor_actors.operations.planning import PlannedOperation
 from karbor_actors.operations.results import (
     Event,

@@ -36,6 +36,12 @@ def check_instance(
         raise argument_error(argument, expected, given)
 
 
+def check_flags(**given: object) -> None:
+    """Refuse flags, by name, that are neither True nor False: ``force="no"`` would force."""
+    for argument, flag in given.items():
+        check_instance(argument, flag, bool, "True or False")
+
+
 def names_only_fields(cls: type[T]) -> type[T]:
     """Have a dataclass refuse an argument that it has no field for as it refuses any other."""
     init: Callable[..., None] = cls.__init__

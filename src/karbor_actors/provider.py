@@ -28,7 +28,7 @@ from karbor_actors.schema import plugin_schema, validate_saved_info
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
     from karbor_actors.model import Resource
     from karbor_actors.rules import Schema
 

@@ -12,7 +12,7 @@ from karbor_actors.errors import OperationNotFoundError, ServiceClosedError
 from karbor_actors.model import OnFailure, OperationType, Plan
 from karbor_actors.operations.engine import ABORT_GRACE, Engine
 from karbor_actors.operations.process import check_process
-from karbor_actors.operations.recovering import Recovery
+from karbor_actors.operations.recovery.recovering import Recovery
 from karbor_actors.operations.verbs.making import VerbMaker
 from karbor_actors.operations.verbs.options import CallOptions
 from karbor_actors.provider import Provider, ProviderRegistry
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.bank.journal.journal import OperationRecord
     from karbor_actors.limits import Caps
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.planning import PlannedOperation

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from karbor_actors.bank import abort_marks
+from karbor_actors.bank.journal import abort_marks
 
 
 def test_what_was_added_is_named_until_nobody_wants_it(tmp_path):

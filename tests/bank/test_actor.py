@@ -13,8 +13,8 @@ from helpers import DEADLINE, Gate
 from karbor_actors.actors import SimulatedDispatcher
 from karbor_actors.bank import actor
 from karbor_actors.bank.actor import BankWriter
-from karbor_actors.bank.environment import Environment, Table
-from karbor_actors.bank.transactions import MAX_KEY_SIZE
+from karbor_actors.bank.database.environment import Environment, Table
+from karbor_actors.bank.database.transactions import MAX_KEY_SIZE
 from karbor_actors.bank.writer import Put
 from karbor_actors.errors import (
     BankBrokenError,

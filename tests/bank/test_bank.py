@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from banks import SERVER, make_graph
 from helpers import DEADLINE, open_files
 from karbor_actors.bank.bank import Bank
-from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.database.transactions import Table
 from karbor_actors.errors import (
     AmbiguousCheckpointError,
     BankClosedError,

@@ -19,12 +19,12 @@ from hypothesis.stateful import (
 
 from blockbank import TINY_BLOCK, BlockBank, contents, tiny_blocks, write
 from helpers import DEADLINE
-from karbor_actors.bank.block_check import check_blocks, repack
-from karbor_actors.bank.block_rebuild import free_unneeded, record_packs
-from karbor_actors.bank.block_rows import BlockRow, PackRow, PackState, pack_rows
-from karbor_actors.bank.blocks import BlockStore
-from karbor_actors.bank.streams import delete_streams
-from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.blocks.blocks import BlockStore
+from karbor_actors.bank.blocks.check import check_blocks, repack
+from karbor_actors.bank.blocks.rebuild import free_unneeded, record_packs
+from karbor_actors.bank.blocks.rows import BlockRow, PackRow, PackState, pack_rows
+from karbor_actors.bank.database.transactions import Table
+from karbor_actors.bank.streams.streams import delete_streams
 from karbor_actors.errors import (
     BankClosedError,
     BankFormatError,

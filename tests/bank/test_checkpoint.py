@@ -9,12 +9,17 @@ from datetime import UTC, datetime
 import pytest
 
 from banks import SERVER, SHARED, VOLUME
-from karbor_actors.bank import checkpoint as checkpoint_module
 from karbor_actors.bank.bank import Bank
-from karbor_actors.bank.environment import Outcome
-from karbor_actors.bank.keys import section_prefix
-from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel, Ending, KeptArtifact
-from karbor_actors.bank.transactions import HEADS, Table
+from karbor_actors.bank.checkpoints import checkpoint as checkpoint_module
+from karbor_actors.bank.checkpoints.resource_rows import (
+    Consistency,
+    ConsistencyLevel,
+    Ending,
+    KeptArtifact,
+)
+from karbor_actors.bank.database.environment import Outcome
+from karbor_actors.bank.database.keys import section_prefix
+from karbor_actors.bank.database.transactions import HEADS, Table
 from karbor_actors.errors import (
     BankFormatError,
     BankKeyError,

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import DEADLINE, Gate
-from karbor_actors.bank.environment import FORMAT_VERSION, Environment, Table
+from karbor_actors.bank.database.environment import FORMAT_VERSION, Environment, Table
 from karbor_actors.errors import (
     BankBrokenError,
     BankClosedError,

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from banks import SERVER, VOLUME, make_graph
 from helpers import fill, mounted
 from karbor_actors.bank.bank import Bank
-from karbor_actors.bank.environment import Environment
-from karbor_actors.bank.journal import OperationRecord
-from karbor_actors.bank.journal_records import JournalRecord
-from karbor_actors.bank.mapping import MappedFile
-from karbor_actors.bank.resource_rows import Ending
-from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.checkpoints.resource_rows import Ending
+from karbor_actors.bank.database.environment import Environment
+from karbor_actors.bank.database.mapping import MappedFile
+from karbor_actors.bank.database.transactions import Table
+from karbor_actors.bank.journal.journal import OperationRecord
+from karbor_actors.bank.journal.records import JournalRecord
 from karbor_actors.errors import (
     BankBrokenError,
     BankClosedError,

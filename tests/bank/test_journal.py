@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from karbor_actors.bank import journal as journal_module
-from karbor_actors.bank.journal import OperationRecord
-from karbor_actors.bank.journal_records import (
+from karbor_actors.bank.database.transactions import Table
+from karbor_actors.bank.journal import journal as journal_module
+from karbor_actors.bank.journal.journal import OperationRecord
+from karbor_actors.bank.journal.records import (
     AbortDecision,
     AbortEnded,
     ArtifactEntry,
@@ -20,7 +21,6 @@ from karbor_actors.bank.journal_records import (
     StateChange,
     replay,
 )
-from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import BankFormatError, BankValueError, OperationNotFoundError
 from karbor_actors.model import (
     AbortKind,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from karbor_actors.bank.keys import (
+from karbor_actors.bank.database.keys import (
     check_name,
     check_prefix,
     decode_name,
@@ -19,7 +19,7 @@ from karbor_actors.bank.keys import (
     section_prefix,
     split_row,
 )
-from karbor_actors.bank.transactions import MAX_KEY_SIZE
+from karbor_actors.bank.database.transactions import MAX_KEY_SIZE
 from karbor_actors.errors import BankFormatError, BankKeyError
 
 FILE_NAMES = st.binary(min_size=1, max_size=600).map(

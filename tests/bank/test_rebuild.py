@@ -11,11 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from banks import SERVER, SHARED, VOLUME, make_graph
-from karbor_actors.bank import manifest, manifest_records
 from karbor_actors.bank.bank import Bank
-from karbor_actors.bank.environment import Environment
-from karbor_actors.bank.manifest_listing import find_listed
-from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel, Ending, KeptArtifact
+from karbor_actors.bank.checkpoints.resource_rows import (
+    Consistency,
+    ConsistencyLevel,
+    Ending,
+    KeptArtifact,
+)
+from karbor_actors.bank.database.environment import Environment
+from karbor_actors.bank.manifests import manifest
+from karbor_actors.bank.manifests import records as manifest_records
+from karbor_actors.bank.manifests.listing import find_listed
 from karbor_actors.errors import (
     BankError,
     BankFormatError,

@@ -16,7 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from banks import SERVER, VOLUME, make_graph
 from karbor_actors.bank.bank import Bank
-from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.database.transactions import Table
 from karbor_actors.errors import (
     ArgumentError,
     BankClosedError,

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from blockbank import TINY_BLOCK, BlockBank, contents, tiny_blocks, write
 from helpers import DEADLINE, Gate
-from karbor_actors.bank import stream_pipeline
-from karbor_actors.bank.stream_patch import Patch
-from karbor_actors.bank.stream_rows import hide, rows_prefix
-from karbor_actors.bank.streams import StreamReader, delete_streams
-from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.database.transactions import Table
+from karbor_actors.bank.streams import pipeline as stream_pipeline
+from karbor_actors.bank.streams.patch import Patch
+from karbor_actors.bank.streams.rows import hide, rows_prefix
+from karbor_actors.bank.streams.streams import StreamReader, delete_streams
 from karbor_actors.errors import (
     BankError,
     BankFullError,

@@ -19,9 +19,9 @@ import pytest
 from karbor_actors import Bank, OperationStatus, ProtectionService
 from karbor_actors.actors.simulated import SimulatedDispatcher
 from karbor_actors.bank.actor import BankActor
-from karbor_actors.operations import intake
+from karbor_actors.operations.admission import intake
 from karbor_actors.operations.engine import Engine
-from karbor_actors.operations.runner import Runners
+from karbor_actors.operations.hooks.runner import Runners
 from karbor_actors.testing import (
     SyntheticProtection,
     Work,

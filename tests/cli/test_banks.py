@@ -7,7 +7,7 @@ import os
 import shutil
 
 from karbor_actors import Bank
-from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.database.transactions import Table
 
 
 def damage_row(path, checkpoint_id):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from helpers import DEADLINE
 from karbor_actors import Caps, OperationError, ProtectionService, RetryPolicy, TimeLimits
 from karbor_actors.graph import ResourceGraph, build_graph
-from karbor_actors.operations.admission import Admission, Line
-from karbor_actors.operations.paths import paths_ahead
+from karbor_actors.operations.admission.admission import Admission, Line
+from karbor_actors.operations.admission.paths import paths_ahead
 from kit import RecordingProtection, plan, provider, thing
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from karbor_actors.operations.conflicts import LockRequest, LockTable
+from karbor_actors.operations.admission.conflicts import LockRequest, LockTable
 
 KEYS = "abcd"
 KEY_SETS = st.frozensets(st.sampled_from(KEYS), max_size=3)

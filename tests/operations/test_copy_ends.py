@@ -21,7 +21,7 @@ from karbor_actors import (
     Provider,
     faultpoints,
 )
-from karbor_actors.bank import abort_marks
+from karbor_actors.bank.journal import abort_marks
 from karbor_actors.errors import BankFullError, OperationError
 from karbor_actors.operations.verbs.copy import Copy
 from kit import Journal, RecordingProtection, plan, provider, store_something

@@ -11,9 +11,10 @@ import pytest
 from crashes import crash_image
 from helpers import DEADLINE, Gate
 from karbor_actors import Bank, OperationStatus, ProtectionService, Provider
-from karbor_actors.bank.journal_records import replay
+from karbor_actors.bank.journal.records import replay
 from karbor_actors.errors import OperationCancelledError, OperationError
-from karbor_actors.operations import alarms, supervisor
+from karbor_actors.operations import supervisor
+from karbor_actors.operations.limits import alarms
 from kit import Journal, RecordingProtection, Things, plan, provider
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import threading
 import pytest
 
 from helpers import DEADLINE, Gate
-from karbor_actors.operations import event_loop as module
-from karbor_actors.operations.event_loop import LoopRunner
+from karbor_actors.operations.hooks import event_loop as module
+from karbor_actors.operations.hooks.event_loop import LoopRunner
 
 
 class Call:

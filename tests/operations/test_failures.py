@@ -18,7 +18,7 @@ from karbor_actors import (
     ResourceStatus,
 )
 from karbor_actors.actors import ThreadDispatcher
-from karbor_actors.bank.environment import Outcome
+from karbor_actors.bank.database.environment import Outcome
 from karbor_actors.errors import (
     BankFullError,
     HookFailedError,
@@ -27,8 +27,8 @@ from karbor_actors.errors import (
     PluginError,
     ServiceClosedError,
 )
-from karbor_actors.operations import hook as hook_module
 from karbor_actors.operations.control import OperationControl
+from karbor_actors.operations.hooks import hook as hook_module
 from kit import TYPE, Journal, RecordingProtection, failing, plan, provider, store_something, thing
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import DEADLINE, Gate
 from karbor_actors import CheckpointStatus, OperationStatus, ProtectionService
-from karbor_actors.bank.environment import Outcome
-from karbor_actors.bank.journal_records import replay
+from karbor_actors.bank.database.environment import Outcome
+from karbor_actors.bank.journal.records import replay
 from karbor_actors.errors import BankFullError
 from kit import Journal, RecordingProtection, plan, provider, store_something
 

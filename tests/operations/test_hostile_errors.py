@@ -14,7 +14,7 @@ from karbor_actors import (
     OperationStatus,
     ProtectionService,
 )
-from karbor_actors.bank.records import MAX_RECORD_SIZE
+from karbor_actors.bank.database.records import MAX_RECORD_SIZE
 from karbor_actors.errors import BankError, HookFailedError, ListingError, ResourceMissingError
 from karbor_actors.operations.outcome import Outcome, error_list
 from kit import RecordingProtection, failing, plan, provider

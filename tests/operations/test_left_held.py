@@ -11,7 +11,7 @@ from crashes import crash_image
 from helpers import DEADLINE, Gate
 from karbor_actors import Bank, OperationStatus, ProtectionService, TimeLimits
 from karbor_actors.errors import CheckpointStateError, OperationError, OperationSuspendedError
-from karbor_actors.operations.recovery import MAX_RECOVERIES
+from karbor_actors.operations.recovery.recovery import MAX_RECOVERIES
 from kit import HOOK_METHODS, Journal, RecordingProtection, plan, provider, store_something
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import DEADLINE
 from karbor_actors import ProtectionService
-from karbor_actors.operations import alarms
+from karbor_actors.operations.limits import alarms
 from karbor_actors.testing import FaultPlan, Rule
 from kit import RecordingProtection, failing, plan, provider, store_something
 

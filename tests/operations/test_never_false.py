@@ -263,7 +263,7 @@ def test_an_abort_that_succeeds_in_a_second_round_is_pending_no_more(
     service, tmp_path, journal, monkeypatch
 ):
     policy = RetryPolicy(attempts=1)
-    monkeypatch.setattr("karbor_actors.operations.abort.ABORT_RETRY", policy)
+    monkeypatch.setattr("karbor_actors.operations.aborts.abort.ABORT_RETRY", policy)
     tried, cancelled = threading.Event(), threading.Event()
 
     def behave(verb: str, hook: str, resource: Resource, call: Call) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from karbor_actors import Caps, OnFailure, OperationType
 from karbor_actors.graph import build_graph
-from karbor_actors.operations.intake import Intake, new_admission
-from karbor_actors.operations.paths import paths_ahead
+from karbor_actors.operations.admission.intake import Intake, new_admission
+from karbor_actors.operations.admission.paths import paths_ahead
+from karbor_actors.operations.hooks.runner import Lane
 from karbor_actors.operations.planning import PlannedOperation
-from karbor_actors.operations.runner import Lane
 from karbor_actors.testing import SHAPES, SyntheticProtectable, make_graph, synthetic_plan
 
 MAIN = 2

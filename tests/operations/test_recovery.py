@@ -7,10 +7,10 @@ import pytest
 import killed_process
 from helpers import DEADLINE, fill, mounted
 from karbor_actors import Bank, CheckpointStatus, Plan, ProtectionService, Resource
-from karbor_actors.bank.environment import Environment, Outcome
-from karbor_actors.bank.journal_records import JournalRecord
-from karbor_actors.bank.keys import pack_u64
-from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.database.environment import Environment, Outcome
+from karbor_actors.bank.database.keys import pack_u64
+from karbor_actors.bank.database.transactions import Table
+from karbor_actors.bank.journal.records import JournalRecord
 from karbor_actors.errors import BankFormatError, BankFullError
 from recovering import HOOKS, recover, run_until_killed
 

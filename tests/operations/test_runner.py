@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from helpers import DEADLINE, Gate
-from karbor_actors.operations import runner as module
-from karbor_actors.operations.runner import ThreadRunner
+from karbor_actors.operations.hooks import runner as module
+from karbor_actors.operations.hooks.runner import ThreadRunner
 
 
 class Call:

@@ -108,7 +108,7 @@ def test_what_the_engine_itself_reads_and_writes_is_a_sign_of_life(
 
     signs: list[str] = []
     monkeypatch.setattr(
-        "karbor_actors.operations.attempt.Attempt.note_alive",
+        "karbor_actors.operations.hooks.attempt.Attempt.note_alive",
         lambda attempt: signs.append(attempt.hook),
     )
     for name in ("local", "offsite"):

@@ -62,7 +62,7 @@ def test_whatever_message_a_supervisor_dies_of_its_operation_and_checkpoint_end(
     tmp_path, monkeypatch, after
 ):
     """One message after the other, until an operation ends with fewer."""
-    monkeypatch.setattr("karbor_actors.operations.alarms.LOOK_EVERY", 10_000.0)
+    monkeypatch.setattr("karbor_actors.operations.limits.alarms.LOOK_EVERY", 10_000.0)
     for nth in range(1, 200):
         mortal, journal = Mortal(nth, after=after), Journal()
         with monkeypatch.context() as patched:

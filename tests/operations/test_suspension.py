@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from karbor_actors import (
     RetryPolicy,
     TimeLimits,
 )
-from karbor_actors.bank import journal as journal_module
+from karbor_actors.bank.journal import journal as journal_module
 from karbor_actors.errors import (
     BankFullError,
     CannotResumeError,
@@ -401,6 +402,39 @@ def test_a_host_that_wants_to_be_asked_says_what_becomes_of_it(tmp_path, journal
             assert again.aborted() == ["one"]
         with pytest.raises(OperationNotFoundError):
             service.resume(operation_id)
+
+
+def test_what_two_resume_at_once_goes_on_once(tmp_path, journal, monkeypatch):
+    """One has read that it stands still; the other would have it go on, and end, meanwhile."""
+    operation_id = suspend_one(tmp_path, journal)
+    again = Journal()
+    plugin = RecordingProtection(again, store_something)
+    with opened(tmp_path, plugin, recover="ask") as service:
+        (asked,) = service.recovered
+        asked.wait(DEADLINE)
+        records = service.provider("local").bank.journal
+        get, has_read, has_ended = type(records).get, threading.Event(), threading.Event()
+
+        def slow_get(self: Any, wanted: str) -> Any:
+            record = get(self, wanted)
+            if threading.current_thread().name == "first":
+                has_read.set()
+                has_ended.wait(0.3)
+            return record
+
+        monkeypatch.setattr(type(records), "get", slow_get)
+        first = threading.Thread(target=service.resume, args=[operation_id], name="first")
+        first.start()
+        assert has_read.wait(DEADLINE)
+        with contextlib.suppress(OperationNotFoundError):  # the first one's has ended
+            service.resume(operation_id).wait(DEADLINE)
+        has_ended.set()
+        first.join(DEADLINE)
+        assert service.wait(DEADLINE)
+        assert records.get(operation_id).status is OperationStatus.SUCCEEDED
+    ran = again.hooks()
+    assert ran
+    assert len(ran) == len(set(ran))
 
 
 class Versioned(RecordingProtection):

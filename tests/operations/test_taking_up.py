@@ -20,9 +20,9 @@ from karbor_actors import (
     ResourceStatus,
     faultpoints,
 )
-from karbor_actors.bank import abort_marks
+from karbor_actors.bank.journal import abort_marks
 from karbor_actors.errors import OperationError, PartialOperationError
-from karbor_actors.operations import alarms
+from karbor_actors.operations.limits import alarms
 from kit import Journal, RecordingProtection, plan, provider, store_something, thing
 
 if TYPE_CHECKING:

@@ -24,8 +24,10 @@ from karbor_actors import (
     faultpoints,
 )
 from karbor_actors.errors import FencedError
-from karbor_actors.operations import abort, alarms, event_loop, runner
-from karbor_actors.operations.attempt import Attempt
+from karbor_actors.operations.aborts import abort
+from karbor_actors.operations.hooks import event_loop, runner
+from karbor_actors.operations.hooks.attempt import Attempt
+from karbor_actors.operations.limits import alarms
 from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.store import MemoryStore
 from kit import TYPE, Journal, RecordingProtection, Things, plan, provider, thing

@@ -28,7 +28,7 @@ from karbor_actors import (
 from karbor_actors.errors import FaultPlanError, OperationError
 from karbor_actors.limits import TimeLimits
 from karbor_actors.model import RetryPolicy
-from karbor_actors.operations import alarms
+from karbor_actors.operations.limits import alarms
 from karbor_actors.testing import (
     Action,
     FaultPlan,
@@ -303,7 +303,7 @@ import sys
 sys.path[:0] = {path!r}
 from test_faults import PLAN, Disks
 from karbor_actors import Bank, ProtectionService, Provider, TimeLimits
-from karbor_actors.operations import alarms
+from karbor_actors.operations.limits import alarms
 from karbor_actors.testing import install_faults_from_environment
 alarms.LOOK_EVERY = 0.2
 plan = install_faults_from_environment()

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from karbor_actors import CheckpointStatus
-from karbor_actors.bank.checkpoint import Checkpoint
-from karbor_actors.bank.manifests import Manifests
-from karbor_actors.operations import abort, engine, recovery
-from karbor_actors.operations.attempt import Attempt
-from karbor_actors.operations.conflicts import LockTable
+from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
+from karbor_actors.bank.manifests.manifests import Manifests
+from karbor_actors.operations import engine
+from karbor_actors.operations.aborts import abort
+from karbor_actors.operations.aborts.pending import PendingAborts
+from karbor_actors.operations.admission.conflicts import LockTable
 from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.engine import Engine
+from karbor_actors.operations.hooks.attempt import Attempt
 from karbor_actors.operations.outcome import Outcome
-from karbor_actors.operations.pending import PendingAborts
+from karbor_actors.operations.recovery import recovery
 from karbor_actors.operations.supervisor import SupervisorActor
 from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.testing.simulation.simulate import simulate

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from karbor_actors.actors.dispatcher import Dispatcher
     from karbor_actors.actors.mailbox import Mailbox
-    from karbor_actors.bank.environment import Environment, Outcome
+    from karbor_actors.bank.database.environment import Environment, Outcome
     from karbor_actors.bank.writer import Change, OnDone
 
     _Write = tuple[Change[Any], OnDone[Any]]

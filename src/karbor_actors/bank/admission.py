@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import msgpack
 
-from karbor_actors.bank.checkpoint_rows import CheckpointRow, row_key
-from karbor_actors.bank.manifests import GOOD
-from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.checkpoints.rows import CheckpointRow, row_key
+from karbor_actors.bank.database.transactions import Table
+from karbor_actors.bank.manifests.manifests import GOOD
 from karbor_actors.errors import CheckpointNotFoundError, CheckpointStateError
 from karbor_actors.model import CheckpointStatus
 
 if TYPE_CHECKING:
-    from karbor_actors.bank.transactions import Transaction
+    from karbor_actors.bank.database.transactions import Transaction
 
 _FIELDS = 2
 _HEAD = 2048

@@ -14,15 +14,15 @@ import secrets
 from typing import TYPE_CHECKING
 
 from karbor_actors.arguments import checked_path
-from karbor_actors.bank.data_files import NEW, sync_folder
-from karbor_actors.bank.environment import Environment
-from karbor_actors.bank.faults import open_error
-from karbor_actors.bank.mapping import data_file
-from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.database.data_files import NEW, sync_folder
+from karbor_actors.bank.database.environment import Environment
+from karbor_actors.bank.database.faults import open_error
+from karbor_actors.bank.database.mapping import data_file
+from karbor_actors.bank.database.transactions import Table
 from karbor_actors.errors import BankPathError, BankReadonlyError
 
 if TYPE_CHECKING:
-    from karbor_actors.bank.transactions import Reader
+    from karbor_actors.bank.database.transactions import Reader
 
 _KEY = b"backup"
 

@@ -11,25 +11,25 @@ import uuid
 from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors.arguments import checked_choices, checked_count, checked_path
-from karbor_actors.bank import checkpoint_rows as rows
 from karbor_actors.bank.backup import back_up, refuse_backup
-from karbor_actors.bank.block_check import repack
-from karbor_actors.bank.block_rebuild import free_unneeded
+from karbor_actors.bank.blocks.check import repack
+from karbor_actors.bank.blocks.rebuild import free_unneeded
 from karbor_actors.bank.checking import check_bank
-from karbor_actors.bank.checkpoint import Checkpoint
-from karbor_actors.bank.environment import FORMAT_VERSION, Environment
-from karbor_actors.bank.journal import Journal
+from karbor_actors.bank.checkpoints import rows
+from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
+from karbor_actors.bank.database.environment import FORMAT_VERSION, Environment
+from karbor_actors.bank.database.transactions import Table
+from karbor_actors.bank.journal.journal import Journal
 from karbor_actors.bank.lease import Lease, break_lease
-from karbor_actors.bank.manifests import MAKING
+from karbor_actors.bank.manifests.manifests import MAKING
+from karbor_actors.bank.manifests.rebuild import RebuildReport, rebuild_records
 from karbor_actors.bank.opening import (
-    check_dispatcher,
+    check_ways,
     make_directory,
     open_objects,
     open_parts,
     refuse_lost_records,
 )
-from karbor_actors.bank.rebuild import RebuildReport, rebuild_records
-from karbor_actors.bank.transactions import Table
 from karbor_actors.errors import (
     BankClosedError,
     BankFormatError,
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from karbor_actors.actors.dispatcher import Dispatcher
+    from karbor_actors.bank.database.transactions import Transaction
     from karbor_actors.bank.parts import BankParts
-    from karbor_actors.bank.transactions import Transaction
     from karbor_actors.bank.writer import Change, Writer
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.store.objects import ObjectStore
@@ -106,7 +106,7 @@ class Bank:
             BankFullError: No space is left. StoreError: The object store failed.
         """
         path = checked_path("directory", directory)
-        check_dispatcher(dispatcher)
+        check_ways(dispatcher, readonly=readonly, create=create)
         refuse_lost_records(path)
         with contextlib.ExitStack() as closing:
             if not readonly:

@@ -5,28 +5,34 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from karbor_actors.bank import checkpoint_rows as rows
-from karbor_actors.bank.block_check import check_blocks
-from karbor_actors.bank.journal import OperationRecord, operation_index_key
-from karbor_actors.bank.journal_records import JournalRecord
-from karbor_actors.bank.keys import SECTION_SIZE, pack_u64, split_row, unpack_u32, unpack_u64
-from karbor_actors.bank.records import unpack_record
-from karbor_actors.bank.resource_rows import (
+from karbor_actors.bank.blocks.check import check_blocks
+from karbor_actors.bank.checkpoints import rows
+from karbor_actors.bank.checkpoints.resource_rows import (
     read_artifacts,
     read_consistency,
     read_empty,
     read_statuses,
     resources_with_artifacts,
 )
-from karbor_actors.bank.transactions import Table
+from karbor_actors.bank.database.keys import (
+    SECTION_SIZE,
+    pack_u64,
+    split_row,
+    unpack_u32,
+    unpack_u64,
+)
+from karbor_actors.bank.database.records import unpack_record
+from karbor_actors.bank.database.transactions import Table
+from karbor_actors.bank.journal.journal import OperationRecord, operation_index_key
+from karbor_actors.bank.journal.records import JournalRecord
 from karbor_actors.errors import BankError, describe_cause
 from karbor_actors.graph import ResourceGraph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from karbor_actors.bank.database.transactions import Reader
     from karbor_actors.bank.parts import BankParts
-    from karbor_actors.bank.transactions import Reader
 
 _U64_SIZE = 8
 _SHOWN = 1000

@@ -24,7 +24,7 @@ import weakref
 from typing import Any
 
 from karbor_actors.arguments import checked_path
-from karbor_actors.bank.faults import open_error
+from karbor_actors.bank.database.faults import open_error
 from karbor_actors.errors import BankLeaseError, ForeignLeaseError
 
 _BUSY = frozenset({errno.EACCES, errno.EAGAIN})

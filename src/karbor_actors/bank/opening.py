@@ -7,21 +7,22 @@ import os
 from typing import TYPE_CHECKING
 
 from karbor_actors.actors.dispatcher import Dispatcher
-from karbor_actors.arguments import argument_error, check_instance
-from karbor_actors.bank import abort_marks, reserve
+from karbor_actors.arguments import argument_error, check_flags, check_instance
+from karbor_actors.bank import reserve
 from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
-from karbor_actors.bank.blocks import BlockStore
-from karbor_actors.bank.data_files import OLD
-from karbor_actors.bank.faults import open_error
-from karbor_actors.bank.manifests import Manifests
-from karbor_actors.bank.mapping import data_file
+from karbor_actors.bank.blocks.blocks import BlockStore
+from karbor_actors.bank.database.data_files import OLD
+from karbor_actors.bank.database.faults import open_error
+from karbor_actors.bank.database.mapping import data_file
+from karbor_actors.bank.journal import abort_marks
+from karbor_actors.bank.manifests.manifests import Manifests
 from karbor_actors.bank.parts import BankParts
 from karbor_actors.errors import BankFullError, BankPathError, BankReadonlyError
 from karbor_actors.store.local import LocalStore
 from karbor_actors.store.objects import open_store
 
 if TYPE_CHECKING:
-    from karbor_actors.bank.environment import Environment
+    from karbor_actors.bank.database.environment import Environment
     from karbor_actors.store.objects import ObjectStore
 
 _OWN = frozenset({"aborts", "bank.lmdb", "lease", "lost+found", "objects", "reserve"})
@@ -34,9 +35,10 @@ _FAN = 2
 """How long the names of the folders are in which a LocalStore has its objects."""
 
 
-def check_dispatcher(given: object) -> None:
-    """Refuse what runs no actors, and is not None."""
-    check_instance("dispatcher", given, (Dispatcher, type(None)), "a Dispatcher, or None")
+def check_ways(dispatcher: object, **flags: object) -> None:
+    """Refuse a *dispatcher* that runs no actors and is not None, and flags that are none."""
+    check_instance("dispatcher", dispatcher, (Dispatcher, type(None)), "a Dispatcher, or None")
+    check_flags(**flags)
 
 
 def make_directory(path: str, *, create: bool) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from karbor_actors.bank.blocks import BlockStore
-    from karbor_actors.bank.environment import Environment
-    from karbor_actors.bank.manifests import Manifests
+    from karbor_actors.bank.blocks.blocks import BlockStore
+    from karbor_actors.bank.database.environment import Environment
+    from karbor_actors.bank.manifests.manifests import Manifests
     from karbor_actors.bank.writer import Writer
 
 

@@ -12,7 +12,7 @@ import os
 import stat
 from typing import Final
 
-from karbor_actors.bank.mapping import data_file
+from karbor_actors.bank.database.mapping import data_file
 
 NAME: Final = "reserve"
 """The file's name in the bank's directory."""

@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
-from karbor_actors.bank.transactions import Table, Transaction
+from karbor_actors.bank.database.transactions import Table, Transaction
 
 T = TypeVar("T")
 Change = Callable[[Transaction], T]

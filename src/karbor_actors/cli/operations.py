@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from karbor_actors import Bank
-    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.bank.journal.journal import OperationRecord
     from karbor_actors.cli.files import ProviderSettings
     from karbor_actors.cli.invocation import Invocation
     from karbor_actors.errors import BankFormatError

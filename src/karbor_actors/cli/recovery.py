@@ -21,7 +21,7 @@ from karbor_actors.operations.verbs.copy import copy_target
 
 if TYPE_CHECKING:
     from karbor_actors import OperationHandle
-    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.bank.journal.journal import OperationRecord
     from karbor_actors.cli.files import ProviderSettings
     from karbor_actors.cli.invocation import Invocation
     from karbor_actors.cli.output import Output

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors import start_all, tell_all
-from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.bank.journal.records import JournalRecord
 from karbor_actors.errors import (
     ActorCrashedError,
     BankError,
@@ -24,11 +24,15 @@ from karbor_actors.errors import (
     describe_cause,
 )
 from karbor_actors.model import AbortKind, AbortReason, HookName, OnFailure, RetryPolicy
-from karbor_actors.operations.alarms import Retries
-from karbor_actors.operations.attempt import Attempt
+from karbor_actors.operations.aborts.undo import Undo
 from karbor_actors.operations.foresight import Foresight
-from karbor_actors.operations.hook import HookActor
+from karbor_actors.operations.hooks.attempt import Attempt
+from karbor_actors.operations.hooks.hook import HookActor
+from karbor_actors.operations.hooks.runner import Lane
 from karbor_actors.operations.ledger import Ledger
+from karbor_actors.operations.limits.alarms import Retries
+from karbor_actors.operations.limits.overtime import Overtime
+from karbor_actors.operations.limits.watch import Watch
 from karbor_actors.operations.messages import (
     COMPLETION_DURABLE,
     RUN_HOOK,
@@ -38,12 +42,8 @@ from karbor_actors.operations.messages import (
     NotBegun,
     Withdraw,
 )
-from karbor_actors.operations.overtime import Overtime
-from karbor_actors.operations.runner import Lane
-from karbor_actors.operations.suspending import Suspending
-from karbor_actors.operations.taking_up import take_up
-from karbor_actors.operations.undo import Undo
-from karbor_actors.operations.watch import Watch
+from karbor_actors.operations.recovery.suspending import Suspending
+from karbor_actors.operations.recovery.taking_up import take_up
 from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from karbor_actors.actors import Dispatcher
     from karbor_actors.actors.confined import ConfinedMailbox
     from karbor_actors.limits import TimeLimits
+    from karbor_actors.operations.admission.intake import Intake, Way
     from karbor_actors.operations.handle import HookEvents
-    from karbor_actors.operations.intake import Intake, Way
     from karbor_actors.operations.outbox import Outbox
     from karbor_actors.operations.run import OperationRun
 

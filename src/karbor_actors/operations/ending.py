@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from karbor_actors.actors import PooledActor
 from karbor_actors.errors import KarborError, OperationCancelledError, describe_cause
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
-from karbor_actors.operations.alarms import Alarms, Teller
+from karbor_actors.operations.hooks.runner import Lane
+from karbor_actors.operations.limits.alarms import Alarms, Teller
 from karbor_actors.operations.messages import Flush
 from karbor_actors.operations.outcome import Outcome, progress_of
-from karbor_actors.operations.runner import Lane
 from karbor_actors.operations.steps import PLAN, Step, failure
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from pykka import ActorDeadError
 from karbor_actors.actors import ThreadDispatcher, current_dispatcher
 from karbor_actors.arguments import (
     FOR_EVER,
+    check_flags,
     check_instance,
     checked_count,
     checked_limit,
@@ -20,14 +21,14 @@ from karbor_actors.arguments import (
 from karbor_actors.errors import DispatcherClosedError, KarborError, ServiceClosedError
 from karbor_actors.limits import Caps
 from karbor_actors.model import AbortKind, AbortReason, HookName, RetryPolicy
-from karbor_actors.operations.conflicts import LockRequest, LockTable
+from karbor_actors.operations.aborts.pending import PendingAborts
+from karbor_actors.operations.admission.conflicts import LockRequest, LockTable
+from karbor_actors.operations.admission.intake import Intake, new_admission
 from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.handle import HookEvents, OperationHandle
-from karbor_actors.operations.intake import Intake, new_admission
+from karbor_actors.operations.hooks.runner import Lane, Runners
 from karbor_actors.operations.messages import LOOK_AT_OUTBOX, Begin, LocksGranted
 from karbor_actors.operations.outbox import Outbox
-from karbor_actors.operations.pending import PendingAborts
-from karbor_actors.operations.runner import Lane, Runners
 from karbor_actors.operations.steps import Tidying
 from karbor_actors.operations.supervisor import SupervisorActor
 from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
@@ -231,6 +232,7 @@ class Engine:
             drain: Whether to suspend them, which ends what is frozen; else they are undone.
             timeout: Seconds after which those that are not suspended yet are undone.
         """
+        check_flags(drain=drain)
         timeout = checked_wait("timeout", timeout)
         with self._lock:
             self._is_closing = True

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.bank.journal.records import JournalRecord
 from karbor_actors.model import OperationType
 
 if TYPE_CHECKING:

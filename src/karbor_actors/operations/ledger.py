@@ -5,19 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.bank.journal_records import JournalRecord, NewResource, StateChange
-from karbor_actors.bank.records import pack_record
+from karbor_actors.bank.database.records import pack_record
+from karbor_actors.bank.journal.records import JournalRecord, NewResource, StateChange
 from karbor_actors.model import OperationType
-from karbor_actors.operations.memory import PREPARED_KEY
+from karbor_actors.operations.hooks.memory import PREPARED_KEY
 from karbor_actors.operations.messages import JournalWritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from karbor_actors.operations.attempt import Attempt
+    from karbor_actors.operations.hooks.attempt import Attempt
+    from karbor_actors.operations.hooks.runner import Call
     from karbor_actors.operations.outbox import Outbox
     from karbor_actors.operations.run import OperationRun
-    from karbor_actors.operations.runner import Call
 
 
 class _Mark:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from karbor_actors.model import AbortReason
-    from karbor_actors.operations.attempt import Attempt
+    from karbor_actors.operations.hooks.attempt import Attempt
     from karbor_actors.operations.steps import Step
 
 

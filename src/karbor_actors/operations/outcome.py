@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.bank.records import pack_record
+from karbor_actors.bank.database.records import pack_record
 from karbor_actors.errors import (
     CycleError,
     HookFailedError,

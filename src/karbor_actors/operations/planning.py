@@ -16,7 +16,7 @@ from karbor_actors.errors import (
     describe_value,
 )
 from karbor_actors.model import HOOKS, HookName, OnFailure, OperationType
-from karbor_actors.operations.hooks import ABORT, HookTable
+from karbor_actors.operations.hooks.calls import ABORT, HookTable
 from karbor_actors.plugins import is_raised_by_plugin
 from karbor_actors.schedule import HOOKS_PER_RESOURCE, MAIN, HookSchedule, hook_name
 

@@ -13,26 +13,26 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.bank import abort_marks
-from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.bank.journal import abort_marks
+from karbor_actors.bank.journal.records import JournalRecord
 from karbor_actors.errors import BankLeaseError, FencedError, HookFailedError
 from karbor_actors.model import HookName
-from karbor_actors.operations.memory import Memory
+from karbor_actors.operations.hooks.memory import Memory
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from karbor_actors.bank.bank import Bank
-    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
     from karbor_actors.errors import ResourceKey
     from karbor_actors.model import AbortReason, OperationType
-    from karbor_actors.operations.artifacts import ArtifactRecord
-    from karbor_actors.operations.attempt import Attempt
-    from karbor_actors.operations.memory import Changes
-    from karbor_actors.operations.paths import PathsAhead
+    from karbor_actors.operations.admission.paths import PathsAhead
+    from karbor_actors.operations.hooks.artifacts import ArtifactRecord
+    from karbor_actors.operations.hooks.attempt import Attempt
+    from karbor_actors.operations.hooks.memory import Changes
     from karbor_actors.operations.planning import PlannedOperation
-    from karbor_actors.operations.recovery import Recovered, Verdict
+    from karbor_actors.operations.recovery.recovery import Recovered, Verdict
     from karbor_actors.operations.results import ResourceProgress
 
 

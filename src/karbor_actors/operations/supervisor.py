@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from karbor_actors.errors import OperationError
-    from karbor_actors.operations.conflicts import LockRequest
+    from karbor_actors.operations.admission.conflicts import LockRequest
     from karbor_actors.operations.control import OperationControl
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.planning import PlannedOperation

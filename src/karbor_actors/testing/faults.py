@@ -20,7 +20,7 @@ import pykka
 
 from karbor_actors import faultpoints
 from karbor_actors.arguments import check_instance
-from karbor_actors.bank.mapping import data_file
+from karbor_actors.bank.database.mapping import data_file
 from karbor_actors.errors import DispatcherClosedError, FaultPlanError, InjectedFaultError
 from karbor_actors.testing.fault_rules import Action, Point, Rule, read_rules
 from karbor_actors.testing.power import tear

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from karbor_actors.bank.resource_rows import Ending
+from karbor_actors.bank.checkpoints.resource_rows import Ending
 from karbor_actors.errors import CheckpointNotFoundError
 
 if TYPE_CHECKING:
     from karbor_actors.bank.bank import Bank
-    from karbor_actors.bank.checkpoint_rows import CheckpointRow
+    from karbor_actors.bank.checkpoints.rows import CheckpointRow
     from karbor_actors.bank.writer import Change
     from karbor_actors.model import CheckpointStatus
     from karbor_actors.operations.outcome import Outcome

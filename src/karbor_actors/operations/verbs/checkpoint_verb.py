@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.errors import CheckpointNotFoundError, CheckpointStateError
 from karbor_actors.model import CheckpointStatus, ResourceStatus
-from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock
+from karbor_actors.operations.admission.conflicts import LockRequest, checkpoint_lock
 from karbor_actors.operations.verbs.verb import Verb
 
 if TYPE_CHECKING:
-    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation

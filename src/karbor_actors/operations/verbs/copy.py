@@ -6,23 +6,23 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from karbor_actors.bank.resource_rows import Ending
+from karbor_actors.bank.checkpoints.resource_rows import Ending
 from karbor_actors.errors import CannotResumeError, CheckpointNotFoundError, PluginError
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType, ResourceStatus
-from karbor_actors.operations.conflicts import checkpoint_lock
+from karbor_actors.operations.admission.conflicts import checkpoint_lock
 from karbor_actors.operations.planning import StalePlan
-from karbor_actors.operations.recovery import Verdict
+from karbor_actors.operations.recovery.recovery import Verdict
 from karbor_actors.operations.verbs.abandoning import abandoned
 from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, left_out, want_whole
 from karbor_actors.operations.verbs.copy_target import MissingCopy
 from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
-    from karbor_actors.bank.checkpoint import Checkpoint
-    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
+    from karbor_actors.bank.journal.journal import OperationRecord
     from karbor_actors.graph import ResourceGraph
-    from karbor_actors.operations.attempt import Attempt
-    from karbor_actors.operations.conflicts import LockRequest
+    from karbor_actors.operations.admission.conflicts import LockRequest
+    from karbor_actors.operations.hooks.attempt import Attempt
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun

@@ -6,8 +6,8 @@ from array import array
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from karbor_actors.bank.checkpoint_rows import held_error
-from karbor_actors.bank.resource_rows import Ending, KeptArtifact
+from karbor_actors.bank.checkpoints.resource_rows import Ending, KeptArtifact
+from karbor_actors.bank.checkpoints.rows import held_error
 from karbor_actors.errors import CheckpointStateError
 from karbor_actors.model import (
     CheckpointStatus,
@@ -16,7 +16,7 @@ from karbor_actors.model import (
     OperationType,
     ResourceStatus,
 )
-from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock
+from karbor_actors.operations.admission.conflicts import LockRequest, checkpoint_lock
 from karbor_actors.operations.outcome import Outcome
 from karbor_actors.operations.planning import StalePlan
 from karbor_actors.operations.verbs.abandoning import abandoned
@@ -27,11 +27,11 @@ from karbor_actors.schedule import HOOKS_PER_RESOURCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from karbor_actors.bank.checkpoint import Checkpoint
-    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
+    from karbor_actors.bank.journal.journal import OperationRecord
     from karbor_actors.bank.writer import Change
     from karbor_actors.graph import ResourceGraph
-    from karbor_actors.operations.attempt import Attempt
+    from karbor_actors.operations.hooks.attempt import Attempt
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.operations.verbs.options import CallOptions

@@ -6,7 +6,7 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING
 
-from karbor_actors.arguments import argument_error
+from karbor_actors.arguments import argument_error, check_flags
 from karbor_actors.errors import Fault, PlanError, describe_value
 from karbor_actors.model import OperationType, Plan
 from karbor_actors.operations.verbs.copy import Copy
@@ -59,9 +59,11 @@ class VerbMaker:
         """Return the restore of a checkpoint.
 
         Raises:
+            ArgumentError: A flag is neither True nor False.
             CheckpointNotFoundError: No provider's bank has it.
             AmbiguousCheckpointError: Several checkpoints begin so.
         """
+        check_flags(allow_partial=allow_partial)
         found, checkpoint = self._registry.find_checkpoint(checkpoint_id, provider)
         return Restore(_new_id(), found, options, checkpoint.id, allow_partial=allow_partial)
 
@@ -83,6 +85,7 @@ class VerbMaker:
         allow_partial: bool = False,
     ) -> CheckpointVerb:
         """Return the copy of a checkpoint into the bank of provider *to*; raises as the others."""
+        check_flags(again=again, allow_partial=allow_partial)
         target = CopyTarget(self._registry.get(to).name, self._registry.all)
         found, checkpoint = self._registry.find_checkpoint(checkpoint_id, provider)
         return Copy(
@@ -104,6 +107,7 @@ class VerbMaker:
         force: bool = False,
     ) -> CheckpointVerb:
         """Return the delete of a checkpoint; raises as :meth:`restore`."""
+        check_flags(force=force)
         found, checkpoint = self._registry.find_checkpoint(checkpoint_id, provider)
         providers = self._registry.all
         return Delete(_new_id(), found, options, checkpoint.id, force=force, providers=providers)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from karbor_actors.bank.checkpoint import Checkpoint
-    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
+    from karbor_actors.bank.journal.journal import OperationRecord
     from karbor_actors.errors import Fault
 
 

@@ -9,13 +9,17 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from karbor_actors.actors import DaemonExecutor
-from karbor_actors.bank.resource_rows import Consistency, ConsistencyLevel, Ending
+from karbor_actors.bank.checkpoints.resource_rows import Consistency, ConsistencyLevel, Ending
 from karbor_actors.errors import OperationCancelledError
 from karbor_actors.graph import build_graph
 from karbor_actors.model import CheckpointStatus, OperationStatus, OperationType
-from karbor_actors.operations.conflicts import LockRequest, checkpoint_lock, resource_locks
-from karbor_actors.operations.context import CallerContext
-from karbor_actors.operations.previous import PreviousCheckpoints
+from karbor_actors.operations.admission.conflicts import (
+    LockRequest,
+    checkpoint_lock,
+    resource_locks,
+)
+from karbor_actors.operations.hooks.context import CallerContext
+from karbor_actors.operations.hooks.previous import PreviousCheckpoints
 from karbor_actors.operations.verbs.abandoning import abandoned
 from karbor_actors.operations.verbs.children import ChildChoice
 from karbor_actors.operations.verbs.verb import Verb
@@ -25,7 +29,7 @@ from karbor_actors.schema import merge_call_parameters
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
-    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
     from karbor_actors.bank.writer import Change
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.model import Plan, Resource

@@ -6,11 +6,11 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.bank.journal import WAITS_FOR
+from karbor_actors.bank.journal.journal import WAITS_FOR
 from karbor_actors.errors import BankError
 from karbor_actors.model import OperationStatus, ResourceStatus
-from karbor_actors.operations.conflicts import checkpoint_lock
-from karbor_actors.operations.recovery import RAN, RECOVERIES
+from karbor_actors.operations.admission.conflicts import checkpoint_lock
+from karbor_actors.operations.recovery.recovery import RAN, RECOVERIES
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.bank import Bank
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.outcome import Outcome
-    from karbor_actors.operations.recovery import Recovered
+    from karbor_actors.operations.recovery.recovery import Recovered
     from karbor_actors.operations.verbs.options import CallOptions, OperationLog
     from karbor_actors.provider import Provider
 

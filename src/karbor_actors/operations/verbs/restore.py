@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from karbor_actors.errors import PluginError
 from karbor_actors.model import OperationStatus, OperationType, ResourceStatus
-from karbor_actors.operations.conflicts import LockRequest, resource_locks
-from karbor_actors.operations.context import new_resources_of
+from karbor_actors.operations.admission.conflicts import LockRequest, resource_locks
+from karbor_actors.operations.hooks.context import new_resources_of
 from karbor_actors.operations.results import RestoreResult
 from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, want_whole
 from karbor_actors.operations.verbs.report import ResourceReport
 
 if TYPE_CHECKING:
-    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
     from karbor_actors.graph import ResourceGraph
-    from karbor_actors.operations.attempt import Attempt
+    from karbor_actors.operations.hooks.attempt import Attempt
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun

@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from karbor_actors.bank.journal import OperationRecord
-from karbor_actors.bank.journal_records import JournalRecord
+from karbor_actors.bank.journal.journal import OperationRecord
+from karbor_actors.bank.journal.records import JournalRecord
 from karbor_actors.errors import (
     BankFullError,
     CheckpointNotFoundError,
@@ -22,11 +22,11 @@ from karbor_actors.model import (
     OperationStatus,
     OperationType,
 )
-from karbor_actors.operations.lost import check_parameters, find_without_way_back, stand_in
+from karbor_actors.operations.admission.paths import paths_ahead
 from karbor_actors.operations.outcome import Outcome
-from karbor_actors.operations.paths import paths_ahead
 from karbor_actors.operations.planning import PlannedOperation, hook_kinds_of, plan_operations
-from karbor_actors.operations.recovery import (
+from karbor_actors.operations.recovery.lost import check_parameters, find_without_way_back, stand_in
+from karbor_actors.operations.recovery.recovery import (
     GRAPH,
     Verdict,
     check_graph,
@@ -41,12 +41,12 @@ from karbor_actors.operations.verbs.recorded import RecordedOperation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from karbor_actors.bank.checkpoint import Checkpoint
-    from karbor_actors.bank.transactions import Transaction
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
+    from karbor_actors.bank.database.transactions import Transaction
     from karbor_actors.bank.writer import Change
     from karbor_actors.graph import ResourceGraph
-    from karbor_actors.operations.attempt import Attempt
-    from karbor_actors.operations.conflicts import LockRequest
+    from karbor_actors.operations.admission.conflicts import LockRequest
+    from karbor_actors.operations.hooks.attempt import Attempt
 
 
 class Verb(RecordedOperation):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from karbor_actors.bank.records import pack_record, unpack_record
+from karbor_actors.bank.database.records import pack_record, unpack_record
 from karbor_actors.errors import BankError, describe_cause
 from karbor_actors.model import (
     CheckpointStatus,
@@ -12,16 +12,16 @@ from karbor_actors.model import (
     OperationType,
     ResourceStatus,
 )
-from karbor_actors.operations.context import new_resources_of
-from karbor_actors.operations.memory import ENGINE_KEY
+from karbor_actors.operations.hooks.context import new_resources_of
+from karbor_actors.operations.hooks.memory import ENGINE_KEY
 from karbor_actors.operations.results import Evidence, VerifyResult
 from karbor_actors.operations.verbs.checkpoint_verb import CheckpointVerb, want_status
 from karbor_actors.operations.verbs.report import ResourceReport
 
 if TYPE_CHECKING:
-    from karbor_actors.bank.checkpoint import Checkpoint
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
     from karbor_actors.graph import ResourceGraph
-    from karbor_actors.operations.attempt import Attempt
+    from karbor_actors.operations.hooks.attempt import Attempt
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun

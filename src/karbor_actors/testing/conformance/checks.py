@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from karbor_actors import Provider
-    from karbor_actors.operations.attempt import Attempt
+    from karbor_actors.operations.hooks.attempt import Attempt
     from karbor_actors.testing.conformance.subject import Subject
     from karbor_actors.testing.conformance.trial import HookPlace, Trial
 

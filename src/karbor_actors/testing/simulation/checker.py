@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from karbor_actors.bank.bank import Bank
-    from karbor_actors.bank.checkpoint import Checkpoint
-    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
+    from karbor_actors.bank.journal.journal import OperationRecord
     from karbor_actors.limits import Caps
     from karbor_actors.testing.simulation.attempts import Policies
     from karbor_actors.testing.simulation.world import Entry, OperationSeen, World

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from karbor_actors.bank.bank import Bank
-    from karbor_actors.bank.checkpoint import Checkpoint
-    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
+    from karbor_actors.bank.journal.journal import OperationRecord
 
 _GOOD = (CheckpointStatus.AVAILABLE, CheckpointStatus.PARTIAL)
 _LEAVING = (CheckpointStatus.DELETING, CheckpointStatus.ERROR_DELETING)

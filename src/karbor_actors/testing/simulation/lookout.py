@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from karbor_actors.bank.bank import Bank
-from karbor_actors.bank.journal_records import replay
+from karbor_actors.bank.journal.records import replay
 from karbor_actors.errors import (
     CheckpointNotFoundError,
     CheckpointStateError,
@@ -20,7 +20,7 @@ from karbor_actors.testing.simulation.ends import check_told
 from karbor_actors.testing.simulation.locks import check_refusal
 
 if TYPE_CHECKING:
-    from karbor_actors.bank.journal import OperationRecord
+    from karbor_actors.bank.journal.journal import OperationRecord
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.testing.simulation.life import Lives
     from karbor_actors.testing.simulation.process import SimulatedProcess

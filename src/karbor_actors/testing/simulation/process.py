@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pykka import ActorRef
 
     from karbor_actors.limits import Caps
-    from karbor_actors.operations.conflicts import LockRequest
+    from karbor_actors.operations.admission.conflicts import LockRequest
     from karbor_actors.operations.control import OperationControl
     from karbor_actors.operations.handle import OperationHandle
     from karbor_actors.operations.verbs.verb import Verb

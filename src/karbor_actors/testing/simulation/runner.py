@@ -11,8 +11,8 @@ import inspect
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.operations.attempt import Attempt
-from karbor_actors.operations.runner import Lane, Runners
+from karbor_actors.operations.hooks.attempt import Attempt
+from karbor_actors.operations.hooks.runner import Lane, Runners
 from karbor_actors.testing.fault_rules import Action
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from karbor_actors.actors.simulated import SimulatedDispatcher
-    from karbor_actors.operations.runner import Call
+    from karbor_actors.operations.hooks.runner import Call
     from karbor_actors.testing.fault_rules import Rule
     from karbor_actors.testing.simulation.faults import SimulatedFaults
     from karbor_actors.testing.simulation.world import World

@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from karbor_actors import faultpoints
-from karbor_actors.bank.manifest import FOLDER
+from karbor_actors.bank.manifests.manifest import FOLDER
 from karbor_actors.errors import BankFullError, StoreError
 from karbor_actors.store.objects import MemoryStore
 

@@ -15,7 +15,7 @@ from karbor_actors.testing.simulation.history import History
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from karbor_actors.operations.attempt import Attempt
+    from karbor_actors.operations.hooks.attempt import Attempt
     from karbor_actors.operations.planning import PlannedOperation
 
 

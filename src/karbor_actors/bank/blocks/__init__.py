@@ -1,0 +1,1 @@
+"""Blocks: the content of streams, stored once, counted, checked and freed."""

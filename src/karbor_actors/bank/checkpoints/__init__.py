@@ -1,0 +1,1 @@
+"""Checkpoints and their sections: rows, and what a caller holds of them."""

@@ -1,0 +1,1 @@
+"""Streams: bulk data of a resource, written and read block by block."""

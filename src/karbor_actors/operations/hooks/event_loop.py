@@ -1,0 +1,265 @@
+"""Where ``async def`` hooks run: one event loop, and another when a hook blocks that one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from karbor_actors.actors import DaemonExecutor
+from karbor_actors.actors.blocking import forbid_blocking
+from karbor_actors.errors import describe_cause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
+
+    from karbor_actors.operations.hooks.runner import Call
+
+STUCK = 10.0
+"""Seconds without an answer after which a loop counts as blocked."""
+_TO_THREAD = min(32, (os.cpu_count() or 1) + 4)
+"""Threads for what hooks have run off a loop, as asyncio has it."""
+MAX_RETIRED = 16
+"""Loops that are blocked, at most; then new calls are refused until one answers."""
+
+
+_LOG = logging.getLogger("karbor_actors.operations")
+
+
+def report_lost(call: Call | None, error: BaseException) -> None:
+    """Have *call*, if any, report that what ran it died of *error*. Never raises."""
+    cause = describe_cause(error)
+    try:
+        if call is not None:
+            call.refuse(f"what ran it died: {cause}")
+    except BaseException as another:  # logged with the first: there is nobody else to tell
+        cause = f"{cause}; then {describe_cause(another)}"
+    _LOG.error("%s died of %s; others go on", threading.current_thread().name, cause)
+
+
+def _own_threads(loop: asyncio.AbstractEventLoop, name: str) -> DaemonExecutor:
+    """Have ``asyncio.to_thread`` on *loop* use threads that keep no process from ending.
+
+    It wants the loop's default executor, which asyncio wants to be a ThreadPoolExecutor.
+    """
+    threads = DaemonExecutor(_TO_THREAD, name)
+
+    def run_in_executor(
+        executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        future = (threads if executor is None else executor).submit(func, *args)
+        return asyncio.wrap_future(future, loop=loop)
+
+    with contextlib.suppress(AttributeError):  # a loop that is not Python's own may not let it be
+        loop.run_in_executor = run_in_executor  # type: ignore[method-assign, assignment]
+    return threads
+
+
+class _Loop:
+    """An event loop on a thread of its own; it ends once it is told to, and its tasks have."""
+
+    def __init__(
+        self, name: str, begin: Callable[[_Loop, Call], bool], forget: Callable[[Call], None]
+    ) -> None:
+        self.waiting: dict[Call, None] = {}
+        """Calls that have not begun, in order."""
+        self._new: deque[Call] = deque()
+        self._begin = begin
+        self.asked_at: float | None = None
+        """Since when it has owed an answer."""
+        self.has_given_up = False
+        """Whether a call of its was given up, which may keep its thread for ever."""
+        self._forget = forget
+        self._tasks: dict[Call, asyncio.Task[None]] = {}
+        self._is_ending = self._has_ended = False
+        self._loop = asyncio.new_event_loop()
+        self._threads = _own_threads(self._loop, f"{name}-thread")
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
+
+    def add(self, calls: Sequence[Call]) -> None:
+        """Have tasks made for *calls*. Any thread, and so the others."""
+        self.waiting.update(dict.fromkeys(calls))
+        self._new.extend(calls)
+        self._loop.call_soon_threadsafe(self._start)
+
+    def ask(self, now: float) -> None:
+        """Have it answer, at *now* in seconds."""
+        self.asked_at = now
+        self._loop.call_soon_threadsafe(self._answer)
+
+    def cancel(self, call: Call) -> None:
+        """Cancel *call*, if it has it."""
+        with contextlib.suppress(RuntimeError):  # it has ended, and with it all that it had
+            self._loop.call_soon_threadsafe(self._cancel, call)
+
+    def end(self) -> None:
+        """End it after its tasks."""
+        self._loop.call_soon_threadsafe(self._finish)
+
+    def _start(self) -> None:
+        while self._new:
+            call = self._new.popleft()
+            self._tasks[call] = task = self._loop.create_task(self._execute(call))
+            task.add_done_callback(partial(self._done, call))
+
+    async def _execute(self, call: Call) -> None:
+        if self._begin(self, call):
+            try:
+                await call.execute_async()
+            except BaseException as error:  # a bug: it reports by itself what it meets
+                report_lost(call, error)
+            self._forget(call)
+
+    def _done(self, call: Call, task: asyncio.Task[None]) -> None:
+        del self._tasks[call]
+        if task.cancelled() and self._begin(self, call):  # a hook cancels all tasks that there are
+            call.refuse("its task was cancelled before it began")
+            self._forget(call)
+        if self._is_ending:
+            self._finish()
+
+    def _answer(self) -> None:
+        self.asked_at = None
+
+    def _cancel(self, call: Call) -> None:
+        task = self._tasks.get(call)
+        if task is not None:
+            task.cancel()
+
+    def _run(self) -> None:
+        forbid_blocking()
+        loop = self._loop
+        asyncio.set_event_loop(loop)
+        try:
+            while not self._has_ended:  # whatever a hook does to the loop: others run on it, too
+                try:
+                    loop.run_forever()
+                except BaseException as error:  # of a callback, or set in this thread
+                    report_lost(None, error)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            self._threads.shutdown()
+        finally:
+            loop.close()
+
+    def _finish(self) -> None:
+        self._is_ending = True
+        if not self._tasks:
+            self._has_ended = True
+            self._loop.stop()
+
+
+class LoopRunner:
+    """Runs calls as tasks of one event loop on one thread, thousands at once. Any thread.
+
+    A loop that does not answer is blocked by a hook that does not await: what has not begun on
+    it goes to a new one, and what has begun stays.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._changed = threading.Condition(threading.Lock())
+        self._current: _Loop | None = None
+        self._retired: list[_Loop] = []
+        self._wanted: set[Call] = set()
+        """Calls that have not ended, and that nobody has given up."""
+
+    @property
+    def abandoned(self) -> int:
+        """How many threads run loops that were blocked and have not ended."""
+        return sum(loop.thread.is_alive() for loop in self._retired)
+
+    def runs_caller(self) -> bool:
+        """Return whether a task of its is what calls this."""
+        own = threading.current_thread()
+        with self._changed:
+            loops = (self._current, *self._retired)
+        return any(loop is not None and loop.thread is own for loop in loops)
+
+    def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
+        """Start *calls* as tasks, in order."""
+        with self._changed:
+            if self._current is None:
+                self._current = _Loop(self._name, self._begin, self._forget)
+            self._wanted.update(calls)
+            self._current.add(calls)
+
+    def abandon(self, call: Call) -> None:
+        """Give up *call*: its task is cancelled, and nobody waits for it."""
+        with self._changed:
+            if call not in self._wanted:
+                return
+            self._discard(call)
+            for loop in (self._current, *self._retired):
+                if loop is None or not loop.thread.is_alive():
+                    continue
+                if call in loop.waiting:
+                    del loop.waiting[call]
+                else:
+                    loop.has_given_up = True
+                    loop.cancel(call)
+
+    def look_around(self) -> None:
+        """See whether the loop answers; replace one that has not for a while. Never blocks."""
+        refused: list[Call] = []
+        with self._changed:
+            self._retired = [loop for loop in self._retired if loop.thread.is_alive()]
+            loop, now = self._current, time.monotonic()
+            if loop is None:
+                return
+            if loop.asked_at is None:
+                loop.ask(now)
+            elif now - loop.asked_at >= STUCK:
+                refused = self._replace(loop)
+        for call in refused:
+            call.refuse(f"{MAX_RETIRED} event loops are blocked by hooks that do not await")
+
+    def close(self) -> None:
+        """Wait for the tasks, but not for those given up; then end the loop and its thread."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._wanted)
+            loop, self._current = self._current, None
+        if loop is not None:
+            loop.end()
+            if not loop.has_given_up:
+                loop.thread.join()
+
+    def _replace(self, loop: _Loop) -> list[Call]:
+        """Have another loop begin what waits at *loop*; return what is refused, if there are too many."""
+        waiting = list(loop.waiting)
+        loop.waiting.clear()
+        if len(self._retired) >= MAX_RETIRED:
+            for call in waiting:
+                self._discard(call)
+            return waiting
+        loop.has_given_up = True
+        loop.end()
+        self._retired.append(loop)
+        self._current = _Loop(self._name, self._begin, self._forget)
+        self._current.add(waiting)
+        return []
+
+    def _begin(self, loop: _Loop, call: Call) -> bool:
+        """Return whether *call* begins on *loop*: it may have been given up, or to another one."""
+        with self._changed:
+            if call not in loop.waiting:
+                return False
+            del loop.waiting[call]
+            return True
+
+    def _forget(self, call: Call) -> None:
+        with self._changed:
+            self._discard(call)
+
+    def _discard(self, call: Call) -> None:
+        self._wanted.discard(call)
+        if not self._wanted:
+            self._changed.notify_all()

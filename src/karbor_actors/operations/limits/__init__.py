@@ -1,0 +1,1 @@
+"""Time limits: what is watched, and what becomes of what takes too long."""
