@@ -78,6 +78,7 @@ ONCE_BAD = (
     387,
     1588,
     9941,
+    16436,
 )
 """Seeds that showed bugs of the engine, when they were found."""
 MESSAGE_GRAPHS = ("one",)

@@ -63,7 +63,8 @@ class EndingActor(PooledActor):
         self._dead, self._crash = dead, crash
         """The supervisor before this one, and what it died of."""
         self._has_waited = False
-        self._has_undone = False
+        self._undone_first: set[str] = set()
+        """The operations whose rest it has had tried again before it began."""
         self._is_waiting = False
         """Whether it waits for locks, or for what must be undone first."""
         self._may_stand_still = False

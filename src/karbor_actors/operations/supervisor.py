@@ -201,7 +201,8 @@ class SupervisorActor(EndingActor):
             return
         request = self._verb.locks(self._planned.graph)
         if self._must_undo_first(request):
-            self._has_undone, self._has_waited = True, False
+            self._undone_first.update(self._engine.pending.touched_by(request))
+            self._has_waited = False
             self._engine.release(self._handle.id)  # who undoes it wants the same locks
             self._begin_step(UNDO_FIRST, lambda: self._engine.undo_first(request))
         else:
@@ -240,9 +241,11 @@ class SupervisorActor(EndingActor):
                 self._begin_step("open", lambda: self._verb.open(planned))
 
     def _must_undo_first(self, request: LockRequest) -> bool:
-        """Return whether something of what it wants was left to be undone; that is tried once."""
-        is_new = self._verb.recovered is None and not self._has_undone
-        return is_new and bool(self._engine.pending.touched_by(request))
+        """Return whether something of what it wants was left to be undone; each is tried once."""
+        is_new = self._verb.recovered is None
+        return is_new and not self._undone_first.issuperset(
+            self._engine.pending.touched_by(request)
+        )
 
     def _plan_again(self) -> None:
         self._has_waited = True  # the locks are kept: nobody comes in between
