@@ -10,6 +10,7 @@ from karbor_actors.limits import ABORT_RETRY
 from karbor_actors.operations.messages import AbortSucceeded, BodyFailed, RetryDue, RunAbort
 
 if TYPE_CHECKING:
+    from karbor_actors.actors.timers import Timer
     from karbor_actors.operations.control import OperationControl
 
 
@@ -26,7 +27,7 @@ class AbortActor(LightActor):
     Runs on the operation's control thread; ignores cancellation.
     """
 
-    __slots__ = ("_attempt", "_is_running", "control", "resource")
+    __slots__ = ("_attempt", "_is_running", "_timer", "control", "resource")
 
     watcher = staticmethod(_abort_died)
 
@@ -35,6 +36,7 @@ class AbortActor(LightActor):
         self.control, self.resource = control, resource
         self._attempt = 0
         self._is_running = False
+        self._timer: Timer | None = None
 
     def on_receive(self, message: Any) -> None:
         """Take the abort one step further."""
@@ -57,7 +59,7 @@ class AbortActor(LightActor):
         """Run the next attempt, once one that was given up has returned, or has had long enough."""
         wait = self.control.overtime.wait_for_abort(self.resource)
         if wait > 0:
-            self.control.retries.later(wait, self.actor_ref)
+            self._try_later(wait)
         else:
             self._dispatch()
 
@@ -72,4 +74,10 @@ class AbortActor(LightActor):
             self.control.undo.finish(self.resource, error)
             self.stop()
             return
-        self.control.retries.later(ABORT_RETRY.delay(self._attempt), self.actor_ref)
+        self._try_later(ABORT_RETRY.delay(self._attempt))
+
+    def _try_later(self, delay: float) -> None:
+        """Be told of the next attempt once: a message that came twice would double with each wait."""
+        if self._timer is not None:
+            self.control.retries.cancel(self._timer)
+        self._timer = self.control.retries.later(delay, self.actor_ref)
