@@ -1,4 +1,4 @@
-"""A process that runs one verb, and is killed in a hook; run by test_recovery.
+"""A process that runs one verb, or only recovers, and is killed in a hook; run by test_recovery.
 
 Usage: killed_process.py DIRECTORY VERB CHECKPOINT HOOK RESOURCE WHEN
 
@@ -131,7 +131,7 @@ def main() -> None:
             names = ["server", "lone"] if ISOLATE else ["server"]
             plan = Plan("plan", "local", [Resource(TYPE, name) for name in names])
             service.protect(plan, on_failure="isolate" if ISOLATE else "abort").wait()
-        elif not service.recovered:
+        elif verb != "recover" and not service.recovered:
             getattr(service, verb)(checkpoint).wait()
 
 

@@ -521,6 +521,8 @@ def test_a_pending_abort_is_tried_again_on_request_and_at_the_next_start(tmp_pat
         add(service, tmp_path, journal, behave)
         handle = service.protect(plan("server"))
         assert handle.wait(DEADLINE)
+        cause = service.operation_history("local")[0].error_info[0]
+        assert (cause["hook"], cause["resource"][1]) == ("on_complete", "server")
         assert service.abort(handle.id).wait(DEADLINE)
     with ProtectionService(workers=4) as service:  # a start tries, too
         add(service, tmp_path, journal, behave)
@@ -532,6 +534,7 @@ def test_a_pending_abort_is_tried_again_on_request_and_at_the_next_start(tmp_pat
 
         (record,) = service.operation_history("local")
         assert record.abort_pending == 0
+        assert record.error_info[0] == cause, "why it failed is known whatever else is tried"
         (checkpoint,) = service.provider("local").bank.checkpoints()
         assert checkpoint.resource_status(thing("disk1")) is ResourceStatus.ABORTED
         with pytest.raises(OperationNotFoundError):

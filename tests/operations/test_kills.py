@@ -1,6 +1,6 @@
 """Real processes killed with SIGKILL at points drawn by a seed: commits, objects, messages, hooks.
 
-KARBOR_ACTORS_KILLS says how many; ``tox -e stress`` asks for more.
+KARBOR_ACTORS_KILLS says of how many banks; ``tox -e stress`` asks for more.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ REACH = {
 """How often a protect of the killed process passes each point, about."""
 
 
-def places() -> list[tuple[str, int]]:
+def lives() -> list[tuple[tuple[str, int], ...]]:
+    """Return where one process is killed, and the next one, which recovers, and maybe a third."""
     rng = random.Random("kills")
-    drawn: dict[tuple[str, int], None] = {}
-    while len(drawn) < min(KILLS, sum(REACH.values())):
-        point = rng.choice(list(REACH))
-        drawn[point, rng.randint(1, REACH[point])] = None
+    drawn: dict[tuple[tuple[str, int], ...], None] = {}
+    while len(drawn) < KILLS:
+        points = rng.choices(list(REACH), k=rng.choice((1, 1, 2, 3)))
+        drawn[tuple((point, rng.randint(1, REACH[point])) for point in points)] = None
     return list(drawn)
 
 
-def run(directory, faults) -> int:
-    """Run a protect in a process under *faults*; return how it ended."""
+def run(directory, verb, faults) -> int:
+    """Run a protect, or recover, in a process under *faults*; return how it ended."""
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(directory), "protect", "-", "-", "-", "-"],
+        [sys.executable, str(SCRIPT), str(directory), verb, "-", "-", "-", "-"],
         check=False,
         timeout=DEADLINE,
         capture_output=True,
@@ -55,11 +56,13 @@ def run(directory, faults) -> int:
     return done.returncode
 
 
-@pytest.mark.parametrize(("point", "nth"), places())
-def test_whatever_is_killed_nothing_stays_frozen_and_order_holds(tmp_path, point, nth):
-    code = run(tmp_path, {"rules": [{"point": point, "action": "kill", "nth": nth}]})
-    if code == 0:  # it had ended before it came to the point
-        assert nth > REACH[point] // 4, f"nobody was killed at {point} {nth}"
+@pytest.mark.parametrize("places", lives(), ids=str)
+def test_whatever_is_killed_nothing_stays_frozen_and_order_holds(tmp_path, places):
+    for number, (point, nth) in enumerate(places):
+        verb = "protect" if number == 0 else "recover"
+        code = run(tmp_path, verb, {"rules": [{"point": point, "action": "kill", "nth": nth}]})
+        if code == 0 and number == 0:  # it had ended before it came to the point
+            assert nth > REACH[point] // 4, f"nobody was killed at {point} {nth}"
     recover(tmp_path)
     assert recover(tmp_path) == [], "one recovery ends everything"
 

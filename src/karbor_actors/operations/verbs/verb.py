@@ -328,6 +328,14 @@ class Verb(RecordedOperation):
             extra=dict(self.extra),
         )
 
+    def _why(self, outcome: Outcome) -> list[dict[str, Any]]:
+        """Return the causes to record: of what had ended before, its first cause stays."""
+        new, found = outcome.error_info(), self.recovered
+        if found is None or not found.record.status.is_terminal:
+            return new
+        first = found.record.error_info[:1]
+        return first + [cause for cause in new if cause not in first]
+
     def _record_end(self, outcome: Outcome, change: Change[Any] | None) -> Any:
         """Commit the operation's end, and *change* with it; return what that returned."""
         if not self.bank.is_writable:
@@ -345,7 +353,7 @@ class Verb(RecordedOperation):
                 number,
                 status=outcome.status,
                 ended_at=ended_at,
-                error_info=outcome.error_info(),
+                error_info=self._why(outcome),
                 resources=dict(counts),
                 abort_pending=pending,
                 extra=self.extra,

@@ -81,8 +81,6 @@ class SimulatedFaults(FaultPlan):
             self._world.on_commit()
         else:
             self.passed[Point.COMMIT_AFTER] += 1
-            if Path(path).parent.name == "local":
-                self._world.commits.append((self._world.process, len(self._world.entries)))
         fired = len(self.fired)
         try:
             super().on_commit(path, when)
@@ -91,6 +89,9 @@ class SimulatedFaults(FaultPlan):
                 self._world.note(f"FAULT  {self.fired[-1].rule.point} {self.fired[-1].rule.action}")
         if when == "before" and self._dispatcher.is_halted:
             raise lmdb.Error("the simulated process was killed")
+        is_torn = self.torn is not None  # this commit: a power cut ends its process
+        if when == "after" and not is_torn and Path(path).parent.name == "local":
+            self._world.commits.append((self._world.process, len(self._world.entries)))
 
     def on_put(self, name: str, when: str) -> None:
         """See Injector."""

@@ -154,8 +154,8 @@ class Life:
         if closing is None:
             return
         self._world.note(f"closing, drain={closing.drain}")
+        self._world.closed.add(self._world.process)  # also if it is killed meanwhile
         service.close(drain=closing.drain, timeout=closing.timeout)
-        self._world.closed.add(self._world.process)
         self._note_ends()
         for handle in self._handles:
             if not handle.wait(0):

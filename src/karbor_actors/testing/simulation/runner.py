@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from karbor_actors.testing.simulation.world import World
 
 _NEVER = -1.0
+_LONG = 10.0
+"""Virtual seconds after which a body may be given up: the shortest limit is 20, and pauses count."""
 _RETURNS_LATE = 0.7
 """How many of the bodies that were given up return at all."""
 LATEST = 400.0
@@ -195,6 +197,8 @@ class SimulatedRunners(Runners):
             self._world.hung.add(self._world.process)
             yield _NEVER
         elif rule.action is Action.SLOW:
+            if rule.seconds > _LONG:
+                self._world.hung.add(self._world.process)
             yield rule.seconds
         else:
             self._faults.strike(rule)
