@@ -111,7 +111,9 @@ def run(
         absent = case.split()[1]
         missing += [{"case": case.name, "system": name, "module": absent[name]} for name in absent]
     _print_tables(unit, results, figures, missing)
-    given = {key: value for key, value in vars(arguments).items() if key != "one_run"}
+    # Not where things lie on one machine: its file system is said.
+    given = {k: v for k, v in vars(arguments).items() if not os.path.isabs(str(v))}
+    del given["one_run"]
     line = {
         "benchmark": name,
         "unit": unit,
