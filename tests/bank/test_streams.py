@@ -690,8 +690,11 @@ def test_a_disk_that_fills_up_fails_the_session_and_nothing_else(tmp_path):
 def test_rubbish_in_a_streams_row_is_a_bank_error_and_nothing_else(value):
     with BlockBank() as bank:
         streams = bank.streams()
+        write(streams, "sound", RANDOM[:MIB])
         key = rows_prefix(b"12345678abcd") + b"key"
         bank.blocks.write(lambda transaction: transaction.put(Table.STREAMS, key, value))
         for use in (lambda: contents(streams), lambda: streams.delete("key"), bank.check):
             with contextlib.suppress(BankError):
                 use()
+        with streams.open("sound") as stream:
+            assert stream.read() == RANDOM[:MIB], "the stream beside it is as it was"
