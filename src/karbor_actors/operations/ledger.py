@@ -1,8 +1,10 @@
-"""What one operation is about to write to its journal: one record per turn of the control thread."""
+"""What one operation is about to write to its journal: what turns gather until the bank takes it."""
 
 from __future__ import annotations
 
+import threading
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.database.records import pack_record
@@ -14,10 +16,15 @@ from karbor_actors.operations.messages import JournalWritten
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from karbor_actors.bank.database.transactions import Transaction
     from karbor_actors.operations.hooks.attempt import Attempt
-    from karbor_actors.operations.hooks.runner import Call
+    from karbor_actors.operations.hooks.workers import Call
     from karbor_actors.operations.outbox import Outbox
     from karbor_actors.operations.run import OperationRun
+
+    _Report = tuple[tuple[int, ...], tuple[Attempt, ...], tuple[Callable[[], None], ...]]
+    """Intents, completions, and what waits for them."""
+    _Gathered = tuple[JournalRecord, _Report]
 
 
 class _Mark:
@@ -28,6 +35,8 @@ class _Mark:
         error: Why the bank could not write.
         report: Called once that is noted, or cannot be.
     """
+
+    has_ended = False
 
     def __init__(self, run: OperationRun, error: BaseException, report: Callable[[], None]) -> None:
         self._run, self._error, self._report = run, error, report
@@ -46,6 +55,56 @@ class _Mark:
     def refuse(self, why: str) -> None:
         """Go on without."""
         self._report()
+
+
+_joining = threading.Lock()
+"""Held while a turn joins what it gathered to a record, or the bank takes that: of all operations,
+since it is short, and one for each would be one more object."""
+
+
+class _Writing:
+    """A journal record on its way to the bank. Until that takes it, turns add to it.
+
+    While one commit waits for the disk, several turns may end: they are one record of the next,
+    which costs as much as one of a single turn.
+
+    Args:
+        run: The operation.
+        gathered: The first turn's.
+        report: Takes what it said, durable or not, as one report.
+    """
+
+    __slots__ = ("_gathered", "_is_taken", "_report", "_run")
+
+    def __init__(
+        self, run: OperationRun, gathered: _Gathered, report: Callable[[JournalWritten], None]
+    ) -> None:
+        self._run, self._gathered, self._report = run, [gathered], report
+        self._is_taken = False
+
+    def add(self, gathered: _Gathered) -> bool:
+        """Have it say *gathered* too; False if the bank has it already. The control thread."""
+        with _joining:
+            if not self._is_taken:
+                self._gathered.append(gathered)
+            return not self._is_taken
+
+    def __call__(self, transaction: Transaction) -> None:
+        """Append it to the journal; a change, which may run again."""
+        self._take()
+        record = JournalRecord.joined([record for record, _ in self._gathered])
+        self._run.bank.journal.append(transaction, self._run.journal_number, record)
+
+    def ended(self, _: None, error: BaseException | None) -> None:
+        """Hear whether it is durable."""
+        self._take()
+        reports = [report for _, report in self._gathered]
+        intents, completions, then = map(_in_a_row, zip(*reports, strict=True))
+        self._report(JournalWritten(intents, completions, then, error))
+
+    def _take(self) -> None:
+        with _joining:
+            self._is_taken = True
 
 
 class Ledger:
@@ -70,6 +129,8 @@ class Ledger:
         self._records: list[JournalRecord] = []
         self._then: list[Callable[[], None]] = []
         self._writing = 0
+        self._open: _Writing | None = None
+        """The last one, which the bank may not have taken yet."""
         self._prepared_at = run.prepared_at
 
     @property
@@ -93,7 +154,7 @@ class Ledger:
             self._then.append(then)
 
     def flush(self, *, is_last: bool = False) -> None:
-        """Hand what was gathered to the bank's writer, as one record.
+        """Hand what was gathered to the bank's writer, or add it to what that has not taken yet.
 
         With *is_last* it counts as written at once: all that follows is the operation's end, which
         says more, and is written after it or not at all.
@@ -101,22 +162,20 @@ class Ledger:
         if not (self._intents or self.completions or self._records):
             return
         intents, completions = tuple(self._intents), tuple(self.completions)
-        record = self._record_of_hooks(intents, completions)
+        record, is_of_hooks = self._record_of_hooks(intents, completions), not self._records
         if self._records:
             record = JournalRecord.joined([record, *self._records])
-        then = tuple(self._then)
+        gathered = record, (intents, completions, tuple(self._then))
         self._intents, self.completions, self._records, self._then = [], [], [], []
+        # What says more than how hooks went stays behind what workers have written meanwhile.
+        if is_of_hooks and not is_last and self._open is not None and self._open.add(gathered):
+            return
         self._writing += 1
-        journal, number = self._run.bank.journal, self._run.journal_number
-
-        def written(_: Any, error: BaseException | None) -> None:
-            self._outbox.put(JournalWritten(intents, completions, then, error))
-
+        writing = self._open = _Writing(self._run, gathered, self._outbox.put)
         if self._run.bank.is_writable:  # else a restore from somebody else's bank: not recorded
-            told = _not_told if is_last else written
-            self._run.bank.writer.submit(lambda txn: journal.append(txn, number, record), told)
+            self._run.bank.writer.submit(writing, _not_told if is_last else writing.ended)
         if is_last or not self._run.bank.is_writable:
-            written(None, None)
+            writing.ended(None, None)
 
     def _record_of_hooks(
         self, intents: tuple[int, ...], completions: tuple[Attempt, ...]
@@ -150,6 +209,10 @@ class Ledger:
         self._writing -= 1
         for then in report.then:
             then()
+
+
+def _in_a_row(parts: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(parts))
 
 
 def _not_told(_: Any, __: BaseException | None) -> None:
