@@ -7,12 +7,15 @@ import threading
 import pytest
 
 from helpers import DEADLINE, Gate
-from karbor_actors.operations.hooks import runner as module
-from karbor_actors.operations.hooks.runner import ThreadRunner
+from karbor_actors.actors import LightActor, ThreadDispatcher
+from karbor_actors.operations.hooks import workers as module
+from karbor_actors.operations.hooks.workers import ThreadRunner
 
 
 class Call:
     """Does what it is told; says when it ran, or why not."""
+
+    has_ended = False
 
     def __init__(self, work=lambda: None) -> None:
         self.work = work
@@ -88,14 +91,14 @@ def test_a_lane_whose_workers_all_hang_gets_more_of_them_up_to_a_bound(runner):
     runner.submit(hung[:2])
     thaw = Call()
     runner.submit([*hung[2:4], thaw, hung[4]])
-    wait_until(lambda: len(runner._running) == 2 and not runner._is_waking)
+    wait_until(lambda: runner.running == 2 and not runner._expected)
     now, poll = 0.0, threading.Event()
     for workers in (3, 4):
         runner.look_around(now)
         assert named() == workers - 1, "the queue has only just been seen to stand still"
         now += module._STUCK
         runner.look_around(now)
-        wait_until(lambda wanted=workers: len(runner._running) == wanted and not runner._is_waking)
+        wait_until(lambda wanted=workers: runner.running == wanted and not runner._expected)
     for _ in range(3):
         now += module._STUCK
         runner.look_around(now)
@@ -109,7 +112,7 @@ def test_what_is_first_goes_before_what_waits(runner):
     gate, order = threading.Event(), []
     blockers = [Call(lambda: gate.wait(DEADLINE)) for _ in range(2)]
     runner.submit(blockers)
-    wait_until(lambda: len(runner._running) == 2)
+    wait_until(lambda: runner.running == 2)
     late = [Call(lambda n=n: order.append(n)) for n in range(3)]
     early = [Call(lambda n=n: order.append(n)) for n in (10, 11)]
     runner.submit(late)
@@ -124,7 +127,7 @@ def test_given_up_calls_have_their_threads_replaced_up_to_a_bound(runner):
     gate = threading.Event()
     hung = [Call(lambda: gate.wait(DEADLINE)) for _ in range(2)]
     runner.submit(hung)
-    wait_until(lambda: len(runner._running) == 2)
+    wait_until(lambda: runner.running == 2)
     waiting = Call()
     runner.submit([waiting])
     runner.abandon(hung[0])
@@ -197,3 +200,96 @@ def test_a_worker_that_dies_of_a_call_that_cannot_even_be_refused_is_replaced():
 
     assert all(call.done.wait(DEADLINE) for call in calls)
     runner.close()
+
+
+class Telling(Call):
+    """Tells an actor something once it has ended."""
+
+    def __init__(self, ref, work=lambda: None) -> None:
+        super().__init__(work)
+        self.ref = ref
+        self.has_ended = False
+
+    def execute(self) -> None:
+        self.work()
+        self.has_ended = True
+        self.ref.tell(self)
+        self.done.set()
+
+
+class Heard(LightActor):
+    """Notes who told it something, and on which thread it heard of that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Call, str]] = []
+
+    def on_receive(self, message):
+        if message is None:
+            return list(self.calls)
+        self.calls.append((message, threading.current_thread().name))
+        return None
+
+
+@pytest.fixture
+def heard():
+    dispatcher = ThreadDispatcher(name="test-control")
+    ref = Heard.start_on(dispatcher)
+    ref.ask(None, timeout=DEADLINE)
+    yield ref
+    dispatcher.close(timeout=DEADLINE)
+
+
+def test_a_worker_that_has_nothing_to_do_runs_the_actor_that_it_told(runner, heard):
+    call = Telling(heard)
+    runner.submit([call])
+    wait_until(lambda: heard.ask(None, timeout=DEADLINE))
+    assert heard.ask(None, timeout=DEADLINE)[0][1].startswith("test-workers")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_call_told_does_not_wait_for_the_next_call(heard, workers):
+    runner = ThreadRunner(workers, "test-workers")
+    gate = Gate()
+    short, long = Telling(heard), Call(gate.pass_through)
+    runner.submit([short, long])
+    wait_until(lambda: heard.ask(None, timeout=DEADLINE))
+    gate.open()
+    assert long.done.wait(DEADLINE)
+    runner.close()
+
+
+def test_a_call_that_was_given_up_and_tells_something_late_keeps_no_worker(runner, heard):
+    gate = Gate()
+    late = Telling(heard, gate.pass_through)
+    runner.submit([late])
+    gate.wait_entered()
+    runner.abandon(late)
+    gate.open()
+    wait_until(lambda: heard.ask(None, timeout=DEADLINE))
+    wait_until(lambda: runner.abandoned == 0)
+    after = Call()
+    runner.submit([after])
+    assert after.done.wait(DEADLINE)
+
+
+def test_the_last_worker_waits_for_no_disk(heard):
+    """Whatever is queued next, the thaw of what is frozen say, would wait for it, too."""
+    bank = ThreadDispatcher(name="test-bank", blocks=True)
+    there, gate = Heard.start_on(bank), Gate()
+    there.ask(None, timeout=DEADLINE)
+    runner = ThreadRunner(1, "test-workers")
+
+    class Slow(Heard):
+        def on_receive(self, _):
+            gate.pass_through()
+
+    slow = Slow.start_on(bank)
+    runner.submit([Telling(slow)])
+    gate.wait_entered()
+    thaw = Call()
+    runner.submit([thaw])
+    assert thaw.done.wait(DEADLINE)
+    gate.open()
+    runner.close()
+    bank.close(timeout=DEADLINE)

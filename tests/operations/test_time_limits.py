@@ -25,7 +25,7 @@ from karbor_actors import (
 )
 from karbor_actors.errors import FencedError
 from karbor_actors.operations.aborts import abort
-from karbor_actors.operations.hooks import event_loop, runner
+from karbor_actors.operations.hooks import event_loop, workers
 from karbor_actors.operations.hooks.attempt import Attempt
 from karbor_actors.operations.limits import alarms
 from karbor_actors.operations.verbs.protect import Protect
@@ -365,7 +365,7 @@ def test_hung_hooks_do_not_use_up_the_workers(tmp_path, journal):
 def test_what_hangs_elsewhere_keeps_no_thaw_waiting(tmp_path, journal, monkeypatch):
     """Other operations' prepare hooks take all the workers while a server waits for its disk."""
     monkeypatch.setattr(alarms, "LOOK_EVERY", SHORT)
-    monkeypatch.setattr(runner, "_STUCK", SHORT)
+    monkeypatch.setattr(workers, "_STUCK", SHORT)
     gates = {name: Gate() for name in ("disk", "two", "three")}
 
     def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:

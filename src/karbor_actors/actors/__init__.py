@@ -3,6 +3,7 @@
 from karbor_actors.actors.confined import ConfinedActor, start_all, tell_all
 from karbor_actors.actors.dispatcher import Dispatcher, current_dispatcher
 from karbor_actors.actors.executor import DaemonExecutor
+from karbor_actors.actors.lending import Lender
 from karbor_actors.actors.messages import Message, ask
 from karbor_actors.actors.pooled import (
     LightActor,
@@ -18,6 +19,7 @@ __all__ = [
     "ConfinedActor",
     "DaemonExecutor",
     "Dispatcher",
+    "Lender",
     "LightActor",
     "Message",
     "PooledActor",

@@ -7,6 +7,8 @@ import threading
 import time
 import weakref
 from collections import deque
+from contextlib import nullcontext
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors.dispatcher import (
@@ -15,6 +17,7 @@ from karbor_actors.actors.dispatcher import (
     logger,
     set_current_dispatcher,
 )
+from karbor_actors.actors.lending import Lender, current_lender
 from karbor_actors.actors.timers import TimerQueue
 from karbor_actors.arguments import check_instance, checked_count
 from karbor_actors.errors import DispatcherClosedError
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 _TURNS_BETWEEN_LOOKS = 16
 """Turns after which a busy worker looks whether a timer is due."""
+_LENT_TURNS = 8
+"""Turns that a thread which is lent takes at most before one of the dispatcher's own goes on."""
 _SHOWN = 3
 _dispatchers: weakref.WeakSet[ThreadDispatcher] = weakref.WeakSet()
 
@@ -44,25 +49,51 @@ class ThreadDispatcher(Dispatcher):
     for work only when nobody else sleeps. Workers that are busy look at the timers after
     each turn.
 
+    One with one thread runs its actors on others too, which lend themselves (`Lender`), but on one
+    at a time: whoever has the turn looks for what is ready once more after it has given it back.
+    Such a one may have a second thread of its own, which goes on while the first is lent.
+
     Args:
         threads: how many actors may run at the same time; at least 1.
         name: what the threads are called, with a number added.
         spare: how many more threads may stand in for workers that are blocked in an ask.
             Without them a blocking ask on a worker can deadlock, as in any pool.
+        lends: whether a thread that has nothing else to do runs the actors of other dispatchers
+            that its own have told something, which never wait for those within their turn.
+        blocks: whether its actors wait for a disk or the like.
     """
 
-    def __init__(self, *, threads: int = 1, name: str = "karbor-control", spare: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int = 1,
+        name: str = "karbor-control",
+        spare: int = 0,
+        lends: bool = False,
+        blocks: bool = False,
+    ) -> None:
         checked_count("threads", threads)
         checked_count("spare", spare, least=0)
         check_instance("name", name, str, "a string")
         super().__init__()
         self.name = name
-        self._limit = threads
         self._spare = spare
         self.has_one_thread = threads == 1 and not spare
+        self._lends, self.blocks = lends and self.has_one_thread, blocks
+        self._limit = threads + self._lends
+        self._lent_turns = _LENT_TURNS
+        if blocks:  # whoever is lent has others to tell of what it waited for
+            self.throughput = self._lent_turns = 1
         self._ready: deque[Runnable] = deque()
         self._waiters: deque[Waiter] = deque()
         self._keeper: Waiter | None = None
+        self._wakes_at = inf
+        """When the keeper wakes by itself; ``inf`` while it is about to decide that."""
+        self._turn: threading.Lock | nullcontext[None] = nullcontext()
+        if self.has_one_thread:
+            self._turn = threading.Lock()
+        self._is_taken = False
+        """Whether some thread has the turn, and looks again once it has given it back."""
         self._timers = TimerQueue()
         self._threads: set[threading.Thread] = set()
         self._started = 0
@@ -81,6 +112,10 @@ class ThreadDispatcher(Dispatcher):
             RuntimeError: when the system refuses the very first thread.
         """
         self._ready.append(runnable)
+        if self._is_taken:
+            return
+        if self.has_one_thread and (lender := current_lender()) is not None and lender.owes(self):
+            return
         if self._waiters:
             self._wake()
         elif self._may_grow:
@@ -89,7 +124,7 @@ class ThreadDispatcher(Dispatcher):
     def schedule_all(self, runnables: Sequence[Runnable]) -> None:
         """See `Dispatcher.schedule_all`; as many workers are woken as there is work for."""
         self._ready.extend(runnables)
-        for _ in range(min(len(runnables), self._limit)):
+        for _ in range(0 if self._is_taken else min(len(runnables), self._limit)):
             if self._waiters:
                 self._wake()
             elif self._may_grow:
@@ -109,12 +144,39 @@ class ThreadDispatcher(Dispatcher):
             raise DispatcherClosedError
         when = time.monotonic() + (delay if delay > 0 else 0.0)
         timer, is_first = self._timers.add(when, fn)
-        if is_first:
+        if is_first and not (self._is_taken and when >= self._wakes_at):
             if self._waiters:
                 self._wake_keeper()
             elif self._may_grow:
                 self._grow()
         return timer
+
+    def run_here(self) -> None:
+        """Run what is ready on the calling thread, some turns of it, unless another one does."""
+        turn, ready = self._turn, self._ready
+        if isinstance(turn, nullcontext) or not turn.acquire(False):
+            return  # whoever has it looks again
+        outer = current_dispatcher()
+        set_current_dispatcher(self)
+        self._is_taken = True
+        try:
+            for _ in range(self._lent_turns):
+                if not ready:
+                    break
+                self._run(ready.popleft())
+        finally:
+            self._is_taken = False  # first: who still finds it set has scheduled before the look
+            set_current_dispatcher(outer)
+            turn.release()
+            self.rouse()
+
+    def rouse(self) -> None:
+        """Find a worker for what is ready, if there is anything."""
+        if self._ready:
+            if self._waiters:
+                self._wake()
+            elif self._may_grow:
+                self._grow()
 
     now = staticmethod(time.monotonic)
     """See `Dispatcher.now`."""
@@ -211,9 +273,22 @@ class ThreadDispatcher(Dispatcher):
     def _work(self) -> None:
         """Run what is ready, over and over; the body of each thread."""
         set_current_dispatcher(self)
-        ready, timers = self._ready, self._timers.heap
         waiter = threading.Lock()
         waiter.acquire()
+        lender = Lender(lambda: True, lambda _: not self._ready) if self._lends else None
+        while True:
+            with self._turn:
+                self._is_taken = self.has_one_thread
+                self._run_ready()
+                self._is_taken = False
+            if lender is not None:
+                lender.pay()
+            if not self._sleep(waiter):
+                return
+
+    def _run_ready(self) -> None:
+        """Run what is ready, and due, until nothing is."""
+        ready, timers = self._ready, self._timers.heap
         while True:
             if timers and self._timers.is_due(time.monotonic()):
                 self._run_due()
@@ -221,15 +296,16 @@ class ThreadDispatcher(Dispatcher):
                 try:
                     runnable = ready.popleft()
                 except IndexError:
-                    if not self._sleep(waiter):
-                        return
-                    break
-                try:
-                    runnable.run()
-                except BaseException:  # a bug in a runnable must not cost a worker
-                    logger.exception("A worker of dispatcher %r ran into an error", self.name)
+                    return
+                self._run(runnable)
                 # An ended actor must not live on in a sleeping worker's frame.
                 del runnable
+
+    def _run(self, runnable: Runnable) -> None:
+        try:
+            runnable.run()
+        except BaseException:  # a bug in a runnable must not cost a worker
+            logger.exception("A worker of dispatcher %r ran into an error", self.name)
 
     def _run_due(self) -> None:
         """Run the timers due now, not those that they add: turns come in between."""
@@ -256,7 +332,11 @@ class ThreadDispatcher(Dispatcher):
         if is_ending:
             self._rouse()
             return False
-        due = self._timers.next_due() if is_keeper else None
+        due = None
+        if is_keeper:
+            self._wakes_at = inf  # before it looks: who adds a timer now wakes it
+            if (due := self._timers.next_due()) is not None:
+                self._wakes_at = due
         timeout = (
             -1.0 if due is None else min(max(due - time.monotonic(), 0), threading.TIMEOUT_MAX)
         )
@@ -275,6 +355,7 @@ class ThreadDispatcher(Dispatcher):
         """Close for good, in a child process: the threads stayed in the parent."""
         # A lock may have been held by a thread that does not exist here.
         self._lock = threading.RLock()
+        self._turn = threading.Lock() if self.has_one_thread else nullcontext()
         self._timers = TimerQueue()
         self._threads = set()
         self._waiters.clear()

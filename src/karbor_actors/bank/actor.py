@@ -12,6 +12,7 @@ from pykka import ActorDeadError, Timeout
 
 from karbor_actors.actors.blocking import check_may_block
 from karbor_actors.actors.dispatcher import current_dispatcher
+from karbor_actors.actors.lending import give_up_owed
 from karbor_actors.actors.pooled import PooledActor
 from karbor_actors.actors.threads import ThreadDispatcher
 from karbor_actors.errors import BankBrokenError, BankClosedError, BankError, describe_cause
@@ -63,7 +64,7 @@ class BankActor(PooledActor):
         """What is being committed, and nobody knows the end of."""
         self._ended: list[tuple[_Write, Outcome]] = []
         """What was committed, and nobody was told of."""
-        environment.before_sync = self._tell_ended
+        environment.before_sync = self._before_sync
         self.watcher = self._died
 
     def on_receive(self, message: Any) -> Any:
@@ -98,6 +99,10 @@ class BankActor(PooledActor):
         finally:
             self._writer.thread = None
         return bool(group)
+
+    def _before_sync(self) -> None:
+        self._tell_ended()
+        give_up_owed()  # what they do next is not to wait for the disk
 
     def _tell_ended(self) -> None:
         """Tell who waits for what is durable.
@@ -138,7 +143,9 @@ class BankWriter:
         self._queue: deque[_Write] = deque()
         self._error: BankError | None = None
         self._is_closing = False
-        self._own = ThreadDispatcher(name="karbor-bank") if dispatcher is None else None
+        self._own: ThreadDispatcher | None = None
+        if dispatcher is None:
+            self._own = ThreadDispatcher(name="karbor-bank", lends=True, blocks=True)
         self._dispatcher: Dispatcher = dispatcher or cast("Dispatcher", self._own)
         self._ref = cast("Mailbox[Any]", BankActor.start_on(self._dispatcher, environment, self))
 

@@ -52,6 +52,8 @@ ABORT_GRACE = 30.0
 class _Late:
     """Undoes what a hook did that returned after its operation's end, as a call for a worker."""
 
+    has_ended = False
+
     def __init__(self, engine: Engine, operation_id: str) -> None:
         self._engine, self._operation_id = engine, operation_id
 
@@ -100,7 +102,9 @@ class Engine:
         grace = checked_limit("abort_grace", abort_grace, positive=False, or_none=False)
         self.abort_grace = FOR_EVER if grace is None else grace
         check_instance("caps", caps, (Caps, type(None)), "a Caps, or None")
-        self.dispatcher: Dispatcher = dispatcher or ThreadDispatcher(name="karbor-control")
+        self.dispatcher: Dispatcher = dispatcher or ThreadDispatcher(
+            name="karbor-control", lends=True
+        )
         self.runners = runners or Runners(workers)
         self._events: Dispatcher = events or ThreadDispatcher(name="karbor-events")
         self._caps = caps or Caps()

@@ -53,6 +53,11 @@ class Step:
         left[0].add_done_callback(lambda _: step.execute())
         return step
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has only to tell how it ended."""
+        return self.done is not None
+
     def execute(self) -> None:
         """Run the step and tell the supervisor how it ended."""
         try:
@@ -73,6 +78,8 @@ class Step:
 
 class Tidying:
     """Drops what an ended operation leaves, as a call for a worker."""
+
+    has_ended = False
 
     def __init__(self, verb: Verb) -> None:
         self._verb = verb

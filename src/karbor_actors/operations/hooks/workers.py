@@ -1,0 +1,391 @@
+"""Workers: the threads of one lane, which take calls in batches and run each once.
+
+A call never raises; it reports its outcome by itself. A worker that has reported, and has nothing
+else to do, runs the actors that it has told of it (`Lender`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from karbor_actors.actors import Lender
+from karbor_actors.operations.hooks.event_loop import report_lost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
+
+    from karbor_actors.actors import ThreadDispatcher
+
+_NO_THREAD = "no worker is left: the system gives this process no more threads"
+_LINGER = 5.0
+"""Seconds that a worker waits for work before it ends."""
+_STUCK = 5.0
+"""Seconds without a call taken from its queue after which a lane gets another worker."""
+_SLOW = 0.0005
+"""Seconds from which a call is slow: it is worth a thread of its own to have it begin at once."""
+MAX_ABANDONED = 4
+"""Times the workers of a lane: so many threads may run calls that were given up."""
+
+
+class Call(Protocol):
+    """Something to run once on a worker."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has nothing more to do but to report; always False where that is no matter."""
+
+    def execute(self) -> None:
+        """Run; must not raise."""
+
+    def execute_async(self) -> Coroutine[Any, Any, None]:
+        """Run on the event loop; must not raise."""
+
+    def refuse(self, why: str) -> None:
+        """Report that it will not run; must not raise."""
+
+
+class _Worker(threading.Thread):
+    """One thread of a runner, and where it stands; its runner's lock guards that."""
+
+    def __init__(self, runner: ThreadRunner, name: str, work: Callable[[_Worker], None]) -> None:
+        super().__init__(name=name, daemon=True)
+        self.runner, self._work = runner, work
+        self.alarm = threading.Lock()
+        """Held while it sleeps; a release wakes it."""
+        self.alarm.acquire()
+        self.call: Call | None = None
+        """What it runs."""
+        self.is_expected = False
+        """Whether it was woken, or started, or is lent, and will look at the queue."""
+        self.is_lent = False
+        """Whether it runs actors."""
+        self.is_given_up = False
+        """Whether its call was, so that another worker has its place."""
+
+    def run(self) -> None:
+        """Serve the runner."""
+        self.lender = Lender(self._may_owe, self._may_run)  # of the thread that makes it
+        self._work(self)
+
+    def _may_owe(self) -> bool:
+        """Return whether its call has ended, and it will look for another one."""
+        return (self.call is None or self.call.has_ended) and not self.is_given_up
+
+    def _may_run(self, dispatcher: ThreadDispatcher) -> bool:
+        return self.runner.can_lend(is_waiting=dispatcher.blocks)
+
+
+class ThreadRunner:
+    """Runs calls on up to *workers* threads, started when there is work.
+
+    A thread that has had nothing to do for a while ends. One worker at a time is woken, or
+    started, unless calls are slow; if it finds more than one call it wakes the next: so all get to
+    work on long calls, and the first few deal with a burst of short ones.
+
+    A call that was given up keeps its thread until it returns, and another thread takes its
+    place; once there are too many of those, new calls are refused until some return.
+
+    Args:
+        workers: Threads that take calls.
+        name: What the threads' names begin with.
+        max_abandoned: Threads of calls that were given up, at most.
+    """
+
+    def __init__(self, workers: int, name: str, max_abandoned: int | None = None) -> None:
+        self._workers, self._name = workers, name
+        self._max_abandoned = MAX_ABANDONED * workers if max_abandoned is None else max_abandoned
+        self._queue: deque[Call] = deque()
+        self._lock = threading.Lock()
+        self._threads: list[_Worker] = []
+        self._sleepers: list[_Worker] = []
+        """The last to fall asleep is woken first."""
+        self._abandoned: set[_Worker] = set()
+        self._owed: list[ThreadDispatcher] = []
+        """What workers that had more to do have left to one that is expected."""
+        self._started = 0
+        self._expected = 0
+        """Workers that will look at the queue, and have not yet."""
+        self._are_slow = False
+        """Whether calls take long, going by the last one that a woken worker took."""
+        self._closed = False
+        self._front, self._front_since = 0, 0.0
+        """The id of the call that was first in the queue at the last look, and since when."""
+
+    def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
+        """Queue *calls*, in order, with *first* before all others; never blocks. Any thread.
+
+        Not once closed.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            is_taken = len(self._abandoned) < self._max_abandoned
+            if is_taken:
+                if first:
+                    self._queue.extendleft(reversed(calls))
+                else:
+                    self._queue.extend(calls)
+                self._expect(len(calls) if self._are_slow else 1)
+            stranded = self._stranded()
+        if not is_taken:
+            self._refuse(calls)
+        _refuse(stranded, _NO_THREAD)
+
+    def look_around(self, now: float) -> None:
+        """Start one more worker if nothing is taken from the queue, since all of them hang.
+
+        There are twice as many at most; the others end when there is nothing to do.
+        """
+        with self._lock:
+            front = id(self._queue[0]) if self._queue else 0
+            if front != self._front:
+                self._front, self._front_since = front, now
+                return
+            is_stuck = front and not self._expected and now - self._front_since >= _STUCK
+            if is_stuck and len(self._threads) < 2 * self._workers:
+                self._start(self._new_worker())
+
+    @property
+    def abandoned(self) -> int:
+        """How many threads still run calls that were given up."""
+        return len(self._abandoned)
+
+    @property
+    def running(self) -> int:
+        """How many workers run a call that was not given up."""
+        return sum(worker.call is not None for worker in tuple(self._threads))
+
+    def runs_caller(self) -> bool:
+        """Return whether a call of its is what calls this."""
+        own = threading.current_thread()
+        return isinstance(own, _Worker) and own.runner is self and own.call is not None
+
+    def can_lend(self, *, is_waiting: bool) -> bool:
+        """Return whether a worker may run actors: nothing is queued, nor would have to wait for it.
+
+        Args:
+            is_waiting: Whether the actors wait for a disk.
+        """
+        is_spare = bool(self._sleepers) or len(self._threads) < self._workers
+        return not self._queue and (is_spare or not is_waiting)
+
+    def abandon(self, call: Call) -> None:
+        """Give up *call*, which takes too long; another thread may take the place of its own."""
+        with self._lock:
+            for worker in self._threads:
+                if worker.call is call:
+                    self._threads.remove(worker)
+                    worker.is_given_up = True
+                    self._abandoned.add(worker)
+                    break
+            else:
+                with contextlib.suppress(ValueError):  # a worker takes it meanwhile
+                    self._queue.remove(call)
+            refused: list[Call] = []
+            if len(self._abandoned) >= self._max_abandoned:
+                with contextlib.suppress(IndexError):  # a worker takes one meanwhile
+                    while self._queue:
+                        refused.append(self._queue.popleft())
+            if self._queue:
+                self._expect()
+            stranded = self._stranded()
+        self._refuse(refused)
+        _refuse(stranded, _NO_THREAD)
+
+    def close(self) -> None:
+        """Run what is queued, then end the workers; blocks until they have ended.
+
+        Not those of abandoned calls: their threads end when the calls do.
+        """
+        with self._lock:
+            self._closed = True
+            while self._sleepers:
+                self._sleepers.pop().alarm.release()
+            threads = list(self._threads)
+        for thread in threads:  # whoever starts another one comes before that
+            if thread is not threading.current_thread() and thread.ident is not None:
+                thread.join()
+
+    def _refuse(self, calls: Iterable[Call]) -> None:
+        much = f"{self._max_abandoned} hooks that were given up have not returned"
+        _refuse(calls, f"no worker is left: {much}")
+
+    # -- who comes. Held: the lock
+
+    def _expect(self, wanted: int = 1) -> None:
+        """See to it that *wanted* workers look at the queue, or at least one does."""
+        own = threading.current_thread()
+        is_own = isinstance(own, _Worker) and own.runner is self and own.is_lent
+        if is_own and self._expected < wanted:
+            self._count_on(own)  # it looks once it has done its turns
+        while self._expected < wanted and self._sleepers:
+            worker = self._sleepers.pop()
+            self._count_on(worker)
+            worker.alarm.release()
+        if not self._expected and len(self._threads) < self._workers:
+            self._start(self._new_worker())
+
+    def _count_on(self, worker: Any) -> None:
+        if not worker.is_expected:
+            worker.is_expected = True
+            self._expected += 1
+
+    def _came(self, worker: _Worker) -> None:
+        if worker.is_expected:
+            worker.is_expected = False
+            self._expected -= 1
+
+    def _new_worker(self) -> _Worker:
+        """Return a worker to be started."""
+        self._started += 1
+        worker = _Worker(self, f"{self._name}-{self._started}", self._work)
+        self._threads.append(worker)
+        self._count_on(worker)
+        return worker
+
+    def _start(self, worker: _Worker) -> None:
+        try:
+            worker.start()
+        except RuntimeError:  # the system gives no more of them: those that are there go on
+            self._threads.remove(worker)
+            self._came(worker)
+
+    def _stranded(self) -> list[Call]:
+        """Take the calls that nobody is there to run, nor will be."""
+        stranded: list[Call] = []
+        while self._queue and not self._threads:
+            stranded.append(self._queue.popleft())
+        return stranded
+
+    def _take_owed(self, worker: _Worker) -> None:
+        """Have *worker* run the actors that others have left to it."""
+        if self._owed:
+            worker.lender.owed.extend(self._owed)
+            self._owed = []
+
+    # -- what a worker does
+
+    def _work(self, worker: _Worker) -> None:
+        try:
+            self._serve(worker)
+        except BaseException as error:  # a bug, or what foreign code has set in this thread
+            self._died(worker, error)
+
+    def _serve(self, worker: _Worker) -> None:
+        queue, owed = self._queue, worker.lender.owed
+        while not worker.is_given_up:
+            try:
+                call = queue.popleft()  # without the lock, for which all workers would queue up
+            except IndexError:
+                if not self._sleep(worker):
+                    return
+                continue
+            worker.call = call
+            if worker.is_expected:
+                self._took_first(worker)
+                began = time.monotonic()
+                call.execute()
+                self._are_slow = time.monotonic() - began > _SLOW
+            else:
+                call.execute()
+            worker.call = None
+            del call
+            if owed or (self._owed and not queue):
+                self._pay(worker)
+        with self._lock:
+            self._abandoned.discard(worker)
+
+    def _took_first(self, worker: _Worker) -> None:
+        """See to it that others look at the queue, of which *worker*, which was expected, took one.
+
+        If none sleeps, it starts one more, ahead of need: a start is waited for, which takes a while
+        where many threads want the interpreter, and whoever submits calls should not.
+        """
+        with self._lock:
+            self._came(worker)
+            spare = None
+            if self._sleepers:
+                if self._queue:
+                    self._expect()
+            elif not self._closed and len(self._threads) < self._workers:
+                spare = self._new_worker()
+            self._take_owed(worker)
+        worker.lender.give_up()
+        if spare is not None:
+            try:
+                spare.start()
+            except RuntimeError:  # as in _start()
+                with self._lock:
+                    self._threads.remove(spare)
+                    self._came(spare)
+
+    def _pay(self, worker: _Worker) -> None:
+        """Run the actors that *worker* has told something, while the queue is empty.
+
+        Else leave that to a worker that is expected: it is not to wait for this one's next call,
+        which may be slow, and need not wake a third thread.
+        """
+        lender = worker.lender
+        with self._lock:
+            if self._queue and self._expected and not worker.is_given_up:
+                self._owed += lender.owed
+                lender.owed.clear()
+                return
+            self._take_owed(worker)
+        if worker.is_given_up:
+            lender.give_up()
+            return
+        worker.is_lent = True
+        lender.pay()
+        worker.is_lent = False
+
+    def _sleep(self, worker: _Worker) -> bool:
+        """Sleep until there may be something to do; return False when the thread must end."""
+        with self._lock:
+            if self._queue:
+                return True
+            self._came(worker)
+            self._take_owed(worker)
+            if not worker.lender.owed:
+                if self._closed:
+                    return False
+                self._sleepers.append(worker)
+        if worker.lender.owed:
+            self._pay(worker)
+            return True
+        if worker.alarm.acquire(timeout=_LINGER):
+            return True
+        with self._lock:
+            if worker in self._sleepers:
+                self._sleepers.remove(worker)
+                self._threads.remove(worker)
+                return False
+        worker.alarm.acquire()  # it was woken after all
+        return True
+
+    def _died(self, worker: _Worker, error: BaseException) -> None:
+        """Leave the place of *worker*, which dies of *error*, to another one."""
+        with self._lock:
+            call, worker.call = worker.call, None
+            self._abandoned.discard(worker)
+            for workers in (self._threads, self._sleepers):
+                if worker in workers:
+                    workers.remove(worker)
+            worker.is_lent = False
+            self._came(worker)
+            self._take_owed(worker)
+            if self._queue:
+                self._expect()
+            stranded = self._stranded()
+        worker.lender.give_up()
+        report_lost(call, error)
+        _refuse(stranded, _NO_THREAD)
+
+
+def _refuse(calls: Iterable[Call], why: str) -> None:
+    for call in calls:
+        call.refuse(why)
