@@ -181,8 +181,9 @@ def test_a_window_fits_itself_to_how_long_hooks_take_and_not_to_how_seldom_they_
         inside_after(0.1)
     assert line.inside == 4, "a tenth of a second each: none is queued"
     assert inside_after(0.002) == 14, "two thousandths each: some are"
-    assert inside_after(0.0) == 64, "never more than the ceiling"
-    assert inside_after(1e-5, left=60, seconds=10.0) == 64, "few a second, but each is short"
+    inside_after(0.0)
+    few = inside_after(1e-5, left=60, seconds=10.0)
+    assert 64 - 64 // 8 <= few <= 64, "few a second, but each is short; and not over the ceiling"
     inside_after(1.0, left=60)
     assert inside_after(1.0, left=60) == 4, "nor fewer than there are workers"
 
@@ -202,6 +203,48 @@ def test_a_window_is_fitted_at_once_when_a_few_hooks_for_each_worker_have_ended(
         admitted.append(line.inside)
 
     assert admitted == [4, 4, 4, 4, 64]
+
+
+def test_places_that_are_given_back_by_ones_go_out_by_turns():
+    """Else many operations that share a full window get on by ones and twos, each a turn's cost."""
+    admission = Admission()
+    admission.set_window("lane", 2, 64)
+    busy, waiting = Line(("lane",), nobody), Line(("lane",), nobody)
+    _fill(admission, busy)
+    admission.add(waiting, [0, 1, 2, 3, 4])
+    got = []
+    for _ in range(10):
+        admission.leave(busy)
+        admission.pump(0.0)
+        got.append(len(waiting.granted))
+
+    assert got == [0] * 4 + [5] * 6
+
+
+def test_a_line_that_waits_for_a_turns_places_is_not_starved_by_those_that_take_fewer():
+    admission = Admission()
+    admission.set_window("lane", 2, 64)
+    busy, waiting = Line(("lane",), nobody), Line(("lane",), nobody)
+    _fill(admission, busy)
+    admission.add(waiting, [0, 1, 2, 3, 4])
+    for _ in range(60):
+        admission.leave(busy)
+        admission.add(Line(("lane",), nobody), [0])
+        admission.pump(0.0)
+        if waiting.granted:
+            return
+    pytest.fail("it waits although hooks leave, and others get in")
+
+
+def _fill(admission: Admission, line: Line) -> None:
+    """Have the hooks of *line* fill a window that has learned that they are short."""
+    admission.add(line, list(range(66)))
+    admission.pump(0.0)
+    line.ended = 8
+    admission.leave(line, 2)
+    admission.pump(0.0)
+    assert line.inside == 64
+    line.granted = []
 
 
 def graph(children: dict[str, list[str]]) -> ResourceGraph:

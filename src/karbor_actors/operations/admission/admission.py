@@ -224,9 +224,20 @@ class Admission:
         kept = favoured.keys if favoured is not None and favoured is not line else ()
         for key in line.keys:
             found = self._keys[key]
-            if found.inside >= found.limit or (key in kept and not line.is_urgent):
+            room = found.limit - found.inside
+            if room <= 0 or (key in kept and not line.is_urgent) or room < self._least(line, found):
                 return key
         return None
+
+    def _least(self, line: Line, found: _Key) -> int:
+        """Return how many hooks of *line* come in together at least.
+
+        All of a turn's where the workers have enough to do meanwhile: places that are given back by
+        ones and twos would be taken by ones and twos, and each of those costs a turn of its own.
+        """
+        if found.inside < found.workers or line.refused > _PATIENCE:
+            return 1
+        return min(len(line.waiting), self._quantum(line))
 
     def _queue(self, line: Line) -> None:
         line.is_queued = True
@@ -260,7 +271,11 @@ class Admission:
         room = found.limit - found.inside
         is_kept = favoured is not None and key in favoured.keys
         while parked and room > 0 and (parked[0].is_urgent or not is_kept):
-            line = parked.popleft()
+            line = parked[0]
+            if room < self._least(line, found):
+                line.refused += 1
+                return
+            parked.popleft()
             line.is_queued = False
             if line.waiting:
                 self._queue(line)
