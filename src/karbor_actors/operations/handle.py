@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import queue
 import threading
 import time
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,13 +24,14 @@ from karbor_actors.operations.process import check_process
 from karbor_actors.operations.results import Event, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from pykka import ActorRef
 
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.model import HookName, OperationType
 
+_LOG = logging.getLogger("karbor_actors.operations")
 _ASK_TIMEOUT = _DECISION_TIMEOUT = 10.0
 _QUEUED_EVENTS = 10_000
 
@@ -85,16 +87,21 @@ class OperationHandle:
         self._id, self._type = operation_id, operation_type
         self._defer = defer
         """Calls a function on the engine's event thread."""
-        self._future: Future[Any] = Future()
+        # The end itself: a future would be eleven objects, of each operation that somebody keeps.
         self._is_settled = False
-        """What the future says, a little earlier, and without its lock: for what each hook asks."""
-        self._future.set_running_or_notify_cancel()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._waiters: list[threading.Lock] | None = None
+        """Of each thread that waits for the end, the lock that wakes it."""
+        self._callbacks: list[Callable[[OperationHandle], object]] | None = None
+        self._futures: list[Future[Any]] | None = None
+        """Of those who await the end."""
         self._status = OperationStatus.QUEUED
         self._checkpoint_id: str | None = None
         self._supervisor: ActorRef[Any] | None = None
-        self._progress = Progress(OperationStatus.QUEUED)
+        self._progress: Progress | None = None
         self._lock = threading.Lock()
-        self._streams: list[EventStream] = []
+        self._streams: Sequence[EventStream] = ()
         self.has_listeners = False
         """Whether events are wanted."""
         self.cancel_reason: AbortReason | None = None
@@ -132,11 +139,7 @@ class OperationHandle:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait at most *timeout* seconds; return whether the operation has ended."""
         check_process(self._pid)
-        try:
-            self._future.exception(checked_wait("timeout", timeout))
-        except FutureTimeoutError:
-            return self._future.done()
-        return True
+        return self._wait(checked_wait("timeout", timeout))
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait at most *timeout* seconds for the result and return it.
@@ -146,19 +149,21 @@ class OperationHandle:
             KarborError: It was refused before anything ran (graph, cycle, parameters).
             TimeoutError: It goes on.
         """
-        check_process(self._pid)
+        error = self.exception(timeout)
+        if error is None:
+            return self._result
         try:
-            return self._future.result(checked_wait("timeout", timeout))
-        except FutureTimeoutError:
-            if self._future.done():
-                raise
-            msg = f"the {self._type} {self._id} is still {self._status} after {timeout} seconds"
-            raise TimeoutError(msg) from None
+            raise error
+        finally:
+            del error  # its traceback has this frame
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait as :meth:`result` does; return what it would raise, or None."""
         check_process(self._pid)
-        return self._future.exception(checked_wait("timeout", timeout))
+        if not self._wait(checked_wait("timeout", timeout)):
+            msg = f"the {self._type} {self._id} is still {self._status} after {timeout} seconds"
+            raise TimeoutError(msg)
+        return self._error
 
     def cancel(self) -> bool:
         """Have the operation stop and undo what it began; return whether it was still going.
@@ -180,7 +185,7 @@ class OperationHandle:
         """Do what :meth:`cancel` does, with a *reason* that ``on_abort`` is told."""
         check_process(self._pid)
         supervisor = self._supervisor
-        if self._future.done() or supervisor is None:
+        if self._is_settled or supervisor is None:
             return False
         self.cancel_reason = self.cancel_reason or reason
         try:
@@ -198,20 +203,19 @@ class OperationHandle:
         """Return how far the operation is."""
         check_process(self._pid)
         supervisor = self._supervisor
-        if supervisor is None or self._future.done():
-            return self._progress
-        try:
-            return cast("Progress", supervisor.ask(GetProgress(), block=True, timeout=_ASK_TIMEOUT))
-        except (pykka.ActorDeadError, pykka.Timeout):
-            return self._progress
+        if supervisor is not None and not self._is_settled:
+            with suppress(pykka.ActorDeadError, pykka.Timeout):
+                found = supervisor.ask(GetProgress(), block=True, timeout=_ASK_TIMEOUT)
+                return cast("Progress", found)
+        return self._progress or Progress(OperationStatus.QUEUED)
 
     def events(self) -> EventStream:
         """Return an iterator over what happens from now on; it ends with the operation."""
         check_process(self._pid)
         stream = EventStream()
         with self._lock:
-            if not self._future.done():
-                self._streams.append(stream)
+            if not self._is_settled:
+                self._streams = (*self._streams, stream)
                 self.has_listeners = True
                 return stream
         stream.close()
@@ -225,11 +229,24 @@ class OperationHandle:
         check_process(self._pid)
         if not callable(fn) or iscoroutinefunction(fn):
             raise argument_error("fn", "a function that takes the handle", fn)
-        self._future.add_done_callback(lambda _: self._defer(fn, self))
+        with self._lock:
+            if not self._is_settled:
+                self._callbacks = self._callbacks or []
+                self._callbacks.append(fn)
+                return
+        self._defer(fn, self)
 
     def __await__(self) -> Generator[Any, None, Any]:
         check_process(self._pid)
-        return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            if is_going := not self._is_settled:
+                self._futures = self._futures or []
+                self._futures.append(future)
+        if not is_going:
+            self._fulfil(future)
+        return asyncio.shield(asyncio.wrap_future(future)).__await__()
 
     @property
     def is_decided(self) -> bool:
@@ -286,19 +303,55 @@ class OperationHandle:
     ) -> None:
         """End the operation for every waiter and listener. Only the first call counts."""
         with self._lock:
-            if self._future.done():
+            if self._is_settled:
                 return
             self._status, self._progress = status, progress
+            self._result, self._error = result, error
             self._is_settled = True
-            if error is None:
-                self._future.set_result(result)
-            else:
-                self._future.set_exception(error)
-            streams, self._streams = self._streams, []
+            self._supervisor = None  # who keeps the handle does not keep what has ended
+            streams, self._streams = self._streams, ()
+            waiters, self._waiters = self._waiters or (), None
+            callbacks, self._callbacks = self._callbacks or (), None
+            futures, self._futures = self._futures or (), None
+        for waiter in waiters:
+            waiter.release()
+        for future in futures:
+            self._fulfil(future)
+        for fn in callbacks:
+            try:
+                self._defer(fn, self)
+            except (
+                Exception
+            ):  # the system has no thread for it: the operation has ended all the same
+                _LOG.exception("a done callback of %s was not called", self._id)
         self.decided()
         detail = {"status": status} if error is None else {"status": status, "error": str(error)}
         for stream in streams:
             stream.close(Event("ended", time.time(), detail=detail))
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait for the end; return whether it has come."""
+        if self._is_settled:
+            return True
+        waiter = threading.Lock()
+        waiter.acquire()
+        with self._lock:
+            if self._is_settled:
+                return True
+            self._waiters = self._waiters or []
+            self._waiters.append(waiter)
+        if not waiter.acquire(timeout=-1 if timeout is None else timeout):
+            with self._lock:
+                if self._waiters and waiter in self._waiters:
+                    self._waiters.remove(waiter)
+        return self._is_settled
+
+    def _fulfil(self, future: Future[Any]) -> None:
+        """Tell who awaits the end of it."""
+        if self._error is None:
+            future.set_result(self._result)
+        else:
+            future.set_exception(self._error)
 
 
 class HookEvents:
