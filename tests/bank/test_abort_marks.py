@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import suppress
 
 import pytest
 
@@ -17,6 +19,29 @@ def test_what_was_added_is_named_until_nobody_wants_it(tmp_path):
     assert abort_marks.prepare(tmp_path, ["two", "three"]) == {"two"}
     assert abort_marks.prepare(tmp_path, ["one", "two"]) == {"two"}, "the other was forgotten"
     assert (tmp_path / abort_marks.NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_operations_that_are_added_at_the_same_time_are_all_named(tmp_path, monkeypatch):
+    abort_marks.prepare(tmp_path, [])
+    names = [f"operation {number}" for number in range(8)]
+    together = threading.Barrier(len(names), timeout=0.2)
+    read = abort_marks._named
+
+    def slow(fd: int) -> list[str]:
+        named = read(fd)
+        with suppress(threading.BrokenBarrierError):
+            together.wait()  # all of them have read, if they can, before the first writes
+        return named
+
+    monkeypatch.setattr(abort_marks, "_named", slow)
+    threads = [threading.Thread(target=abort_marks.add, args=(tmp_path, name)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    monkeypatch.undo()
+
+    assert abort_marks.prepare(tmp_path, names) == set(names)
 
 
 def test_adding_needs_no_space(tmp_path):

@@ -8,6 +8,7 @@ beside its records, with its blocks allocated ahead: to write over it needs no s
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ _SLOT: Final = 64
 _SLOTS: Final = _SIZE // _SLOT
 _ALL: Final = "*"
 """Stands for every operation that is unfinished, in the last slot."""
+_locks: dict[str, threading.Lock] = {}
+"""By directory: two that add at once would take the same slot."""
 
 
 def prepare(directory: str | os.PathLike[str], wanted: Collection[str]) -> frozenset[str]:
@@ -54,10 +57,15 @@ def add(directory: str | os.PathLike[str], operation_id: str) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    with _locks.setdefault(os.fspath(directory), threading.Lock()):
+        _add(directory, operation_id)
+
+
+def _add(directory: str | os.PathLike[str], operation_id: str) -> None:
     fd = _open(directory)
     try:
         named = _named(fd)
-        if _ALL in named:
+        if _ALL in named or operation_id in named:
             return
         is_last = len(named) >= _SLOTS - 1 or len(operation_id.encode()) > _SLOT
         place = min(len(named), _SLOTS - 1) * _SLOT
