@@ -93,5 +93,5 @@ class TimeLimits:
     @property
     def shortest(self) -> float:
         """The shortest of them; infinity if there is none."""
-        values = (getattr(self, limit.name) for limit in fields(self))
+        values = (self.prepare, self.main, self.complete, self.abort, self.max_quiesce)
         return min((value for value in values if value is not None), default=inf)

@@ -10,13 +10,13 @@ import pytest
 from karbor_actors import CheckpointStatus
 from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
 from karbor_actors.bank.manifests.manifests import Manifests
-from karbor_actors.operations import engine
 from karbor_actors.operations.aborts import abort
 from karbor_actors.operations.aborts.pending import PendingAborts
 from karbor_actors.operations.admission.conflicts import LockTable
 from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.engine import Engine
 from karbor_actors.operations.hooks.attempt import Attempt
+from karbor_actors.operations.limits.alarms import Retries
 from karbor_actors.operations.outcome import Outcome
 from karbor_actors.operations.recovery import recovery
 from karbor_actors.operations.supervisor import SupervisorActor
@@ -76,19 +76,15 @@ def never_planned_again(real: Any) -> Any:
 
 
 def one_try_more(real: Any) -> Any:
-    def policies(planned: Any, given: Any) -> Any:
-        policy = real(planned, given)
-        return lambda hook: replace(policy(hook), attempts=policy(hook).attempts + 1)
+    def policy(self: Any, hook: int) -> Any:
+        found = real(self, hook)
+        return replace(found, attempts=found.attempts + 1)
 
-    return policies
+    return policy
 
 
 def no_second_try(real: Any) -> Any:
-    def policies(planned: Any, given: Any) -> Any:
-        policy = real(planned, given)
-        return lambda hook: replace(policy(hook), attempts=1)
-
-    return policies
+    return lambda self, hook: replace(real(self, hook), attempts=1)
 
 
 def tried_for_ever(real: Any) -> Any:
@@ -144,8 +140,8 @@ MUTANTS = {
         Protect, "plan", listed_again, "thawed", 46),
     "a protect that waited keeps its plan": (
         SupervisorActor, "_locks_granted", never_planned_again, "fresh", 164),
-    "a hook is tried once too often": (engine, "_retry_policy", one_try_more, "retried", 29),
-    "no hook is tried again": (engine, "_retry_policy", no_second_try, "retried", 8),
+    "a hook is tried once too often": (Retries, "policy", one_try_more, "retried", 29),
+    "no hook is tried again": (Retries, "policy", no_second_try, "retried", 8),
     "an abort is tried for ever": (abort, "ABORT_RETRY", tried_for_ever, "retried", 164),
     "who asks later overtakes": (LockTable, "_is_free", overtaken, "exclusive", 341),
     "recovered operations hold nothing before they begin": (

@@ -23,7 +23,7 @@ from karbor_actors.errors import (
     HookGivenUpError,
     describe_cause,
 )
-from karbor_actors.model import AbortKind, AbortReason, HookName, OnFailure, RetryPolicy
+from karbor_actors.model import AbortKind, AbortReason, HookName, OnFailure
 from karbor_actors.operations.aborts.undo import Undo
 from karbor_actors.operations.foresight import Foresight
 from karbor_actors.operations.hooks.attempt import Attempt
@@ -47,11 +47,11 @@ from karbor_actors.operations.recovery.taking_up import take_up
 from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from karbor_actors.actors import Dispatcher
     from karbor_actors.actors.confined import ConfinedMailbox
-    from karbor_actors.limits import TimeLimits
+    from karbor_actors.limits import RetryPolicy, TimeLimits
     from karbor_actors.operations.admission.intake import Intake, Way
     from karbor_actors.operations.handle import HookEvents
     from karbor_actors.operations.outbox import Outbox
@@ -68,7 +68,7 @@ class OperationControl:
         outbox: Takes what workers and the bank's writer report.
         ask_flush: Sees to it that :meth:`flush` is called at the end of this turn.
         events: Takes hooks' events.
-        retry: The policy for each hook number.
+        retry: The policies by type and hook, by type, by hook, or ``"*"`` for all.
         limits: The time limits of a resource type.
     """
 
@@ -81,10 +81,10 @@ class OperationControl:
         *,
         ask_flush: Callable[[], None],
         events: HookEvents,
-        retry: Callable[[int], RetryPolicy],
+        retry: Mapping[Any, RetryPolicy],
         limits: Callable[[str], TimeLimits],
     ) -> None:
-        self.run, self.dispatcher, self.retry = run, dispatcher, retry
+        self.run, self.dispatcher = run, dispatcher
         self._abort_kinds = run.planned.abort_kinds
         self.schedule = run.planned.schedule()
         self.undo = Undo(self)
@@ -96,17 +96,17 @@ class OperationControl:
         """Why everything is undone, if it is."""
         self.doomed: list[int] = []
         """Resources undone by themselves, for the supervisor to take: their grace begins."""
-        self._outbox, self.report, self.abandon_reports = outbox, outbox.put, outbox.abandon
+        self.outbox, self.report = outbox, outbox.put
         self.ask_flush, self.events = ask_flush, events
         self._is_flush_asked = False
         self._is_beginning = False  # if so, what hooks want is handed on next
-        self._ledger = Ledger(run, outbox, intake.run_apart)
+        self._ledger = Ledger(run, outbox, intake)
         self.intake = intake
         self.foresight = Foresight(self)
         self._refs: dict[int, ConfinedMailbox[HookActor]] = {}
         self._attempts: dict[int, int] = {}
         """By hook of a recovered operation that had begun: the number of its next attempt."""
-        self.retries = Retries(dispatcher)
+        self.retries = Retries(dispatcher, run.planned, retry)
 
     def request_flush(self) -> None:
         """Have :meth:`flush` called at the end of this turn."""
@@ -172,7 +172,7 @@ class OperationControl:
     def take_reports(self) -> None:
         """Deal with what workers and the writer have reported; a :meth:`flush` is to follow."""
         self._is_flush_asked = True
-        for report in self._outbox.take():
+        for report in self.outbox.take():
             if isinstance(report, JournalWritten):
                 self._journal_written(report)
             elif report.is_fenced:

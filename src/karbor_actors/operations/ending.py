@@ -10,7 +10,7 @@ from karbor_actors.errors import KarborError, OperationCancelledError, describe_
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
 from karbor_actors.operations.hooks.runner import Lane
 from karbor_actors.operations.limits.alarms import Alarms, Teller
-from karbor_actors.operations.messages import Flush
+from karbor_actors.operations.messages import FLUSH
 from karbor_actors.operations.outcome import Outcome, progress_of
 from karbor_actors.operations.steps import PLAN, Step, failure
 
@@ -58,12 +58,12 @@ class EndingActor(PooledActor):
         self._idle_at: int | None = None
         """How many there were when nothing was under way."""
         self._flush_requested = False
-        self._flusher = Teller(handle, Flush())
+        self._flusher = Teller(handle, FLUSH)
         self._alarms = Alarms(engine.dispatcher, handle)
         self._dead, self._crash = dead, crash
         """The supervisor before this one, and what it died of."""
         self._has_waited = False
-        self._undone_first: set[str] = set()
+        self._undone_first: frozenset[str] = frozenset()
         """The operations whose rest it has had tried again before it began."""
         self._is_waiting = False
         """Whether it waits for locks, or for what must be undone first."""

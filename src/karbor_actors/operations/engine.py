@@ -20,7 +20,7 @@ from karbor_actors.arguments import (
 )
 from karbor_actors.errors import DispatcherClosedError, KarborError, ServiceClosedError
 from karbor_actors.limits import Caps
-from karbor_actors.model import AbortKind, AbortReason, HookName, RetryPolicy
+from karbor_actors.model import AbortKind, AbortReason, HookName
 from karbor_actors.operations.aborts.pending import PendingAborts
 from karbor_actors.operations.admission.conflicts import LockRequest, LockTable
 from karbor_actors.operations.admission.intake import Intake, new_admission
@@ -31,15 +31,13 @@ from karbor_actors.operations.messages import LOOK_AT_OUTBOX, Begin, LocksGrante
 from karbor_actors.operations.outbox import Outbox
 from karbor_actors.operations.steps import Tidying
 from karbor_actors.operations.supervisor import SupervisorActor
-from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable
 
     from pykka import ActorRef
 
     from karbor_actors.actors import Dispatcher
-    from karbor_actors.operations.planning import PlannedOperation
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.operations.verbs.verb import Verb
     from karbor_actors.provider import Provider
@@ -74,6 +72,24 @@ class _Late:
         """Leave it to the next start: nobody is there to do it."""
         _LOG.warning("%s stays abort_pending: %s", self._operation_id, why)
         self._engine.hurry(-1)
+
+
+class _Wake:
+    """Tells a supervisor that there are reports; or, once it has ended, that one came late."""
+
+    __slots__ = ("_engine", "_handle", "control")
+
+    control: OperationControl
+
+    def __init__(self, engine: Engine, handle: OperationHandle) -> None:
+        self._engine, self._handle = engine, handle
+
+    def __call__(self) -> bool:
+        """Return whether somebody will look at them; any thread."""
+        if self._handle.tell(LOOK_AT_OUTBOX):
+            return True
+        self._engine.came_late(self._handle.id, self.control)
+        return False
 
 
 class Engine:
@@ -114,6 +130,7 @@ class Engine:
         self._lock = threading.Lock()
         self._handles: dict[str, OperationHandle] = {}
         self._idle = threading.Condition(self._lock)
+        self._calls_later = self._defer  # one for all handles
         self._is_closing = self._is_over = False
         self._late = 0
         """Operations that have ended, and may begin again at once: a body came back late."""
@@ -134,7 +151,7 @@ class Engine:
             ServiceClosedError: The engine is being closed.
             RuntimeError: The system refuses it its first thread.
         """
-        handle = OperationHandle(operation_id, verb.type, self._defer)
+        handle = OperationHandle(operation_id, verb.type, self._calls_later)
         handle.set_checkpoint_id(verb.checkpoint_id)
         with self._lock:
             if self._is_closing and not is_late:
@@ -209,7 +226,7 @@ class Engine:
     def look_for_late(self, operation_id: str, control: OperationControl | None) -> None:
         """Undo once more what bodies did that returned while their operation ended; after :meth:`end`."""
         if control is not None:
-            control.abandon_reports()
+            control.outbox.abandon()
             self.came_late(operation_id, control)
         self.hurry(-1)
 
@@ -264,13 +281,7 @@ class Engine:
         ask_flush: Callable[[], None],
     ) -> OperationControl:
         """Return the control of *run*, whose supervisor hears of it through *handle*."""
-
-        def wake() -> bool:
-            if handle.tell(LOOK_AT_OUTBOX):
-                return True
-            self.came_late(handle.id, control)
-            return False
-
+        wake = _Wake(self, handle)
         control = OperationControl(
             run,
             self.dispatcher,
@@ -278,9 +289,10 @@ class Engine:
             Outbox(wake),
             ask_flush=ask_flush,
             events=HookEvents(handle, run.planned.graph),
-            retry=_retry_policy(run.planned, provider.retry),
+            retry=provider.retry,
             limits=provider.limits_of,
         )
+        wake.control = control
         control.overtime.late.update(self.pending.late(handle.id))
         return control
 
@@ -333,20 +345,3 @@ class Engine:
             self._events.call_later(0, call)
         except DispatcherClosedError:
             call()
-
-
-def _retry_policy(
-    planned: PlannedOperation, policies: Mapping[Any, RetryPolicy]
-) -> Callable[[int], RetryPolicy]:
-    """Return what gives the policy of each hook number of *planned*."""
-    default = RetryPolicy()
-
-    def policy(hook: int) -> RetryPolicy:
-        resource_type = planned.graph.nodes[hook // HOOKS_PER_RESOURCE].type
-        name = hook_name(hook)
-        for key in ((resource_type, name), resource_type, name, "*"):
-            if key in policies:
-                return policies[key]
-        return default
-
-    return policy

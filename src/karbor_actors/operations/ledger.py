@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from karbor_actors.bank.database.transactions import Transaction
+    from karbor_actors.operations.admission.intake import Intake
     from karbor_actors.operations.hooks.attempt import Attempt
-    from karbor_actors.operations.hooks.workers import Call
     from karbor_actors.operations.outbox import Outbox
     from karbor_actors.operations.run import OperationRun
 
@@ -113,16 +113,16 @@ class Ledger:
     Args:
         run: The operation.
         outbox: Takes a :class:`JournalWritten` for each record, durable or not.
-        run_apart: Has a worker run a call.
+        intake: Has a worker run a call.
     """
 
     def __init__(
         self,
         run: OperationRun,
         outbox: Outbox[Attempt | JournalWritten],
-        run_apart: Callable[[Call], None],
+        intake: Intake,
     ) -> None:
-        self._run, self._outbox, self._run_apart = run, outbox, run_apart
+        self._run, self._outbox, self._intake = run, outbox, intake
         self._intents: list[int] = []
         self.completions: list[Attempt] = []
         """Those of hooks that completed; added to from outside."""
@@ -204,7 +204,7 @@ class Ledger:
         """
         if report.error is not None and not self._run.is_marked:
             again = JournalWritten((), (), report.then, None)
-            self._run_apart(_Mark(self._run, report.error, partial(self._outbox.put, again)))
+            self._intake.run_apart(_Mark(self._run, report.error, partial(self._outbox.put, again)))
             return
         self._writing -= 1
         for then in report.then:

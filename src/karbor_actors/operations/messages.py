@@ -53,6 +53,9 @@ class Flush:
     """To a supervisor from itself: hand on what this turn has gathered."""
 
 
+FLUSH: Final = Flush()
+
+
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """To a supervisor: end the operation and undo what began."""

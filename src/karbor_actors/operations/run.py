@@ -7,7 +7,6 @@ workers' threads too.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -83,8 +82,7 @@ class OperationRun:
         """By resource; written by workers, read by anyone."""
         self.prepared_at: float | None = None
         """When the last prepare hook ended, in seconds since 1970; written by workers."""
-        self._to_resume: set[int] = set()
-        self._marking = threading.Lock()
+        self._to_resume: set[int] | None = None
         self.is_marked = False
         """Whether it was noted beside the bank that all is undone, or that cannot be."""
         if self.recovered is not None:
@@ -105,14 +103,13 @@ class OperationRun:
         """
         if isinstance(error, BankLeaseError):  # a later owner has the bank
             return
-        with self._marking:
-            if self.is_marked:
-                return
-            try:
-                abort_marks.add(self.bank.directory, self.id)
-            except OSError as failure:
-                _LOG.warning("%s: that it is undone is not remembered: %s", self.id, failure)
-            self.is_marked = True
+        if self.is_marked:
+            return
+        try:
+            abort_marks.add(self.bank.directory, self.id)
+        except OSError as failure:
+            _LOG.warning("%s: that it is undone is not remembered: %s", self.id, failure)
+        self.is_marked = True
 
     def is_settled(self, reason: AbortReason | None = None) -> bool:
         """Return whether it had ended before, and only undoes what was pending, for that *reason*.
@@ -176,11 +173,13 @@ class OperationRun:
 
     def to_take_up(self, resource: int) -> Recovered | None:
         """Return what *resource*'s hooks had done before the restart, until it is taken up."""
-        return self.recovered if resource in self._to_resume else None
+        is_to_be = self._to_resume is not None and resource in self._to_resume
+        return self.recovered if is_to_be else None
 
     def took_up(self, resource: int) -> None:
         """Note that *resource*'s Operation has taken up again what the process held."""
-        self._to_resume.discard(resource)
+        if self._to_resume is not None:
+            self._to_resume.discard(resource)
 
     def point_in_time(self) -> datetime | None:
         """Return the moment at which the last prepare hook ended, if one ran."""

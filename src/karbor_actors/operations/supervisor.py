@@ -201,7 +201,7 @@ class SupervisorActor(EndingActor):
             return
         request = self._verb.locks(self._planned.graph)
         if self._must_undo_first(request):
-            self._undone_first.update(self._engine.pending.touched_by(request))
+            self._undone_first |= set(self._engine.pending.touched_by(request))
             self._has_waited = False
             self._engine.release(self._handle.id)  # who undoes it wants the same locks
             self._begin_step(UNDO_FIRST, lambda: self._engine.undo_first(request))

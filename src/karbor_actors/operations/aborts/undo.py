@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.abort_schedule import AbortSchedule
@@ -39,10 +39,9 @@ class Undo:
 
     def __init__(self, control: OperationControl) -> None:
         self._control = control
-        self._schedule = AbortSchedule(control.schedule)
         self._refs: dict[int, ActorRef[AbortActor]] = {}
         self._reasons: dict[int, AbortReason] = {}
-        self._again: set[int] = set()
+        self._again: frozenset[int] = frozenset()
         self.is_active = False
         """Whether anything has ever been to be undone."""
         self._expected: dict[int, AbortReason] = {}
@@ -55,10 +54,15 @@ class Undo:
         self.failures: dict[int, BaseException] = {}
         """Why other resources are ``abort_pending``."""
 
+    @cached_property
+    def _schedule(self) -> AbortSchedule:
+        """Which aborts may begin; most operations have none."""
+        return AbortSchedule(self._control.schedule)
+
     @property
     def unfinished(self) -> int:
         """Resources whose abort is still to be had."""
-        return self._schedule.unfinished
+        return self._schedule.unfinished if self.is_active else 0
 
     def add(self, resources: Iterable[int], reason: AbortReason) -> None:
         """Abort *resources* because of *reason*, as soon as the order allows."""
@@ -104,7 +108,7 @@ class Undo:
 
     def hooks_changed(self, resources: Iterable[int]) -> None:
         """Look again at resources whose hooks ended or were dropped."""
-        if self._schedule.unfinished:
+        if self.unfinished:
             self._start(self._schedule.hooks_changed(resources))
 
     def release(self, resources: Iterable[int] | None = None) -> None:
@@ -176,7 +180,7 @@ class Undo:
             self.failures[resource] = error
         self._start(self._schedule.aborted(resource))
         if resource in self._again:
-            self._again.discard(resource)
+            self._again -= {resource}
             self.again(resource)
         return True
 
@@ -185,7 +189,7 @@ class Undo:
         self.aborted.discard(resource)
         self.failures.pop(resource, None)
         if resource in self._refs:
-            self._again.add(resource)
+            self._again |= {resource}
         elif resource in self._reasons:
             self._start(self._schedule.add([resource]))
 

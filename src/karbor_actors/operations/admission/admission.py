@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
 
 _QUEUE_SECONDS = 1e-5
 """A worker whose hooks take s seconds has as many queued as s goes into this over s: a thousand for
@@ -90,9 +90,10 @@ class Line:
         self, keys: tuple[Hashable, ...], wake: Callable[[], None], *, is_urgent: bool = False
     ) -> None:
         self.keys, self.wake, self.is_urgent = keys, wake, is_urgent
-        self.waiting: list[int] = []
+        # Lists once there is something in them: most lines of most operations are empty.
+        self.waiting: Sequence[int] = ()
         """A heap of entries."""
-        self.granted: list[int] = []
+        self.granted: Sequence[int] = ()
         """Hooks that are in and not taken yet."""
         self.inside = 0
         """How many are in, taken or not."""
@@ -131,7 +132,7 @@ class Admission:
 
     def add(self, line: Line, entries: list[int]) -> None:
         """Have the hooks in *entries* wait in *line*."""
-        if line.waiting:
+        if isinstance(line.waiting, list):
             for entry in entries:
                 heappush(line.waiting, entry)
         else:
@@ -177,13 +178,13 @@ class Admission:
 
     def clear(self, line: Line) -> list[int]:
         """Turn all that waits in *line*, or is in and not taken, away; return it."""
-        granted, line.granted = line.granted, []
-        waiting, line.waiting = line.waiting, []
+        granted, line.granted = line.granted, ()
+        waiting, line.waiting = line.waiting, ()
         if granted:
             self.leave(line, len(granted))
         if line is self._favoured:
             self._favour(None)
-        return granted + [entry & _HOOK for entry in sorted(waiting)]
+        return [*granted, *(entry & _HOOK for entry in sorted(waiting))]
 
     def remove(self, line: Line) -> None:
         """Forget *line* and give all its places back: its operation has ended."""
@@ -193,16 +194,19 @@ class Admission:
 
     def _grant(self, line: Line, most: int) -> None:
         """Let *most* hooks of *line* in, or all that wait."""
-        count = min(most, len(line.waiting))
+        waiting = line.waiting
+        count = min(most, len(waiting))
         for key in line.keys:
             self._keys[key].inside += count
         line.inside += count
         line.refused = 0
-        if count == len(line.waiting):
-            line.granted += [entry & _HOOK for entry in sorted(line.waiting)]
-            line.waiting.clear()
+        if count == len(waiting):
+            granted = [entry & _HOOK for entry in sorted(waiting)]
+            line.waiting = ()
         else:
-            line.granted += [heappop(line.waiting) & _HOOK for _ in range(count)]
+            heap = cast("list[int]", waiting)
+            granted = [heappop(heap) & _HOOK for _ in range(count)]
+        line.granted = [*line.granted, *granted] if line.granted else granted
         if line is self._favoured:
             self._favour(None)
 

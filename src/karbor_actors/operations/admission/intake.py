@@ -70,16 +70,16 @@ _PREPARE, _HELD = Way(Lane.PREPARE, Lane.PREPARE), Way(Lane.PREPARE, Lane.PREPAR
 _MAIN = Way(Lane.MAIN, Lane.MAIN)
 ABORT, ABORT_ON_LOOP = Way(Lane.ABORT, Lane.ABORT), Way(None, Lane.ABORT)
 """For ``on_abort``, which waits for nothing."""
+_KEYS: dict[Way, tuple[Lane, ...]] = {_PREPARE: (Lane.PREPARE,), _MAIN: (Lane.MAIN,)}
+"""What is counted of hooks that go these ways where no cap counts them: of the others, nothing."""
 
 
 class _HookLine(Line):
     """A line whose hooks all go the same way."""
 
-    __slots__ = ("arrived", "way")
+    __slots__ = ("way",)
 
     way: Way
-    arrived: list[int]
-    """Entries that are about to wait in it."""
 
 
 class Intake:
@@ -105,9 +105,8 @@ class Intake:
     ) -> None:
         self._planned, self._kinds, self._runners = planned, planned.hook_kinds, runners
         self._admission, self._caps, self._paths, self._wake = admission, caps, paths, wake
+        self._told = self._granted  # one for all lines
         self._lines: dict[Hashable, _HookLine] = {}
-        self._usual: dict[int, _HookLine] = {}
-        """The line of hooks that no cap counts, by what :meth:`_way` looks at."""
         self.arrived: list[int] = []
         """Hooks that may run and are not in their lines yet; added to from outside."""
         self._inside: dict[int, _HookLine] = {}
@@ -141,7 +140,7 @@ class Intake:
             if line.granted:
                 admitted += line.granted
                 self._inside.update(dict.fromkeys(line.granted, line))
-                line.granted = []
+                line.granted = ()
         return admitted
 
     def way(self, hook: int) -> Way | None:
@@ -181,7 +180,7 @@ class Intake:
         """Give all places back, at *now* in seconds: the operation has ended, however."""
         for line in self._lines.values():
             self._admission.remove(line)
-        self._lines, self._inside, self._usual = {}, {}, {}
+        self._lines, self._inside = {}, {}
         self._admission.pump(now)
 
     def add_call(self, attempt: Attempt, way: Way) -> None:
@@ -213,8 +212,10 @@ class Intake:
     def _line_up(self) -> None:
         """Have the hooks that arrived wait in their lines, those with the longest way ahead first."""
         arrived, self.arrived = self.arrived, []
-        usual, kinds = {} if self._caps else self._usual, self._kinds
-        paths = self._paths
+        kinds, paths = self._kinds, self._paths
+        gathered: dict[int, list[int]] = {}
+        """Of each line that no cap counts: its entries, by what :meth:`_way` looks at."""
+        lined: dict[_HookLine, list[int]] = {}
         for hook in arrived:
             kind = hook % HOOKS_PER_RESOURCE
             # The later of two hooks first: what is nearly done is done, and gives up what it has.
@@ -225,16 +226,14 @@ class Intake:
             known = kinds[hook] << _KIND_BITS | kind
             if kind == PREPARE_FINISH and kinds[hook - 1]:
                 known = -known
-            line = usual.get(known)
-            if line is None:
-                line = self._line(hook)
+            entries = gathered.get(known)
+            if entries is None:
+                entries = lined.setdefault(self._line(hook), [])
                 if not self._caps:
-                    usual[known] = line
-            line.arrived.append(entry)
-        for line in self._lines.values():
-            if line.arrived:
-                self._admission.add(line, line.arrived)
-                line.arrived = []
+                    gathered[known] = entries
+            entries.append(entry)
+        for line, entries in lined.items():
+            self._admission.add(line, entries)
 
     def _way(self, hook: int) -> Way:
         kind = hook % HOOKS_PER_RESOURCE
@@ -271,10 +270,10 @@ class Intake:
         )
 
     def _new_line(self, known: Hashable, way: Way, caps: tuple[Hashable, ...]) -> _HookLine:
-        has_window = way.lane is not None and not way.is_held
-        keys = (way.lane, *caps) if has_window else caps
-        line = self._lines[known] = _HookLine(keys, self._granted, is_urgent=way.is_held)
-        line.way, line.arrived = way, []
+        keys: tuple[Hashable, ...] = _KEYS.get(way, ())
+        line = _HookLine((*keys, *caps) if caps else keys, self._told, is_urgent=way.is_held)
+        line.way = way
+        self._lines[known] = line
         return line
 
     def _granted(self) -> None:

@@ -109,7 +109,7 @@ class HookActor(ConfinedActor):
             self._give_up()
 
     def _failed(self, error: BaseException) -> None:
-        policy = self.control.retry(self.hook)
+        policy = self.control.retries.policy(self.hook)
         is_last = self._attempt >= policy.attempts or isinstance(
             error.__cause__, (CannotResumeError, HookGivenUpError)
         )

@@ -5,14 +5,20 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.model import RetryPolicy
 from karbor_actors.operations.messages import LookAround, LookAtClock, RetryDue
+from karbor_actors.schedule import HOOKS_PER_RESOURCE, hook_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pykka import ActorRef
 
     from karbor_actors.actors import Dispatcher, Timer
     from karbor_actors.operations.handle import OperationHandle
+    from karbor_actors.operations.planning import PlannedOperation
 
+_ONCE = RetryPolicy()
 LOOK_EVERY = 10.0
 """Seconds between two looks at whether anything is under way."""
 
@@ -27,7 +33,7 @@ class Alarms:
 
     def __init__(self, dispatcher: Dispatcher, handle: OperationHandle) -> None:
         self._dispatcher, self._handle = dispatcher, handle
-        self._timers: list[Timer] = []
+        self._timers: tuple[Timer, ...] = ()
         self._clock: Timer | None = None
         self._due = inf
         """When the clock is to be looked at; the timer's own time may be a little later."""
@@ -37,16 +43,11 @@ class Alarms:
         """Tell *message* in *delay* seconds."""
         handle = self._handle
         timer = self._dispatcher.call_later(delay, lambda: handle.tell(message))
-        self._timers = [timer, *(t for t in self._timers if t.is_waiting)]
+        self._timers = (timer, *(t for t in self._timers if t.is_waiting))
 
     def look_around(self) -> None:
         """Have the supervisor look for lost messages from time to time, until the end."""
-
-        def due() -> None:
-            self.look_around()
-            self._handle.tell(LookAround())
-
-        self._looks = self._dispatcher.call_later(LOOK_EVERY, due)
+        self._looks = self._dispatcher.call_later(LOOK_EVERY, self._look)
 
     def set_clock(self, due: float) -> None:
         """See to it that the clock is looked at when it is *due*, or before."""
@@ -55,15 +56,22 @@ class Alarms:
             return
         if clock is not None:
             clock.cancel()
-        handle, self._due = self._handle, due
+        self._due = due
         delay = due - self._dispatcher.now()
-        self._clock = self._dispatcher.call_later(delay, lambda: handle.tell(LookAtClock()))
+        self._clock = self._dispatcher.call_later(delay, self._look_at_clock)
 
     def cancel(self) -> None:
         """Tell nothing any more."""
         for timer in (*self._timers, self._clock, self._looks):
             if timer is not None:
                 timer.cancel()
+
+    def _look(self) -> None:
+        self.look_around()
+        self._handle.tell(LookAround())
+
+    def _look_at_clock(self) -> None:
+        self._handle.tell(LookAtClock())
 
 
 class Teller:
@@ -89,30 +97,43 @@ class Retries:
 
     Args:
         dispatcher: Whose clock counts.
+        planned: The operation.
+        policies: By type and hook, by type, by hook, or ``"*"`` for all.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._timers: set[Timer] = set()
+    def __init__(
+        self, dispatcher: Dispatcher, planned: PlannedOperation, policies: Mapping[Any, RetryPolicy]
+    ) -> None:
+        self._dispatcher, self._planned, self._policies = dispatcher, planned, policies
+        self._timers: dict[Timer, None] = {}
 
     @property
     def is_empty(self) -> bool:
         """Whether no actor waits."""
         return not self._timers
 
+    def policy(self, hook: int) -> RetryPolicy:
+        """Return how often *hook* is tried."""
+        resource_type = self._planned.graph.nodes[hook // HOOKS_PER_RESOURCE].type
+        name = hook_name(hook)
+        for key in ((resource_type, name), resource_type, name, "*"):
+            if key in self._policies:
+                return self._policies[key]
+        return _ONCE
+
     def later(self, delay: float, ref: ActorRef[Any]) -> Timer:
         """Tell *ref* :class:`RetryDue` in *delay* seconds."""
 
         def due() -> None:
-            self._timers.discard(timer)
+            self._timers.pop(timer, None)
             if ref.is_alive():
                 ref.tell(RetryDue())
 
         timer = self._dispatcher.call_later(delay, due)
-        self._timers.add(timer)
+        self._timers[timer] = None
         return timer
 
     def cancel(self, timer: Timer) -> None:
         """Take back what :meth:`later` returned."""
         timer.cancel()
-        self._timers.discard(timer)
+        self._timers.pop(timer, None)

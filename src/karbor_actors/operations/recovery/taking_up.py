@@ -76,4 +76,4 @@ def _next_attempt(control: OperationControl, found: Recovered, hook: int) -> int
     """
     if control.needs_intent(hook):
         return found.journal.attempts.get(hook, 0) + 1
-    return found.starts * control.retry(hook).attempts + 1
+    return found.starts * control.retries.policy(hook).attempts + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from functools import partial
 from typing import TYPE_CHECKING
 
 from karbor_actors.arguments import argument_error, check_flags
@@ -33,7 +32,7 @@ class VerbMaker:
     """
 
     def __init__(self, engine: Engine, registry: ProviderRegistry) -> None:
-        self._engine, self._registry = engine, registry
+        self._pin, self._registry = engine.pin, registry
 
     def protect(self, plan: Plan | str, options: CallOptions) -> Protect:
         """Return the protect of *plan*.
@@ -44,9 +43,7 @@ class VerbMaker:
         """
         if not isinstance(plan, Plan):
             raise PlanError([Fault("plan", f"is {describe_value(plan)}, not a Plan")])
-        operation_id = _new_id()
-        pin = partial(self._engine.pin, operation_id)
-        return Protect(operation_id, self._registry.get(plan.provider), options, plan, pin)
+        return Protect(_new_id(), self._registry.get(plan.provider), options, plan, self._pin)
 
     def restore(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
     from karbor_actors.bank.writer import Change
+    from karbor_actors.errors import ResourceKey
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.model import Plan, Resource
     from karbor_actors.operations.outcome import Outcome
@@ -99,7 +101,7 @@ class Protect(Verb):
 
     Args:
         plan: What to protect.
-        pin: Lets the operation share a lock until it ends; False if somebody has it alone.
+        pin: Lets an operation, by its id, share a lock until it ends; False if somebody has it alone.
     """
 
     type: ClassVar[OperationType] = OperationType.PROTECT
@@ -112,13 +114,10 @@ class Protect(Verb):
         provider: Provider,
         options: CallOptions,
         plan: Plan,
-        pin: Callable[[Hashable], bool],
+        pin: Callable[[str, Hashable], bool],
     ) -> None:
         super().__init__(operation_id, provider, options)
-        self._plan = plan
-        self._find_previous = PreviousCheckpoints(
-            self.bank, lambda found: pin(checkpoint_lock(self.bank, found))
-        )
+        self._plan, self._pin = plan, pin
 
     def plan(self) -> PlannedOperation:
         """Ask the protectable plugins for the graph, the protection plugins for operations.
@@ -176,6 +175,17 @@ class Protect(Verb):
         run.checkpoint = run.checkpoint.view(is_writable=True, guard=run.check_open)
         run.find_previous = self._find_previous
         return run
+
+    @cached_property
+    def _previous(self) -> PreviousCheckpoints:
+        """Made for the first that asks: most plugins do not."""
+        return PreviousCheckpoints(
+            self.bank,
+            lambda found: self._pin(self.operation_id, checkpoint_lock(self.bank, found)),
+        )
+
+    def _find_previous(self, key: ResourceKey) -> Checkpoint | None:
+        return self._previous(key)
 
     def abandon(self, outcome: Outcome) -> Change[Any] | None:
         """Return what makes the checkpoint an error."""
