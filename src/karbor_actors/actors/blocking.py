@@ -6,7 +6,12 @@ import threading
 
 from karbor_actors.errors import BlockingCallError
 
-_thread = threading.local()
+
+class _Thread(threading.local):
+    forbids = False  # of the class: looking for what a thread did not set would cost an exception
+
+
+_thread = _Thread()
 
 
 def forbid_blocking() -> None:
@@ -16,7 +21,7 @@ def forbid_blocking() -> None:
 
 def may_block() -> bool:
     """Return whether the calling thread may wait: it runs no event loop for many."""
-    return not getattr(_thread, "forbids", False)
+    return not _thread.forbids
 
 
 def check_may_block(what: str) -> None:
@@ -28,7 +33,7 @@ def check_may_block(what: str) -> None:
     Raises:
         BlockingCallError: Everything else on this event loop would wait for it.
     """
-    if not may_block():
+    if _thread.forbids:
         msg = (
             f"{what} would block the engine's event loop; await its twin (a...), "
             "or asyncio.to_thread(...)"

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("karbor_actors.actors")
 logger.addHandler(logging.NullHandler())
 
-_thread = threading.local()
+
+class _Thread(threading.local):
+    # Of the class: looking for what a thread did not set would cost an exception.
+    dispatcher: Dispatcher | None = None
+
+
+_thread = _Thread()
 
 
 class Runnable(Protocol):
@@ -49,7 +55,7 @@ class Reply(Protocol):
 
 def current_dispatcher() -> Dispatcher | None:
     """Return the dispatcher whose worker the calling thread is, or None."""
-    return getattr(_thread, "dispatcher", None)
+    return _thread.dispatcher
 
 
 def set_current_dispatcher(dispatcher: Dispatcher | None) -> None:
