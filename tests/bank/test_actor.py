@@ -10,6 +10,7 @@ import pykka
 import pytest
 
 from helpers import DEADLINE, Gate
+from karbor_actors import faultpoints
 from karbor_actors.actors import SimulatedDispatcher
 from karbor_actors.bank import actor
 from karbor_actors.bank.actor import BankWriter
@@ -71,6 +72,13 @@ def hold_up(writer, gate):
     writer.submit(lambda _: gate.pass_through(), done)
     gate.wait_entered()
     return done
+
+
+def begin(writer):
+    """Have the bank's thread begin, and become idle again."""
+    writer.write(put(b"begun"))
+    while writer._ref.claim.locked():
+        pass
 
 
 def test_a_write_is_there_when_it_returns(writer, environment):
@@ -188,7 +196,7 @@ def test_many_threads_share_commits(writer, environment):
 
 
 def test_a_thread_that_waits_commits_itself_when_the_bank_is_idle(writer):
-    writer.write(put(b"begun"))
+    begin(writer)
 
     def where(_):
         return threading.get_ident()
@@ -201,6 +209,62 @@ def test_a_thread_that_waits_commits_itself_when_the_bank_is_idle(writer):
 
     assert committed == asked
     assert writer.write(where) != threading.get_ident()  # an interrupt would end the bank
+
+
+def test_what_waits_is_committed_with_a_change_of_a_lent_thread(writer, environment, monkeypatch):
+    begin(writer)
+    groups, first = [], Done()
+    commit_group, take = environment.commit_group, writer.take
+
+    def counting(changes):
+        groups.append(len(changes))
+        return commit_group(changes)
+
+    def take_one_more(limit):
+        writer._queue.append((put(b"first"), first))  # as if another thread were about to tell
+        return take(limit)
+
+    monkeypatch.setattr(environment, "commit_group", counting)
+    monkeypatch.setattr(writer, "take", take_one_more)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(writer.write, put(b"second")).result(DEADLINE)
+    monkeypatch.undo()
+
+    assert first.wait() == (None, None)
+    assert groups == [2]
+    assert keys(environment) == {b"begun", b"first", b"second"}
+
+
+@pytest.mark.crash_expected
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_lent_threads_change_is_not_lost_with_the_message(environment, is_lost):
+    class Injector:
+        left = 1
+
+        def on_message(self, _, message):
+            if not self.left:
+                return message
+            self.left -= 1
+            if is_lost:
+                return faultpoints.NOTHING
+            raise RuntimeError("no more")
+
+        def on_commit(self, path, when):
+            pass
+
+    writer, injector = BankWriter(environment), Injector()
+    begin(writer)
+    faultpoints.install(injector)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            error = pool.submit(writer.write, put(b"a")).exception(DEADLINE)
+    finally:
+        faultpoints.remove(injector)
+        writer.close()
+
+    assert (error is None) == is_lost
+    assert is_lost or isinstance(error, BankBrokenError)
+    assert keys(environment) == ({b"begun", b"a"} if is_lost else {b"begun"})
 
 
 def test_a_thread_that_waits_does_not_commit_before_what_came_first(writer, environment):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
-from itertools import pairwise
+from operator import itemgetter
+from threading import Lock, get_ident, main_thread
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from pykka import ActorDeadError, Timeout
@@ -36,6 +36,8 @@ _FEW = 256
 """The most changes that are run before who waits for those before them is told: milliseconds."""
 _LOOK = 1.0
 """Seconds after which who waits for a write looks again, in case it was not woken."""
+_CHANGE: Final = itemgetter(0)
+_FAILED: Final = "what waits for a write to the bank failed"
 
 
 class CommitWhatWaits:
@@ -62,17 +64,18 @@ class BankActor(PooledActor):
         self._writer = writer
         self._group: Sequence[_Write] = ()
         """What is being committed, and nobody knows the end of."""
-        self._ended: list[tuple[_Write, Outcome]] = []
+        self._ended: tuple[Sequence[_Write], Sequence[Outcome]] | None = None
         """What was committed, and nobody was told of."""
         environment.before_sync = self._before_sync
         self.watcher = self._died
 
     def on_receive(self, message: Any) -> Any:
         """Commit a group; come again for what does not fit, or came meanwhile."""
-        if message is not _COMMIT:
+        lent = message if type(message) is _Lent else None
+        if lent is None and message is not _COMMIT:
             return super().on_receive(message)
         self._writer.is_told = False  # before the queue is read: what comes later tells again
-        self._commit()
+        self._commit(lent)
         self._writer.tell_of_waiting()
         return None
 
@@ -82,22 +85,29 @@ class BankActor(PooledActor):
 
     def on_stop(self) -> None:
         """Commit what was submitted before the stop."""
-        while self._commit():
+        while self._commit(None):
             pass
 
-    def _commit(self) -> bool:
-        """Commit a group of what waits; return whether anything did."""
-        group = self._group = self._writer.take(_GROUP)
-        self._writer.thread = threading.get_ident()
+    def _commit(self, lent: _Lent | None) -> bool:
+        """Commit a group of what waits, and *lent*; return whether there was anything."""
+        writer = self._writer
+        group = self._group = writer.take(_GROUP)
+        if lent is not None:
+            group.append((lent.change, lent))
+        writer.thread = get_ident()
         try:
             if group:
-                outcomes = self._environment.commit_group([change for change, _ in group])
-                self._tell_ended()
-                self._group, self._ended = (), list(zip(group, outcomes, strict=True))
-            if not 0 < self._writer.waiting <= _FEW:
+                outcomes = self._environment.commit_group(list(map(_CHANGE, group)))
+                if self._ended:  # nothing came as far as to wait for the disk
+                    self._tell_ended()
+                if lent is not None:  # its thread is awake, and goes on now
+                    group.pop()
+                    lent(*outcomes.pop())
+                self._group, self._ended = (), (group, outcomes) if group else None
+            if self._ended and not 0 < writer.waiting <= _FEW:
                 self._tell_ended()
         finally:
-            self._writer.thread = None
+            writer.thread = None
         return bool(group)
 
     def _before_sync(self) -> None:
@@ -107,20 +117,24 @@ class BankActor(PooledActor):
     def _tell_ended(self) -> None:
         """Tell who waits for what is durable.
 
-        If there is more to commit, just before that waits for the disk: what they do next, they do
-        then. Told earlier, they would keep the interpreter from this thread, and the disk idle.
+        If there is more to commit, just before that waits for the disk: what they do next, they
+        do then. Told earlier, they would keep the interpreter from this thread, and the disk idle.
         """
-        ended, self._ended = self._ended, []
-        answers = [on_done for (_, on_done), _ in ended if type(on_done) is _Answer]
-        for answer, following in pairwise(answers):
-            answer.following = following
-        for (_, on_done), (value, error) in ended:
+        if self._ended is None:
+            return
+        (group, outcomes), self._ended = self._ended, None
+        answers: list[_Answer[Any]] = []
+        for (_, on_done), (value, error) in zip(group, outcomes, strict=True):
             if type(on_done) is _Answer:
-                on_done.set(value, error)
-            else:
-                _finish(on_done, value, error)
+                on_done.value, on_done.error = value, error
+                answers.append(on_done)
+                continue
+            try:  # as in _finish(), without the call
+                on_done(value, error)
+            except BaseException:  # the caller's code: logged, since the others must hear too
+                _LOG.exception(_FAILED)
         if answers:
-            answers[0].wake()
+            _wake_in_turn(answers)
 
 
 class BankWriter:
@@ -158,14 +172,22 @@ class BankWriter:
                 wait for.
         """
         check_may_block("a write to the bank")
-        self._environment.check_process()
-        if self.thread == threading.get_ident():
+        thread = get_ident()
+        if self.thread == thread:
             raise BankError("the bank's own thread cannot wait for a write; use submit()")
-        if self._environment.is_reading:
-            raise BankError("close the snapshot before writing to the bank")
+        self._environment.check_may_wait()
+        if not self.is_told and self._own is not None and thread != main_thread().ident:
+            # Who would wait anyway commits itself, if nobody does; not the main thread, which
+            # signals interrupt: the actor would die of a Ctrl-C.
+            lent = _Lent(change)
+            if self._ref.handle_here(lent) and lent.is_there:
+                if lent.error is not None:
+                    raise lent.error
+                value: T = lent.value
+                return value
         answer: _Answer[T] = _Answer()
         self._queue.append((change, answer))
-        if not self.is_told and not self._commit_here():
+        if not self.is_told:
             self.tell_of_waiting()
         dispatcher = current_dispatcher() or self._dispatcher
         result: T = dispatcher.await_reply(answer, None)
@@ -177,15 +199,6 @@ class BankWriter:
         if not self.is_told:
             self.tell_of_waiting()
 
-    def _commit_here(self) -> bool:
-        """Lend the actor the calling thread, which waits for it anyway; False if it is busy.
-
-        Not the main thread, which signals interrupt: the actor would die of a Ctrl-C.
-        """
-        if self._own is None or threading.get_ident() == threading.main_thread().ident:
-            return False
-        return self._ref.handle_here(_COMMIT)
-
     @property
     def waiting(self) -> int:
         """How many changes wait to be committed."""
@@ -194,6 +207,8 @@ class BankWriter:
     def take(self, limit: int) -> list[_Write]:
         """Return what waits, at most *limit*, oldest first; called by the actor."""
         queue = self._queue
+        if not queue:
+            return []
         return [queue.popleft() for _ in range(min(len(queue), limit))]
 
     def tell_of_waiting(self) -> None:
@@ -215,7 +230,7 @@ class BankWriter:
         Raises:
             BankError: Called on the bank's own thread.
         """
-        if self.thread == threading.get_ident():
+        if self.thread == get_ident():
             raise BankError("the bank's own thread cannot close the bank")
         self._is_closing = True
         self._ref.stop()
@@ -258,6 +273,23 @@ class BankWriter:
             _finish(on_done, None, error)
 
 
+class _Lent:
+    """Has the actor commit a change on the thread that asks for it, which needs no lock for that."""
+
+    __slots__ = ("change", "error", "is_there", "value")
+
+    def __init__(self, change: Change[Any]) -> None:
+        self.change = change
+        self.is_there = False
+        self.value: Any
+        self.error: BaseException | None
+
+    def __call__(self, value: Any, error: BaseException | None) -> None:
+        """Hear of the end."""
+        self.value, self.error = value, error
+        self.is_there = True
+
+
 class _Answer(Generic[T]):
     """Where one waits for a write: a lock, held until it is done. A tenth of a future's cost.
 
@@ -265,23 +297,26 @@ class _Answer(Generic[T]):
     interpreter from the thread that has the next group to commit.
     """
 
-    __slots__ = ("_error", "_is_there", "_lock", "_value", "following")
+    __slots__ = ("_following", "_is_there", "_lock", "error", "value")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._lock.acquire()
         self._is_there = False
-        self.following: _Answer[Any] | None = None
-        """Whom the waiting thread wakes once it is awake; set before the answer is."""
+        self.value: T | None
+        self.error: BaseException | None
+        self._following: _Answer[Any] | None = None
+        """Whom the waiting thread wakes once it is awake."""
 
     def __call__(self, value: T | None, error: BaseException | None) -> None:
         """Hear of the end."""
-        self.set(value, error)
+        self.value, self.error = value, error
+        self.pass_on(None)
         self.wake()
 
-    def set(self, value: T | None, error: BaseException | None) -> None:
-        """Note the end, without waking who waits."""
-        self._value, self._error = value, error
+    def pass_on(self, following: _Answer[Any] | None) -> None:
+        """Be done, and have who waits wake *following* then. It is to be woken itself."""
+        self._following = following
         self._is_there = True
 
     def wake(self) -> None:
@@ -299,11 +334,20 @@ class _Answer(Generic[T]):
         while not self._is_there and not self._lock.acquire(timeout=longest):
             if timeout is not None and not self._is_there:
                 raise Timeout(f"{timeout} seconds")
-        if self.following is not None:
-            self.following.wake()
-        if self._error is not None:
-            raise self._error
-        return self._value
+        if self._following is not None:
+            self._following.wake()
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+def _wake_in_turn(answers: list[_Answer[Any]]) -> None:
+    """Wake the first of those who wait for *answers*, who wakes the second, and so on."""
+    following = None
+    for answer in reversed(answers):
+        answer.pass_on(following)
+        following = answer
+    answers[0].wake()
 
 
 def _finish(on_done: OnDone[Any], value: Any, error: BaseException | None) -> None:
@@ -311,7 +355,7 @@ def _finish(on_done: OnDone[Any], value: Any, error: BaseException | None) -> No
     try:
         on_done(value, error)
     except BaseException:  # the caller's code: logged, since the others must hear too
-        _LOG.exception("what waits for a write to the bank failed")
+        _LOG.exception(_FAILED)
 
 
 class ReadonlyWriter:

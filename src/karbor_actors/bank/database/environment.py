@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import lmdb
 
@@ -60,6 +60,9 @@ class Outcome(NamedTuple):
 
     value: Any
     error: BaseException | None
+
+
+_DONE: Final = Outcome(None, None)
 
 
 class _NeighbourFailed(Exception):  # noqa: N818 - never leaves this module
@@ -121,14 +124,14 @@ class Environment:
         """Whether :meth:`close` was not called yet."""
         return self._file is not None
 
-    def check_process(self) -> None:
-        """Refuse a forked child.
+    def check_may_wait(self) -> None:
+        """Refuse a thread that must not wait for a write.
 
         Raises:
-            BankError: The environment was opened before the fork.
+            BankError: The environment was opened before a fork, or the thread holds a snapshot.
         """
         if self._file is not None:
-            self._file.check_process()
+            self._file.check_may_wait()
 
     @property
     def is_reading(self) -> bool:
@@ -283,7 +286,7 @@ class Environment:
         return self._file
 
     def _attempt(self, changes: Sequence[Change[Any]], *, careful: bool) -> list[Outcome]:
-        file = self._opened()
+        file = self._file or self._opened()
         if self.readonly:
             raise BankReadonlyError(f"the bank {self.path} was opened for reading only")
         raw = file.begin()
@@ -295,6 +298,8 @@ class Environment:
                     self._check_epoch(whole)  # somebody else may have written
                 if careful:
                     outcomes = [self._run_alone(file, raw, change) for change in changes]
+                elif len(changes) == 1:
+                    outcomes = [self._run(whole, changes[0])]
                 else:
                     outcomes = []
                     for change, count in in_runs(changes):
@@ -322,7 +327,7 @@ class Environment:
             raise (transaction.failure or _NeighbourFailed()) from error
         if transaction.failure is not None:
             raise transaction.failure
-        return Outcome(value, None)
+        return _DONE if value is None else Outcome(value, None)
 
     def _run_alone(self, file: MappedFile, parent: Any, change: Change[Any]) -> Outcome:
         raw = file.begin_within(parent)

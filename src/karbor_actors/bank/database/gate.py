@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class _Mine(threading.local):
+    depth = 0  # of the class: to look for what a thread has not set costs an exception
+
+
 class Gate:
     """Keeps the memory map in place while anyone reads from it. Any thread may call it."""
 
@@ -17,16 +21,16 @@ class Gate:
         self._changed = threading.Condition(threading.Lock())
         self._inside = 0
         self._is_alone = False
-        self._mine = threading.local()
+        self._mine = _Mine()
 
     @property
     def is_inside(self) -> bool:
         """Whether the calling thread is reading."""
-        return getattr(self._mine, "depth", 0) > 0
+        return self._mine.depth > 0
 
     def enter(self) -> None:
         """Begin to read; wait while a thread has the gate alone. A thread may nest its reads."""
-        depth = getattr(self._mine, "depth", 0)
+        depth = self._mine.depth
         if depth == 0:  # one that is inside already must not wait for who waits for it to leave
             with self._changed:
                 while self._is_alone:

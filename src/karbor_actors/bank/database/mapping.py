@@ -8,7 +8,6 @@ readers while the map is replaced.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from typing import Any
@@ -64,6 +63,7 @@ class MappedFile:
 
     def __init__(self, path: str, *, readonly: bool) -> None:
         self.path = path
+        self._data = data_file(path)
         self.gate = Gate()
         self._readonly = readonly
         self._users = 1
@@ -123,10 +123,22 @@ class MappedFile:
                 raise
         raise BankBrokenError(f"the size of {self.path} changes too fast to read it; try again")
 
+    def check_may_wait(self) -> None:
+        """Refuse a thread that cannot wait for a write: of a forked child, or one that reads.
+
+        A snapshot keeps the map from growing, which the write may wait for.
+        """
+        if os.getpid() != self._pid:
+            self.check_process()
+        if self.gate.is_inside:
+            raise BankError("close the snapshot before writing to the bank")
+
     def begin(self) -> Any:
         """Begin a write transaction, which the caller commits or aborts."""
-        self.check_process()
-        return self._still_open().begin(write=True)
+        if os.getpid() != self._pid or self._raw is None:
+            self.check_process()
+            self._still_open()
+        return self._raw.begin(write=True)
 
     def begin_within(self, parent: Any) -> Any:
         """Begin a transaction within *parent*, which can be aborted alone."""
@@ -180,7 +192,7 @@ class MappedFile:
         try:
             raw = self._still_open()
             info, stat = raw.info(), raw.stat()
-            file_bytes = os.path.getsize(data_file(self.path))
+            file_bytes = os.path.getsize(self._data)
         except OSError as error:
             raise open_error(error, self.path) from error
         finally:
@@ -220,16 +232,15 @@ class MappedFile:
         self._users += 1
 
     def _open(self) -> None:
-        if not self._readonly and not os.access(data_file(self.path), os.W_OK):
+        if not self._readonly and not os.access(self._data, os.W_OK):
             raise BankReadonlyError(f"{self.path} may not be written; open it with readonly=True")
         try:
             self._raw = _open_raw(self.path, readonly=self._readonly)
         except (lmdb.Error, OSError) as error:
             raise open_error(error, self.path) from error
         try:
-            self._file_id = _file_id(data_file(self.path))
+            self._file_id = _file_id(self._data)
             self._page_size = self._raw.stat()["psize"]
-            self._least_bytes = 0
             self._check_length()
             self.tables = {table: self._raw.open_db(table.value, create=False) for table in Table}
             self._raw.reader_check()
@@ -255,31 +266,28 @@ class MappedFile:
             BankBrokenError: The file is not where the next open looks for it: what is written
                 is lost.
         """
-        path = data_file(self.path)
-        self._check_place(path)
-        with contextlib.suppress(OSError):  # then the next open looks more closely
-            missing = self._missing_bytes()
-            if missing > 0:
-                os.truncate(path, self._least_bytes + missing)
-
-    def _check_place(self, path: str) -> None:
         try:
-            is_same = _file_id(path) == self._file_id
+            status = os.stat(self._data)
         except OSError as error:
             raise BankBrokenError(
-                f"{path} is gone ({error.strerror}): it was taken away while the bank was open; "
-                "close the bank, then rebuild it"
+                f"{self._data} is gone ({error.strerror}): it was taken away while the bank was "
+                "open; close the bank, then rebuild it"
             ) from error
-        if not is_same:
+        if (status.st_dev, status.st_ino) != self._file_id:
             raise BankBrokenError(
-                f"{path} was replaced while the bank was open; close the bank and open it again"
+                f"{self._data} was replaced while the bank was open; close the bank and open it "
+                "again"
             )
+        try:
+            needed = (self._raw.info()["last_pgno"] + 1) * self._page_size
+            if needed > status.st_size:
+                os.truncate(self._data, needed)
+        except OSError:
+            pass  # then the next open looks more closely
 
     def _missing_bytes(self) -> int:
         needed = int((self._raw.info()["last_pgno"] + 1) * self._page_size)
-        if needed > self._least_bytes:
-            self._least_bytes = os.path.getsize(data_file(self.path))
-        return needed - self._least_bytes
+        return needed - os.path.getsize(self._data)
 
     def _check_length(self) -> None:
         """Refuse a data file that ends before a page that is in use."""
@@ -294,7 +302,7 @@ class MappedFile:
                     self.extend()
                 return
         raise BankFormatError(
-            f"{data_file(self.path)} is cut short by {self._missing_bytes()} bytes; "
+            f"{self._data} is cut short by {self._missing_bytes()} bytes; "
             f"rebuild it ({findings[0]})"
         )
 

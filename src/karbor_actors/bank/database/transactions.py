@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from enum import Enum
 from itertools import islice, takewhile
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import lmdb
@@ -43,19 +43,22 @@ class Table(Enum):
 class Reader:
     """What snapshots and transactions share: reading, by the thread that began it only."""
 
-    __slots__ = ("_path", "_raw", "_tables", "_thread", "failure")
+    __slots__ = ("_path", "_raw", "_tables", "_thread", "failure", "has_written")
 
     def __init__(self, raw: Any, tables: Mapping[Table, Any], path: str) -> None:
         self._raw = raw
         self._tables = tables
         self._path = path
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self.failure: lmdb.Error | None = None
         """What the database refused first; after that a transaction cannot be committed."""
+        self.has_written = False
+        """Whether a row was surely set or removed; here, so that a transaction is made at once."""
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return the value of *key*, or None."""
-        self._check()
+        if self._raw is None or self._thread != get_ident():  # as in put(): a call costs as much
+            self._check()
         try:
             value: bytes | None = self._raw.get(key, db=self._tables[table])
         except lmdb.Error as error:
@@ -165,7 +168,7 @@ class Reader:
     def _check(self) -> None:
         if self._raw is None:
             raise BankError("this transaction is over; read or write in a new one")
-        if self._thread != threading.get_ident():
+        if self._thread != get_ident():
             raise BankError("a transaction may be used only by the thread that began it")
 
     def _fail(self, error: lmdb.Error) -> NoReturn:
@@ -211,16 +214,12 @@ class Snapshot(Reader):
 class Transaction(Reader):
     """A write transaction as changes see it: all of it is recorded, or nothing."""
 
-    __slots__ = ("has_written",)
-
-    def __init__(self, raw: Any, tables: Mapping[Table, Any], path: str) -> None:
-        super().__init__(raw, tables, path)
-        self.has_written = False
-        """Whether a row was surely set or removed."""
+    __slots__ = ()
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         """Set the row *key*."""
-        self._check()
+        if self._raw is None or self._thread != get_ident():
+            self._check()
         try:
             self._raw.put(key, value, db=self._tables[table])
         except lmdb.Error as error:
@@ -235,6 +234,7 @@ class Transaction(Reader):
                 cursor.putmulti(rows)
         except lmdb.Error as error:
             self._fail(error)
+        self.has_written = self.has_written or bool(rows)
 
     def delete(self, table: Table, key: bytes) -> bool:
         """Remove the row *key*; return whether there was one."""
