@@ -65,6 +65,8 @@ def copy_plain(value: Any, where: str, faults: list[Fault], *, depth: int = _MAX
         faults: Takes a fault for each part that is anything else; None stands for it.
         depth: How many more levels of lists and dicts there may be.
     """
+    if type(value) is dict and depth:  # what most are, told at once
+        return _copy_mapping(value, where, faults, depth)
     if value is None or isinstance(value, (bool, float)):
         return value
     if isinstance(value, str):

@@ -251,6 +251,24 @@ def test_all_else_can_be_deleted(bank, checkpoint, status):
     assert bank.checkpoint(checkpoint.id).status == DELETING
 
 
+@pytest.mark.parametrize("is_held", [False, True])
+def test_an_end_that_was_packed_ahead_keeps_a_hold_that_came_meanwhile(bank, checkpoint, is_held):
+    end = checkpoint.finish_change(AVAILABLE, expected={PROTECTING})
+    if is_held:
+        bank.checkpoint(checkpoint.id).hold("legal")
+    bank.writer.write(end)
+    found = bank.checkpoint(checkpoint.id)
+
+    assert (found.status, found.holds) == (AVAILABLE, ("legal",) if is_held else ())
+
+
+def test_an_end_that_was_packed_ahead_is_refused_if_another_came_meanwhile(bank, checkpoint):
+    end = checkpoint.finish_change(AVAILABLE, expected={PROTECTING})
+    bank.checkpoint(checkpoint.id).set_status(ERROR, expected={PROTECTING})
+    with pytest.raises(CheckpointStateError):
+        bank.writer.write(end)
+
+
 def test_a_hold_keeps_a_checkpoint_until_it_is_released(bank, checkpoint):
     checkpoint.finish(AVAILABLE)
     checkpoint.hold("legal")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.journal import journal as journal_module
-from karbor_actors.bank.journal.journal import OperationRecord
+from karbor_actors.bank.journal.journal import OperationRecord, PackedRecord
 from karbor_actors.bank.journal.records import (
     AbortDecision,
     AbortEnded,
@@ -52,6 +52,27 @@ def append(bank, number, *records):
 
 
 # Operation records
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_an_end_that_was_packed_ahead_leaves_what_others_recorded_meanwhile(bank, is_changed):
+    new = PackedRecord.of(record(extra={"RAN": 1.0}, plan_name="nightly"))
+    number = bank.writer.write(lambda transaction: bank.journal.create(transaction, new))
+    end = bank.journal.update_change(number, new, status=SUCCEEDED, ended_at=9.0)
+    if is_changed:
+        bank.writer.write(lambda t: bank.journal.update(t, number, extra={"RAN": 2.0}))
+    bank.writer.write(end)
+    found = bank.journal.get("op-1")
+
+    assert (found.status, found.ended_at, found.plan_name) == (SUCCEEDED, 9.0, "nightly")
+    assert found.extra == {"RAN": 2.0 if is_changed else 1.0}
+
+
+def test_an_end_that_is_packed_ahead_is_refused_if_it_is_not_plain(bank):
+    new = PackedRecord.of(record())
+    number = bank.writer.write(lambda transaction: bank.journal.create(transaction, new))
+    with pytest.raises(BankValueError, match="cannot be stored"):
+        bank.journal.update_change(number, new, extra={"what": object()})
 
 
 def test_an_operation_record_comes_back_whole(bank):

@@ -16,12 +16,11 @@ from karbor_actors.bank.blocks.check import repack
 from karbor_actors.bank.blocks.rebuild import free_unneeded
 from karbor_actors.bank.checking import check_bank
 from karbor_actors.bank.checkpoints import rows
-from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
+from karbor_actors.bank.checkpoints.checkpoint import Checkpoint, CheckpointMaking
 from karbor_actors.bank.database.environment import FORMAT_VERSION, Environment
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.journal.journal import Journal
 from karbor_actors.bank.lease import Lease, break_lease
-from karbor_actors.bank.manifests.manifests import MAKING
 from karbor_actors.bank.manifests.rebuild import RebuildReport, rebuild_records
 from karbor_actors.bank.opening import (
     check_ways,
@@ -45,9 +44,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from karbor_actors.actors.dispatcher import Dispatcher
-    from karbor_actors.bank.database.transactions import Transaction
     from karbor_actors.bank.parts import BankParts
-    from karbor_actors.bank.writer import Change, Writer
+    from karbor_actors.bank.writer import Writer
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.store.objects import ObjectStore
 
@@ -252,7 +250,7 @@ class Bank:
         copied_from: str | None = None,
         created_at: datetime | None = None,
         checkpoint_id: str | None = None,
-    ) -> Change[Checkpoint]:
+    ) -> CheckpointMaking:
         """Return what :meth:`create_checkpoint` writes, to be part of a larger change."""
         packed_graph = graph if isinstance(graph, bytes) else graph.pack()
         created = time.time_ns() // 1000 if created_at is None else rows.microseconds(created_at)
@@ -265,16 +263,8 @@ class Bank:
             graph_digest=rows.digest_graph(packed_graph),
             copied_from=copied_from,
         )
-        packed = row.pack(is_new=not isinstance(plan, Plan))  # a Plan is plain
-        row = rows.CheckpointRow.unpack(packed, 0)  # shares nothing with the caller
-
-        def change(transaction: Transaction) -> Checkpoint:
-            number = rows.insert(transaction, row, packed, packed_graph)
-            if row.status in MAKING:
-                self._parts.manifests.announce(transaction, number, row.id)
-            return Checkpoint(self._parts, number, row, is_writable=True)
-
-        return change
+        is_checked = isinstance(plan, Plan)  # which is plain
+        return CheckpointMaking(self._parts, row, packed_graph, is_checked=is_checked)
 
     def checkpoint(self, checkpoint_id: str) -> Checkpoint:
         """Return the checkpoint with that id, or the only one whose id begins so; read-only.

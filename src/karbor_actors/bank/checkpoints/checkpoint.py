@@ -13,6 +13,7 @@ from karbor_actors.bank.checkpoints.stored import StoredCheckpoint
 from karbor_actors.bank.database.keys import pack_u64
 from karbor_actors.bank.database.records import pack_record
 from karbor_actors.bank.database.transactions import Table
+from karbor_actors.bank.manifests.manifests import MAKING
 from karbor_actors.bank.streams.streams import delete_streams
 from karbor_actors.errors import BankKeyError, describe_key
 from karbor_actors.model import CheckpointStatus, Resource
@@ -35,6 +36,34 @@ _DELETABLE = frozenset(
 )
 _REMOVED_AT_ONCE = 10_000
 _NOTHING_ELSE = Ending()
+
+
+class CheckpointMaking:
+    """The change that adds a checkpoint with its graph, and returns it with sections to write.
+
+    Args:
+        parts: The open bank.
+        row: The checkpoint.
+        is_checked: Whether all of it is known to be plain.
+        graph: Its packed graph.
+    """
+
+    def __init__(
+        self, parts: BankParts, row: CheckpointRow, graph: bytes, *, is_checked: bool
+    ) -> None:
+        self._parts, self._graph = parts, graph
+        self._packed = row.pack(is_new=not is_checked)
+        self._row = rows.CheckpointRow.unpack(self._packed, 0)  # shares nothing with the caller
+        self.graph_digest = row.graph_digest
+        """The digest of its graph."""
+
+    def __call__(self, transaction: Transaction) -> Checkpoint:
+        """Add it."""
+        row = self._row
+        number = rows.insert(transaction, row, self._packed, self._graph)
+        if row.status in MAKING:
+            self._parts.manifests.announce(transaction, number, row.id)
+        return Checkpoint(self._parts, number, row, is_writable=True).know_packed(self._packed)
 
 
 class Checkpoint(StoredCheckpoint):
@@ -69,7 +98,8 @@ class Checkpoint(StoredCheckpoint):
         """Return the same checkpoint with sections that may be written, or not, under *guard*."""
         other = Checkpoint.__new__(Checkpoint)  # one for each hook: without the constructors
         other.number, other._parts, other._row = self.number, self._parts, self._row  # noqa: SLF001
-        other._graph, other._is_writable, other._guard = self._graph, is_writable, guard  # noqa: SLF001
+        other._graph, other._packed = self._graph, self._packed  # noqa: SLF001
+        other._is_writable, other._guard = is_writable, guard  # noqa: SLF001
         return other
 
     def recorded_as(self, row: CheckpointRow) -> Checkpoint:
@@ -152,16 +182,21 @@ class Checkpoint(StoredCheckpoint):
             changes["point_in_time"] = rows.microseconds(ending.point_in_time) / 1_000_000
         self.refresh()
         row = dataclasses.replace(self._row, status=new, **changes)
-        settle = self._parts.manifests.prepare(
-            number, row, dict(kept), is_allowed=self.status in allowed
-        )
+        is_allowed = self.status in allowed
+        settle = self._parts.manifests.prepare(number, row, dict(kept), is_allowed=is_allowed)
+        key, before = rows.row_key(number), self._packed if is_allowed else None
+        packed = b"" if before is None else row.pack()
 
         def change(transaction: Transaction) -> CheckpointRow:
-            row = rows.set_status(transaction, number, self.id, new, allowed, **changes)
+            if before is not None and transaction.get(Table.CHECKPOINTS, key) == before:
+                transaction.put(Table.CHECKPOINTS, key, packed)  # little for the one writer to do
+                now = row
+            else:
+                now = rows.set_status(transaction, number, self.id, new, allowed, **changes)
             if kept:
                 transaction.put_many(Table.CHECKPOINTS, kept)
-            settle(transaction, row)
-            return row
+            settle(transaction, now)
+            return now
 
         return change
 

@@ -46,6 +46,10 @@ _USUAL = {
 }
 
 
+_KEPT_PACKED = 1 << 16
+"""The most bytes of a row that are kept beside it; one of a huge plan is read again."""
+
+
 class StoredCheckpoint:
     """One checkpoint of a bank as it was when it was read; :meth:`refresh` reads it again.
 
@@ -62,6 +66,8 @@ class StoredCheckpoint:
         """Its number in the bank, never used again."""
         self._parts = parts
         self._row = row
+        self._packed: bytes | None = None
+        """The row as it is in the bank, if that is known."""
         self._graph: ResourceGraph | None = None
 
     def __repr__(self) -> str:
@@ -166,6 +172,11 @@ class StoredCheckpoint:
         self._graph = graph
         return self
 
+    def know_packed(self, packed: bytes) -> Self:
+        """Note that *packed* is what the bank has as its row; return this checkpoint."""
+        self._packed = packed if len(packed) <= _KEPT_PACKED else None
+        return self
+
     @property
     def error_info(self) -> list[dict[str, Any]]:
         """What went wrong in making it, as the operation reported it."""
@@ -179,10 +190,12 @@ class StoredCheckpoint:
             CheckpointNotFoundError: It was deleted.
         """
         with self._parts.environment.snapshot() as snapshot:
-            row = rows.read_row(snapshot, self.number)
-        if row is None:
+            packed = snapshot.get(Table.CHECKPOINTS, rows.row_key(self.number))
+        if packed is None:
             raise CheckpointNotFoundError(self.id)
-        self._row = row
+        if packed != self._packed:
+            self._row = rows.CheckpointRow.unpack(packed, self.number)
+            self.know_packed(packed)
         return self
 
     def resource_number(self, resource: Resource | ResourceKey | str) -> int:

@@ -38,11 +38,16 @@ def pack_record(value: Any, what: str, *, limit: int | None = MAX_RECORD_SIZE) -
         BankValueError: It holds something else; the error names where, and its type.
         RecordTooLargeError: It is larger than *limit*.
     """
+    return pack_plain(checked_plain(value, what), what, limit=limit)
+
+
+def checked_plain(value: T, what: str) -> T:
+    """Return a copy of *value*, which is plain, as :func:`pack_record` wants it; raises as that."""
     faults: list[Fault] = []
-    plain = copy_plain(value, what, faults)
+    plain: T = copy_plain(value, what, faults)
     if faults:
         raise BankValueError("; ".join(map(str, faults[:5])))
-    return pack_plain(plain, what, limit=limit)
+    return plain
 
 
 def pack_plain(value: Any, what: str, *, limit: int | None = MAX_RECORD_SIZE) -> bytes:

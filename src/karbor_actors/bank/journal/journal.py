@@ -10,13 +10,18 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from karbor_actors.arguments import checked_count
 from karbor_actors.bank.checkpoints.rows import OPERATION_BY_ID, next_number, remove_rows
 from karbor_actors.bank.database.keys import pack_u64, unpack_u64
+from karbor_actors.bank.database.records import (
+    checked_plain,
+    pack_plain,
+    pack_record,
+    unpack_record,
+)
 from karbor_actors.bank.database.records import field as unpacked_field
-from karbor_actors.bank.database.records import pack_record, unpack_record
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.journal.records import JournalRecord
 from karbor_actors.errors import BankFormatError, OperationNotFoundError, describe_cause
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 
     from karbor_actors.bank.database.environment import Environment
     from karbor_actors.bank.database.transactions import Transaction
-    from karbor_actors.bank.writer import Writer
+    from karbor_actors.bank.writer import Change, Writer
 
 _LOG = logging.getLogger("karbor_actors.bank")
 _COUNTER = b"operation number"
@@ -78,16 +83,24 @@ class OperationRecord:
         is_suspended = self.status is OperationStatus.SUSPENDED
         return what if is_suspended and isinstance(what, str) else ""
 
-    def pack(self, *, is_new: bool = False) -> bytes:
-        """Return the record as bytes; *is_new*: there must be room for how it ends.
+    def pack(self, *, is_new: bool = False, known: OperationRecord | None = None) -> bytes:
+        """Return the record as bytes.
+
+        Args:
+            is_new: Whether there must be room for how it ends.
+            known: A record that was packed: what is the same in both is plain.
 
         Raises:
             BankValueError: It holds something that is not plain.
             RecordTooLargeError: It is larger than any record can be.
         """
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "number"}
-        limit = _NEW_RECORD_LIMIT if is_new else _RECORD_LIMIT
-        return pack_record(fields, f"the record of operation {self.id}", limit=limit)
+        what = f"the record of operation {self.id}"
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        if known is not None:
+            new = {name: at for name, at in fields.items() if at != getattr(known, name)}
+            fields |= checked_plain(new, what)
+            return pack_plain(fields, what, limit=_RECORD_LIMIT)
+        return pack_record(fields, what, limit=_NEW_RECORD_LIMIT if is_new else _RECORD_LIMIT)
 
     @classmethod
     def unpack(cls, packed: bytes, number: int) -> OperationRecord:
@@ -127,6 +140,21 @@ class OperationRecord:
             raise BankFormatError(f"{what} is damaged: {error}") from error
 
 
+_FIELDS = tuple(name for name in OperationRecord.__slots__ if name != "number")
+
+
+class PackedRecord(NamedTuple):
+    """A new operation's record, and the bytes that it is in the bank: packed once, by who has time."""
+
+    record: OperationRecord
+    packed: bytes
+
+    @classmethod
+    def of(cls, record: OperationRecord) -> Self:
+        """Return *record*, packed. Raises as its :meth:`~OperationRecord.pack`."""
+        return cls(record, record.pack(is_new=True))
+
+
 class Journal:
     """The operations of one bank. Any thread may call it.
 
@@ -142,12 +170,33 @@ class Journal:
         A change that is run again skips a place, which does no harm.
         """
 
-    def create(self, transaction: Transaction, record: OperationRecord) -> int:
-        """Add *record*; return the number that its journal goes by."""
+    def create(self, transaction: Transaction, new: OperationRecord | PackedRecord) -> int:
+        """Add a record; return the number that its journal goes by."""
+        record, packed = new if isinstance(new, PackedRecord) else PackedRecord.of(new)
         number = next_number(transaction, _COUNTER)
-        transaction.put(Table.OPERATIONS, pack_u64(number), record.pack(is_new=True))
+        transaction.put(Table.OPERATIONS, pack_u64(number), packed)
         transaction.put(Table.INDICES, operation_index_key(record.id), pack_u64(number))
         return number
+
+    def update_change(
+        self, number: int, known: PackedRecord | None, **changes: Any
+    ) -> Change[OperationRecord]:
+        """Return what does :meth:`update`; where the record is still as *known*, with little to do.
+
+        The writer has one thread for all operations; whoever calls this has one of his own.
+        """
+        if known is None:
+            return lambda transaction: self.update(transaction, number, **changes)
+        key, record = pack_u64(number), replace(known.record, **changes)
+        packed = record.pack(known=known.record)
+
+        def change(transaction: Transaction) -> OperationRecord:
+            if transaction.get(Table.OPERATIONS, key) != known.packed:
+                return self.update(transaction, number, **changes)
+            transaction.put(Table.OPERATIONS, key, packed)
+            return record
+
+        return change
 
     def update(self, transaction: Transaction, number: int, **changes: Any) -> OperationRecord:
         """Replace fields of an operation's record; return the new one.

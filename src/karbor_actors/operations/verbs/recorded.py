@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
     from karbor_actors.bank.bank import Bank
+    from karbor_actors.bank.journal.journal import PackedRecord
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.operations.outcome import Outcome
     from karbor_actors.operations.recovery.recovery import Recovered
@@ -41,6 +42,8 @@ class RecordedOperation:
         self.checkpoint_id: str | None = None
         self._log: OperationLog | None = None
         self._number = 0
+        self._known: PackedRecord | None = None
+        """Its record as this process made it; somebody may have changed it since."""
         self._has_end = False
         """Whether its end is recorded."""
         self._concluded: Any = None

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from karbor_actors.bank.journal.journal import OperationRecord
+from karbor_actors.bank.journal.journal import OperationRecord, PackedRecord
 from karbor_actors.bank.journal.records import JournalRecord
 from karbor_actors.errors import (
     BankFullError,
@@ -41,7 +41,7 @@ from karbor_actors.operations.verbs.recorded import RecordedOperation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint
+    from karbor_actors.bank.checkpoints.checkpoint import Checkpoint, CheckpointMaking
     from karbor_actors.bank.database.transactions import Transaction
     from karbor_actors.bank.writer import Change
     from karbor_actors.graph import ResourceGraph
@@ -246,7 +246,7 @@ class Verb(RecordedOperation):
         self,
         planned: PlannedOperation,
         checkpoint: Checkpoint | None,
-        change: Change[Checkpoint] | None = None,
+        change: CheckpointMaking | None = None,
     ) -> OperationRun:
         """Record the operation's beginning, and *change*, which gives the checkpoint, with it.
 
@@ -256,10 +256,15 @@ class Verb(RecordedOperation):
         if found is None:
             plugins = self.provider.protection_plugins
             self.extra |= conditions_of(planned, plugins, self.options)
+            if (maker := change or checkpoint) is not None:
+                self.extra[GRAPH] = maker.graph_digest
         else:
             check_graph(planned, found)
             self.extra = found.record.extra | self.extra | found.counts_now()
         record = self._record(self.options.parameters)
+        made, verdict = checkpoint, self.verdict(planned)
+        is_recorded = self.bank.is_writable or change is not None  # else it only reads a bank
+        new = PackedRecord.of(record) if found is None and is_recorded else None
 
         def begin(transaction: Transaction) -> tuple[int, Checkpoint | None]:
             if found is not None:
@@ -267,15 +272,12 @@ class Verb(RecordedOperation):
                 journal.update(transaction, number, status=found.status_now, extra=self.extra)
                 return number, checkpoint
             made = checkpoint if change is None else change(transaction)
-            if made is not None:
-                self.extra[GRAPH] = record.extra[GRAPH] = made.graph_digest
-            return journal.create(transaction, record), made
+            return journal.create(transaction, new or record), made
 
-        made = checkpoint
-        verdict = self.verdict(planned)
         try:
-            if self.bank.is_writable or change:  # what only reads a bank leaves no record
+            if is_recorded:
                 self._number, made = self.bank.writer.write(begin)
+                self._known = new
         except BankFullError:
             if found is None or verdict is None or not verdict.must_undo:
                 raise
@@ -344,20 +346,20 @@ class Verb(RecordedOperation):
         journal, number = self.bank.journal, self._number
         counts = Counter(str(status) for status in outcome.resources.values())
         pending = self._leave_pending(outcome)
-        ended_at = time.time()
+        update = journal.update_change(
+            number,
+            self._known,
+            status=outcome.status,
+            ended_at=time.time(),
+            error_info=self._why(outcome),
+            resources=dict(counts),
+            abort_pending=pending,
+            extra=dict(self.extra),
+        )
 
         def end(transaction: Transaction) -> tuple[Any, bool]:
             concluded = None if change is None else change(transaction)
-            journal.update(
-                transaction,
-                number,
-                status=outcome.status,
-                ended_at=ended_at,
-                error_info=self._why(outcome),
-                resources=dict(counts),
-                abort_pending=pending,
-                extra=self.extra,
-            )
+            update(transaction)
             return concluded, pending == 0 and journal.drop_some(transaction, number)
 
         concluded, is_dropped = self.bank.writer.write(end)
