@@ -179,9 +179,12 @@ def hook_kinds_of(
     table = HookTable()
     kinds = bytearray(len(operations) * HOOKS_PER_RESOURCE)
     aborts = bytearray(len(operations))
+    last, own = None, table.kinds(None)
     for number, operation in enumerate(operations):
         try:
-            own = _kinds_of(table, operation, graph.nodes[number])
+            if operation is not last:  # many plugins have one for all resources
+                own = _kinds_of(table, operation, graph.nodes[number])
+                last = operation
         except PluginError as error:
             if lost is None:
                 raise

@@ -214,11 +214,16 @@ class Admission:
         """Return how many hooks of *line* may come in now, apart from other lines' turns."""
         if self._favoured is not None:
             return 1
+        if len(line.keys) == 1:  # nearly all: no cap counts them
+            found = self._keys[line.keys[0]]
+            return found.limit - found.inside
         keys = [self._keys[key] for key in line.keys]
         return min((key.limit - key.inside for key in keys), default=len(line.waiting))
 
     def _quantum(self, line: Line) -> int:
         """Return how many hooks of *line* come in at one turn."""
+        if len(line.keys) == 1:
+            return self._keys[line.keys[0]].quantum
         keys = [self._keys[key] for key in line.keys]
         return min((key.quantum for key in keys), default=len(line.waiting))
 
@@ -229,7 +234,9 @@ class Admission:
         for key in line.keys:
             found = self._keys[key]
             room = found.limit - found.inside
-            if room <= 0 or (key in kept and not line.is_urgent) or room < self._least(line, found):
+            if room <= 0 or (kept and key in kept and not line.is_urgent):
+                return key
+            if room < len(line.waiting) and room < self._least(line, found):
                 return key
         return None
 

@@ -40,7 +40,7 @@ class HookTable:
         known = self._by_class.get(type(operation))
         if known is None:
             own = type(operation)
-            kinds = bytes(self._kind(own, name, getattr(own, name, None)) for name in HookName)
+            kinds = bytes([self._kind(own, name, getattr(own, name, None)) for name in _EMPTY])
             is_plain = isinstance(operation, Operation) and not hasattr(own, "__getattr__")
             known = self._by_class[own] = (kinds, is_plain)
         kinds, is_plain = known
@@ -48,7 +48,7 @@ class HookTable:
         if is_plain and not (attributes and not attributes.keys().isdisjoint(_EMPTY)):
             return kinds
         return bytes(
-            self._kind(type(operation), name, getattr(operation, name, None)) for name in HookName
+            self._kind(type(operation), name, getattr(operation, name, None)) for name in _EMPTY
         )
 
     @staticmethod
@@ -59,7 +59,9 @@ class HookTable:
             msg = f"{owner.__name__}.{name} is {hook!r}, which cannot be called"
             raise PluginError(msg)
         outermost = getattr(hook, "__func__", hook)
-        if type(outermost) is FunctionType and not (outermost.__dict__ or hook is _EMPTY[name]):
+        if outermost is _EMPTY[name]:
+            return ABSENT
+        if type(outermost) is FunctionType and not outermost.__dict__:
             # A plain function, which wraps nothing and is marked as nothing else: told at once.
             flags, is_karbors = outermost.__code__.co_flags, _is_karbors_empty(outermost, name)
             if not (flags & _UNUSUAL or is_karbors):
@@ -76,8 +78,9 @@ class HookTable:
 
 def _is_karbors_empty(function: Any, name: HookName) -> bool:
     """Tell the empty hook of Karbor's base class, by name: Karbor need not be installed."""
-    module, qualified = (getattr(function, key, "") for key in ("__module__", "__qualname__"))
-    return bool(module == _KARBORS_MODULE and qualified == f"Operation.{name}")
+    if getattr(function, "__module__", "") != _KARBORS_MODULE:
+        return False
+    return bool(getattr(function, "__qualname__", "") == f"Operation.{name}")
 
 
 def refuse_unfinished(value: object) -> None:
