@@ -193,12 +193,48 @@ def take_the_folder_away(file):
     shutil.rmtree(file.parent)
 
 
-@pytest.mark.parametrize("harm", [take_away, put_another_in_place, take_the_folder_away])
+def put_another_folder_in_place(file):
+    file.parent.rename(file.parent.with_suffix(".old"))
+    shutil.copytree(file.parent.with_suffix(".old"), file.parent)
+
+
+def lead_the_path_elsewhere(file):
+    parent = file.parent.parent
+    parent.rename(parent.with_suffix(".old"))
+    shutil.copytree(parent.with_suffix(".old"), parent.with_suffix(".new"))
+    parent.symlink_to(parent.with_suffix(".new"))
+
+
+def put_back_what_a_backup_had(file):
+    """As rsync and tar do: the folder's times are what they were."""
+    status = file.parent.stat()
+    put_another_in_place(file)
+    os.utime(file.parent, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+HARMS = [
+    take_away,
+    put_another_in_place,
+    take_the_folder_away,
+    put_another_folder_in_place,
+    lead_the_path_elsewhere,
+    put_back_what_a_backup_had,
+]
+
+
+@pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("size", [1, 1 << 20])
-def test_what_goes_into_a_file_that_is_not_there_any_more_is_never_durable(path, harm, size):
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_what_goes_into_a_file_that_is_not_there_any_more_is_never_durable(
+    tmp_path, harm, size, is_settled
+):
     """LMDB writes on, into a file that nobody will find again."""
+    (tmp_path / "parent").mkdir()
+    path = str(tmp_path / "parent" / "bank.lmdb")
     with Environment(path) as environment:
         environment.commit(put(b"a"))
+        while is_settled and environment._file._place is None:
+            environment.commit(put(b"a"))
         harm(Path(path) / "data.mdb")
         for _ in range(2):
             outcomes = environment.commit_group([put(b"b", bytes(size)), put(b"c")])
@@ -207,7 +243,7 @@ def test_what_goes_into_a_file_that_is_not_there_any_more_is_never_durable(path,
             assert "data.mdb" in str(outcomes[0].error)
             assert "close the bank" in str(outcomes[1].error)
         assert rows(environment)[b"a"] == b"v"
-        if harm is not put_another_in_place:
+        if harm in {take_away, take_the_folder_away}:
             with pytest.raises(BankPathError, match="No such file"):
                 environment.info()
 

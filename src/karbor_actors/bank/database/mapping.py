@@ -8,8 +8,10 @@ readers while the map is replaced.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 from typing import Any
 
 import lmdb
@@ -31,6 +33,8 @@ from karbor_actors.errors import (
 _MAX_READERS = 1024
 
 _LOOKS = 3
+_SECOND = 1_000_000_000
+_TICK = _SECOND // 10
 
 _FileId = tuple[int, int]
 
@@ -240,6 +244,8 @@ class MappedFile:
             raise open_error(error, self.path) from error
         try:
             self._file_id = _file_id(self._data)
+            self._place: tuple[int, int, int] | None = None
+            self._least_bytes = 0
             self._page_size = self._raw.stat()["psize"]
             self._check_length()
             self.tables = {table: self._raw.open_db(table.value, create=False) for table in Table}
@@ -266,28 +272,42 @@ class MappedFile:
             BankBrokenError: The file is not where the next open looks for it: what is written
                 is lost.
         """
+        self._check_place()
+        with contextlib.suppress(OSError):  # then the next open looks more closely
+            missing = self._missing_bytes()
+            if missing > 0:
+                os.truncate(self._data, self._least_bytes + missing)
+
+    def _check_place(self) -> None:
+        """Refuse a data file that is no longer where it was opened.
+
+        While nothing was made, removed or renamed in its folder, it is. The file itself is left
+        alone: since Linux 6.13 the first write after a look at a file's times notes them anew,
+        which makes that commit a fifth slower.
+        """
         try:
-            status = os.stat(self._data)
+            folder = os.stat(self.path)
+            place = folder.st_dev, folder.st_ino, folder.st_ctime_ns
+            if place == self._place:
+                return
+            is_same = _file_id(self._data) == self._file_id
         except OSError as error:
             raise BankBrokenError(
                 f"{self._data} is gone ({error.strerror}): it was taken away while the bank was "
                 "open; close the bank, then rebuild it"
             ) from error
-        if (status.st_dev, status.st_ino) != self._file_id:
+        if not is_same:
             raise BankBrokenError(
                 f"{self._data} was replaced while the bank was open; close the bank and open it "
                 "again"
             )
-        try:
-            needed = (self._raw.info()["last_pgno"] + 1) * self._page_size
-            if needed > status.st_size:
-                os.truncate(self._data, needed)
-        except OSError:
-            pass  # then the next open looks more closely
+        self._place = place if _is_settled(folder.st_ctime_ns) else None
 
     def _missing_bytes(self) -> int:
         needed = int((self._raw.info()["last_pgno"] + 1) * self._page_size)
-        return needed - os.path.getsize(self._data)
+        if needed > self._least_bytes:
+            self._least_bytes = os.path.getsize(self._data)
+        return needed - self._least_bytes
 
     def _check_length(self) -> None:
         """Refuse a data file that ends before a page that is in use."""
@@ -322,6 +342,15 @@ class MappedFile:
         if self._raw is None:
             raise BankClosedError
         return self._raw
+
+
+def _is_settled(changed: int) -> bool:
+    """Return whether a later change than the one at *changed* would have another time.
+
+    A file system's clock ticks at least a hundred times a second, but some keep whole seconds.
+    """
+    passed = time.time_ns() - changed
+    return passed > (_TICK if changed % _SECOND else 2 * _SECOND + _TICK)
 
 
 def _file_id(file: str) -> _FileId:
