@@ -51,7 +51,7 @@ class Lender:
         while self.owed:
             dispatcher = self.owed.popleft()
             if self._may_run(dispatcher):
-                dispatcher.run_here()
+                dispatcher.run_here(self.owed)
             else:
                 dispatcher.rouse()
 

@@ -23,7 +23,7 @@ from karbor_actors.arguments import check_instance, checked_count
 from karbor_actors.errors import DispatcherClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from karbor_actors.actors.dispatcher import Reply, Runnable
     from karbor_actors.actors.timers import Timer
@@ -151,8 +151,11 @@ class ThreadDispatcher(Dispatcher):
                 self._grow()
         return timer
 
-    def run_here(self) -> None:
-        """Run what is ready on the calling thread, some turns of it, unless another one does."""
+    def run_here(self, owed: Collection[object]) -> None:
+        """Run what is ready on the calling thread, unless another one does.
+
+        For some turns, and no longer than until something is *owed*: its commit, say, would wait.
+        """
         turn, ready = self._turn, self._ready
         if isinstance(turn, nullcontext) or not turn.acquire(False):
             return  # whoever has it looks again
@@ -161,7 +164,7 @@ class ThreadDispatcher(Dispatcher):
         self._is_taken = True
         try:
             for _ in range(self._lent_turns):
-                if not ready:
+                if not ready or owed:
                     break
                 self._run(ready.popleft())
         finally:
@@ -171,8 +174,8 @@ class ThreadDispatcher(Dispatcher):
             self.rouse()
 
     def rouse(self) -> None:
-        """Find a worker for what is ready, if there is anything."""
-        if self._ready:
+        """Find a worker for what is ready, if there is anything that nobody looks at."""
+        if self._ready and not self._is_taken:
             if self._waiters:
                 self._wake()
             elif self._may_grow:
@@ -279,15 +282,15 @@ class ThreadDispatcher(Dispatcher):
         while True:
             with self._turn:
                 self._is_taken = self.has_one_thread
-                self._run_ready()
+                self._run_ready(lender)
                 self._is_taken = False
             if lender is not None:
                 lender.pay()
             if not self._sleep(waiter):
                 return
 
-    def _run_ready(self) -> None:
-        """Run what is ready, and due, until nothing is."""
+    def _run_ready(self, lender: Lender | None) -> None:
+        """Run what is ready, and due, until nothing is; *lender* pays then, or does not wait for it."""
         ready, timers = self._ready, self._timers.heap
         while True:
             if timers and self._timers.is_due(time.monotonic()):
@@ -300,6 +303,8 @@ class ThreadDispatcher(Dispatcher):
                 self._run(runnable)
                 # An ended actor must not live on in a sleeping worker's frame.
                 del runnable
+                if lender is not None and ready and lender.owed:
+                    lender.give_up()
 
     def _run(self, runnable: Runnable) -> None:
         try:
@@ -356,6 +361,7 @@ class ThreadDispatcher(Dispatcher):
         # A lock may have been held by a thread that does not exist here.
         self._lock = threading.RLock()
         self._turn = threading.Lock() if self.has_one_thread else nullcontext()
+        self._is_taken = False
         self._timers = TimerQueue()
         self._threads = set()
         self._waiters.clear()
