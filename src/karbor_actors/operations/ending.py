@@ -77,6 +77,16 @@ class EndingActor(PooledActor):
         self._looked_up = (-1, 0.0)
         """How many resources a plan had looked at, and since when that has been so."""
 
+    def on_stop(self) -> None:
+        """Let go of what has ended; nobody asks it anything any more.
+
+        The control knows its parts, and they know it: else all of that were there until the
+        collector's next look at everything, which costs the more the more there is.
+        """
+        if self._control is not None and not self._control.overtime.late:
+            vars(self._control).clear()
+            self._control = None
+
     # -- steps
 
     def _begin_step(self, name: str, body: Callable[[], Any]) -> None:

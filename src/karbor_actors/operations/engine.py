@@ -33,11 +33,12 @@ from karbor_actors.operations.steps import Tidying
 from karbor_actors.operations.supervisor import SupervisorActor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Collection, Hashable
 
     from pykka import ActorRef
 
     from karbor_actors.actors import Dispatcher
+    from karbor_actors.operations.hooks.attempt import Attempt
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.operations.verbs.verb import Verb
     from karbor_actors.provider import Provider
@@ -77,18 +78,18 @@ class _Late:
 class _Wake:
     """Tells a supervisor that there are reports; or, once it has ended, that one came late."""
 
-    __slots__ = ("_engine", "_handle", "control")
-
-    control: OperationControl
+    __slots__ = ("_engine", "_handle", "late")
 
     def __init__(self, engine: Engine, handle: OperationHandle) -> None:
         self._engine, self._handle = engine, handle
+        self.late: Collection[Attempt] = ()
+        """The bodies that were given up and have not returned."""
 
     def __call__(self) -> bool:
         """Return whether somebody will look at them; any thread."""
         if self._handle.tell(LOOK_AT_OUTBOX):
             return True
-        self._engine.came_late(self._handle.id, self.control)
+        self._engine.came_late(self._handle.id, self.late)
         return False
 
 
@@ -173,13 +174,13 @@ class Engine:
         begun = [self.undo_again(operation_id) for operation_id in self.pending.touched_by(request)]
         return [handle for handle in begun if handle is not None]
 
-    def came_late(self, operation_id: str, control: OperationControl) -> None:
-        """Undo once more: a body that was given up returned after its operation's end.
+    def came_late(self, operation_id: str, given_up: Collection[Attempt]) -> None:
+        """Undo once more: one of the bodies *given_up* returned after its operation's end.
 
         Closing waits for that, but not where an ``on_abort`` itself took too long: the next one
         may do so too, and so on.
         """
-        late = [attempt for attempt in tuple(control.overtime.late) if attempt.has_ended]
+        late = [attempt for attempt in tuple(given_up) if attempt.has_ended]
         is_held = any(attempt.hook is not HookName.ON_ABORT for attempt in late)
         with self._lock:
             if self._is_over or not late or (self._is_closing and not is_held):
@@ -227,7 +228,7 @@ class Engine:
         """Undo once more what bodies did that returned while their operation ended; after :meth:`end`."""
         if control is not None:
             control.outbox.abandon()
-            self.came_late(operation_id, control)
+            self.came_late(operation_id, control.overtime.late)
         self.hurry(-1)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
@@ -292,7 +293,7 @@ class Engine:
             retry=provider.retry,
             limits=provider.limits_of,
         )
-        wake.control = control
+        wake.late = control.overtime.late
         control.overtime.late.update(self.pending.late(handle.id))
         return control
 

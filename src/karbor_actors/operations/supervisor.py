@@ -165,7 +165,7 @@ class SupervisorActor(EndingActor):
     def _step_done(self, done: StepDone) -> None:
         if done.step is not self._step:
             return  # it came twice
-        self._step = None
+        done.step.done = self._step = None
         if done.step.name in ("close", "suspend", "refuse"):
             self._closed(done)
         elif self._is_refused and done.step.name != "open":

@@ -105,7 +105,7 @@ class Intake:
     ) -> None:
         self._planned, self._kinds, self._runners = planned, planned.hook_kinds, runners
         self._admission, self._caps, self._paths, self._wake = admission, caps, paths, wake
-        self._told = self._granted  # one for all lines
+        self._told: Callable[[], None] = self._granted  # one for all lines
         self._lines: dict[Hashable, _HookLine] = {}
         self.arrived: list[int] = []
         """Hooks that may run and are not in their lines yet; added to from outside."""
@@ -180,7 +180,7 @@ class Intake:
         """Give all places back, at *now* in seconds: the operation has ended, however."""
         for line in self._lines.values():
             self._admission.remove(line)
-        self._lines, self._inside = {}, {}
+        self._lines, self._inside, self._told = {}, {}, _nobody
         self._admission.pump(now)
 
     def add_call(self, attempt: Attempt, way: Way) -> None:
@@ -280,6 +280,10 @@ class Intake:
         if not self._is_admitting:
             self._has_moved = True
             self._wake()
+
+
+def _nobody() -> None:
+    """Hear of nothing."""
 
 
 def _groups(operation: object) -> tuple[str, ...]:

@@ -161,8 +161,7 @@ class Protect(Verb):
     def open(self, planned: PlannedOperation) -> OperationRun:
         """Make the checkpoint, ``protecting``, and record the operation, in one transaction."""
         if self.recovered is not None:
-            checkpoint = self.bank.checkpoint(self.checkpoint_id or "").view(is_writable=True)
-            run = self._begin(planned, checkpoint)
+            run = self._begin(planned, self.bank.checkpoint(self.checkpoint_id or ""))
         else:
             self.checkpoint_id = str(uuid.uuid4())
             change = self.bank.create_checkpoint_change(
@@ -172,7 +171,6 @@ class Protect(Verb):
                 checkpoint_id=self.checkpoint_id,
             )
             run = self._begin(planned, None, change)
-        run.checkpoint = run.checkpoint.view(is_writable=True, guard=run.check_open)
         run.find_previous = self._find_previous
         return run
 
