@@ -266,7 +266,7 @@ def test_whatever_a_commit_meets_is_told_to_each_who_asked(environment, monkeypa
     def broken():
         raise error
 
-    monkeypatch.setattr(environment._file, "extend", broken)
+    monkeypatch.setattr(environment._file, "check_place", broken)
     outcomes = environment.commit_group([put(b"a"), put(b"b")])
     monkeypatch.undo()
     environment.commit(put(b"c"))
@@ -616,10 +616,31 @@ def shorten(transaction):
         transaction.delete(OBJECTS, key)
 
 
-def test_a_commit_leaves_the_file_as_long_as_it_should_be(environment, path):
-    environment.commit(shorten)
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_commit_leaves_the_file_as_long_as_it_should_be(environment, path, is_alone):
+    environment.commit_group([shorten] if is_alone else [fail(ValueError()), shorten])
 
     assert os.path.getsize(f"{path}/data.mdb") >= environment.info()["used_bytes"]
+
+
+def test_closing_leaves_the_file_as_long_as_it_should_be(path, monkeypatch):
+    with Environment(path) as environment:
+        monkeypatch.setattr(environment._file, "extend", lambda: None)
+        environment.commit(shorten)
+        monkeypatch.undo()
+        used_bytes = environment.info()["used_bytes"]
+
+    assert os.path.getsize(f"{path}/data.mdb") >= used_bytes
+
+
+def test_closing_leaves_alone_what_was_put_in_the_files_place(path):
+    with Environment(path) as environment:
+        environment.commit(put(b"a"))
+        file = Path(path) / "data.mdb"
+        file.with_suffix(".new").write_bytes(b"another")
+        os.replace(file.with_suffix(".new"), file)
+
+    assert file.read_bytes() == b"another"
 
 
 @pytest.mark.parametrize("readonly", [True, False])

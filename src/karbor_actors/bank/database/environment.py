@@ -315,7 +315,9 @@ class Environment:
             raise
         # One that wrote nothing has used up no number: somebody else's will be the same.
         self._last_commit = number if whole.has_written else None
-        file.extend()
+        file.check_place()
+        if careful or whole.has_removed:
+            file.extend()
         if faultpoints.injector is not None:
             faultpoints.injector.on_commit(self.path, "after")
         return outcomes

@@ -101,6 +101,10 @@ class MappedFile:
                 return
             self._forget()
             with self.gate.alone():
+                if not self._readonly:
+                    with contextlib.suppress(BankError, lmdb.Error):  # what is broken stays so
+                        self.check_place()
+                        self.extend()
                 raw, self._raw = self._raw, None
                 raw.close()
 
@@ -262,28 +266,16 @@ class MappedFile:
             self._raw.close()
             raise
 
-    def extend(self) -> None:
-        """Make the data file as long as LMDB believes it to be; called after each commit.
-
-        A transaction that frees again the last pages that it took does not write them. Nobody
-        reads them, but a file that is shorter than it should be looks as if it had been cut.
-
-        Raises:
-            BankBrokenError: The file is not where the next open looks for it: what is written
-                is lost.
-        """
-        self._check_place()
-        with contextlib.suppress(OSError):  # then the next open looks more closely
-            missing = self._missing_bytes()
-            if missing > 0:
-                os.truncate(self._data, self._least_bytes + missing)
-
-    def _check_place(self) -> None:
-        """Refuse a data file that is no longer where it was opened.
+    def check_place(self) -> None:
+        """Refuse a data file that is no longer where it was opened; called after each commit.
 
         While nothing was made, removed or renamed in its folder, it is. The file itself is left
         alone: since Linux 6.13 the first write after a look at a file's times notes them anew,
         which makes that commit a fifth slower.
+
+        Raises:
+            BankBrokenError: The file is not where the next open looks for it: what is written
+                is lost.
         """
         try:
             folder = os.stat(self.path)
@@ -302,6 +294,18 @@ class MappedFile:
                 "again"
             )
         self._place = place if _is_settled(folder.st_ctime_ns) else None
+
+    def extend(self) -> None:
+        """Make the data file as long as LMDB believes it to be; called where rows were removed.
+
+        A transaction that frees again the last pages that it took does not write them. Nobody
+        reads them, but a file that is shorter than it should be looks as if it had been cut, and
+        the next open reads all of it to see that it was not.
+        """
+        with contextlib.suppress(OSError):  # then the next open looks more closely
+            missing = self._missing_bytes()
+            if missing > 0:
+                os.truncate(self._data, self._least_bytes + missing)
 
     def _missing_bytes(self) -> int:
         needed = int((self._raw.info()["last_pgno"] + 1) * self._page_size)

@@ -43,7 +43,7 @@ class Table(Enum):
 class Reader:
     """What snapshots and transactions share: reading, by the thread that began it only."""
 
-    __slots__ = ("_path", "_raw", "_tables", "_thread", "failure", "has_written")
+    __slots__ = ("_path", "_raw", "_tables", "_thread", "failure", "has_removed", "has_written")
 
     def __init__(self, raw: Any, tables: Mapping[Table, Any], path: str) -> None:
         self._raw = raw
@@ -54,6 +54,8 @@ class Reader:
         """What the database refused first; after that a transaction cannot be committed."""
         self.has_written = False
         """Whether a row was surely set or removed; here, so that a transaction is made at once."""
+        self.has_removed = False
+        """Whether a row was removed, and with it perhaps a page that the transaction itself took."""
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return the value of *key*, or None."""
@@ -239,6 +241,7 @@ class Transaction(Reader):
     def delete(self, table: Table, key: bytes) -> bool:
         """Remove the row *key*; return whether there was one."""
         self._check()
+        self.has_removed = True
         try:
             there: bool = self._raw.delete(key, db=self._tables[table])
         except lmdb.Error as error:
