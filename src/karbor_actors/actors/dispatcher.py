@@ -74,7 +74,7 @@ class Dispatcher(abc.ABC):
     throughput = 32
     """How many messages an actor may handle before the next actor has its turn."""
     has_one_thread = True
-    """Whether all its actors run on one thread, always the same."""
+    """Whether one thread at a time runs its actors."""
 
     def __init__(self) -> None:
         # Re-entrant: the collector may run a __del__ that tells or cancels, anywhere.

@@ -26,14 +26,18 @@ class Lender:
         may_owe: Returns whether the thread is about to call :meth:`pay`, so that nobody else
             need be woken.
         may_run: Returns whether it has nothing else to do than to run a dispatcher's actors.
+        own: The dispatcher whose own thread it is, which looks for itself what is ready there.
     """
 
-    __slots__ = ("_may_owe", "_may_run", "owed")
+    __slots__ = ("_may_owe", "_may_run", "_own", "owed")
 
     def __init__(
-        self, may_owe: Callable[[], bool], may_run: Callable[[ThreadDispatcher], bool]
+        self,
+        may_owe: Callable[[], bool],
+        may_run: Callable[[ThreadDispatcher], bool],
+        own: ThreadDispatcher | None = None,
     ) -> None:
-        self._may_owe, self._may_run = may_owe, may_run
+        self._may_owe, self._may_run, self._own = may_owe, may_run, own
         self.owed: deque[ThreadDispatcher] = deque()
         """Those on which something is ready that no thread was woken for."""
         _thread.lender = self
@@ -50,6 +54,8 @@ class Lender:
         """Run what is owed while the thread has nothing else to do; else have it run."""
         while self.owed:
             dispatcher = self.owed.popleft()
+            if dispatcher is self._own:
+                continue
             if self._may_run(dispatcher):
                 dispatcher.run_here(self.owed)
             else:

@@ -278,7 +278,7 @@ class ThreadDispatcher(Dispatcher):
         set_current_dispatcher(self)
         waiter = threading.Lock()
         waiter.acquire()
-        lender = Lender(lambda: True, lambda _: not self._ready) if self._lends else None
+        lender = Lender(lambda: True, lambda _: not self._ready, self) if self._lends else None
         while True:
             with self._turn:
                 self._is_taken = self.has_one_thread
