@@ -9,6 +9,7 @@ import pytest
 from helpers import DEADLINE, Gate
 from karbor_actors.actors import LightActor, ThreadDispatcher
 from karbor_actors.operations.hooks import workers as module
+from karbor_actors.operations.hooks.lookout import Lookout
 from karbor_actors.operations.hooks.workers import ThreadRunner
 
 
@@ -293,3 +294,65 @@ def test_the_last_worker_waits_for_no_disk(heard):
     gate.open()
     runner.close()
     bank.close(timeout=DEADLINE)
+
+
+@pytest.fixture
+def watched():
+    """A runner whose calls have been quick, and a dispatcher that keeps its time."""
+    dispatcher = ThreadDispatcher(name="test-control")
+    lookout = Lookout(dispatcher.call_later)
+    runner = ThreadRunner(4, "test-workers", lookout=lookout)
+    lookout.add(runner)
+    for _ in range(3):
+        call = Call()
+        runner.submit([call])
+        assert call.done.wait(DEADLINE)
+        wait_until(lambda: runner.running == 0)
+    assert not runner._are_slow
+    yield runner
+    runner.close()
+    dispatcher.close(timeout=DEADLINE)
+
+
+def test_calls_that_wait_behind_one_that_is_slow_after_all_begin_soon(watched):
+    together = threading.Barrier(4)
+    calls = [Call(lambda: together.wait(DEADLINE)) for _ in range(4)]
+    watched.submit(calls)
+    assert all(call.done.wait(DEADLINE) for call in calls)
+
+
+def test_what_a_quick_call_told_does_not_wait_for_the_slow_one_behind_it(watched, heard):
+    for _ in range(20):
+        gate = Gate()
+        quick, slow = Telling(heard), Call(gate.pass_through)
+        watched.submit([quick, slow])
+        wait_until(lambda quick=quick: quick in dict(heard.ask(None, timeout=DEADLINE)))
+        gate.open()
+        assert slow.done.wait(DEADLINE)
+
+
+def test_nobody_looks_where_nothing_was_left_waiting(watched, monkeypatch):
+    asked = []
+    monkeypatch.setattr(watched._lookout, "ask", lambda: asked.append(1) or True)
+    for _ in range(5):
+        call = Call()
+        watched.submit([call])
+        assert call.done.wait(DEADLINE)
+        wait_until(lambda: watched.running == 0)
+    assert asked == []
+
+
+def test_without_a_clock_workers_wake_each_other(heard):
+    closed = ThreadDispatcher(name="test-control")
+    lookout = Lookout(closed.call_later)
+    runner = ThreadRunner(4, "test-workers", lookout=lookout)
+    lookout.add(runner)
+    first = Call()
+    runner.submit([first])
+    assert first.done.wait(DEADLINE)
+    closed.close(timeout=DEADLINE)
+    together = threading.Barrier(4)
+    calls = [Call(lambda: together.wait(DEADLINE)) for _ in range(4)]
+    runner.submit(calls)
+    assert all(call.done.wait(DEADLINE) for call in calls)
+    runner.close()

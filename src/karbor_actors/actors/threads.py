@@ -284,7 +284,8 @@ class ThreadDispatcher(Dispatcher):
                 self._is_taken = self.has_one_thread
                 self._run_ready(lender)
                 self._is_taken = False
-            if lender is not None:
+            if lender is not None and lender.owed:
+                self._keep_time()
                 lender.pay()
             if not self._sleep(waiter):
                 return
@@ -350,11 +351,15 @@ class ThreadDispatcher(Dispatcher):
                 self._waiters.remove(waiter)
             except ValueError:
                 waiter.acquire()  # somebody took it to wake us, and is about to release it
-        if is_keeper and self._timers.heap and self._keeper not in self._waiters:
-            # Somebody must keep the time while this one is busy. Never wake a keeper for that:
-            # two of them would wake each other for ever.
-            self._rouse()
+        if is_keeper and not self.has_one_thread:
+            self._keep_time()
         return True
+
+    def _keep_time(self) -> None:
+        """Have another thread keep the time, which is about to be busy, if it was the keeper."""
+        if self._timers.heap and self._keeper not in self._waiters:
+            # Never wake a keeper for that: two of them would wake each other for ever.
+            self._rouse()
 
     def _abandon_after_fork(self) -> None:
         """Close for good, in a child process: the threads stayed in the parent."""

@@ -122,7 +122,7 @@ class Engine:
         self.dispatcher: Dispatcher = dispatcher or ThreadDispatcher(
             name="karbor-control", lends=True
         )
-        self.runners = runners or Runners(workers)
+        self.runners = runners or Runners(workers, call_later=self.dispatcher.call_later)
         self._events: Dispatcher = events or ThreadDispatcher(name="karbor-events")
         self._caps = caps or Caps()
         self._admission = new_admission(workers, self._caps)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.admission.paths import PathsAhead
     from karbor_actors.operations.hooks.attempt import Attempt
     from karbor_actors.operations.hooks.runner import Runners
-    from karbor_actors.operations.hooks.workers import Call
+    from karbor_actors.operations.hooks.worker import Call
     from karbor_actors.operations.planning import PlannedOperation
 
 WINDOW = 1024

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
 
-    from karbor_actors.operations.hooks.workers import Call
+    from karbor_actors.operations.hooks.worker import Call
 
 STUCK = 10.0
 """Seconds without an answer after which a loop counts as blocked."""

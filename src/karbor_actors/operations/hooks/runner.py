@@ -10,12 +10,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from karbor_actors.operations.hooks.event_loop import LoopRunner
+from karbor_actors.operations.hooks.lookout import Lookout
 from karbor_actors.operations.hooks.workers import ThreadRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from karbor_actors.operations.hooks.workers import Call
+    from karbor_actors.operations.hooks.worker import Call
 
 
 class Lane(StrEnum):
@@ -37,20 +38,31 @@ class Runners:
         workers: Threads at most, in each of the lanes prepare, main and abort; where a thaw would
             wait, since all of a lane's hang, it gets up to twice as many.
         name: What the threads' names begin with.
+        call_later: Has a function called, so many seconds later, for a :class:`Lookout`.
     """
 
     PLANNERS = 16
     RECORDERS = 32
     """Those that wait for one commit share it; they do little else."""
 
-    def __init__(self, workers: int, name: str = "karbor") -> None:
+    def __init__(
+        self,
+        workers: int,
+        name: str = "karbor",
+        call_later: Callable[[float, Callable[[], None]], object] | None = None,
+    ) -> None:
+        lookout = None if call_later is None else Lookout(call_later)
         self._lanes: dict[Lane, ThreadRunner] = {
             lane: ThreadRunner(
                 {Lane.PLAN: self.PLANNERS, Lane.RECORD: self.RECORDERS}.get(lane, workers),
                 f"{name}-{lane}",
+                lookout=lookout,
             )
             for lane in Lane
         }
+        if lookout is not None:
+            for runner in self._lanes.values():
+                lookout.add(runner)
         self._loop = LoopRunner(f"{name}-loop")
 
     @property

@@ -2,6 +2,11 @@
 
 A call never raises; it reports its outcome by itself. A worker that has reported, and has nothing
 else to do, runs the actors that it has told of it (`Lender`).
+
+Who is to come. To wake a worker for nothing costs as much as many short calls. So as long as calls
+are quick, one worker takes all that is queued, and after the last of them runs the actors that they
+told something; a `Lookout` sees, some milliseconds later, whether one of the calls was slow after
+all, and has the others begin then. Where calls are slow, each gets a worker at once.
 """
 
 from __future__ import annotations
@@ -10,15 +15,17 @@ import contextlib
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from karbor_actors.actors import Lender
 from karbor_actors.operations.hooks.event_loop import report_lost
+from karbor_actors.operations.hooks.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from karbor_actors.actors import ThreadDispatcher
+    from karbor_actors.operations.hooks.lookout import Lookout
+    from karbor_actors.operations.hooks.worker import Call
 
 _NO_THREAD = "no worker is left: the system gives this process no more threads"
 _LINGER = 5.0
@@ -31,60 +38,10 @@ MAX_ABANDONED = 4
 """Times the workers of a lane: so many threads may run calls that were given up."""
 
 
-class Call(Protocol):
-    """Something to run once on a worker."""
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it has nothing more to do but to report; always False where that is no matter."""
-
-    def execute(self) -> None:
-        """Run; must not raise."""
-
-    def execute_async(self) -> Coroutine[Any, Any, None]:
-        """Run on the event loop; must not raise."""
-
-    def refuse(self, why: str) -> None:
-        """Report that it will not run; must not raise."""
-
-
-class _Worker(threading.Thread):
-    """One thread of a runner, and where it stands; its runner's lock guards that."""
-
-    def __init__(self, runner: ThreadRunner, name: str, work: Callable[[_Worker], None]) -> None:
-        super().__init__(name=name, daemon=True)
-        self.runner, self._work = runner, work
-        self.alarm = threading.Lock()
-        """Held while it sleeps; a release wakes it."""
-        self.alarm.acquire()
-        self.call: Call | None = None
-        """What it runs."""
-        self.is_expected = False
-        """Whether it was woken, or started, or is lent, and will look at the queue."""
-        self.is_lent = False
-        """Whether it runs actors."""
-        self.is_given_up = False
-        """Whether its call was, so that another worker has its place."""
-
-    def run(self) -> None:
-        """Serve the runner."""
-        self.lender = Lender(self._may_owe, self._may_run)  # of the thread that makes it
-        self._work(self)
-
-    def _may_owe(self) -> bool:
-        """Return whether its call has ended, and it will look for another one."""
-        return (self.call is None or self.call.has_ended) and not self.is_given_up
-
-    def _may_run(self, dispatcher: ThreadDispatcher) -> bool:
-        return self.runner.can_lend(is_waiting=dispatcher.blocks)
-
-
 class ThreadRunner:
     """Runs calls on up to *workers* threads, started when there is work.
 
-    A thread that has had nothing to do for a while ends. One worker at a time is woken, or
-    started, unless calls are slow; if it finds more than one call it wakes the next: so all get to
-    work on long calls, and the first few deal with a burst of short ones.
+    A thread that has had nothing to do for a while ends.
 
     A call that was given up keeps its thread until it returns, and another thread takes its
     place; once there are too many of those, new calls are refused until some return.
@@ -93,23 +50,31 @@ class ThreadRunner:
         workers: Threads that take calls.
         name: What the threads' names begin with.
         max_abandoned: Threads of calls that were given up, at most.
+        lookout: Sees whether a call is slow that was thought to be quick; without one, workers wake
+            each other as long as something is queued.
     """
 
-    def __init__(self, workers: int, name: str, max_abandoned: int | None = None) -> None:
-        self._workers, self._name = workers, name
+    def __init__(
+        self,
+        workers: int,
+        name: str,
+        max_abandoned: int | None = None,
+        lookout: Lookout | None = None,
+    ) -> None:
+        self._workers, self._name, self._lookout = workers, name, lookout
         self._max_abandoned = MAX_ABANDONED * workers if max_abandoned is None else max_abandoned
         self._queue: deque[Call] = deque()
         self._lock = threading.Lock()
-        self._threads: list[_Worker] = []
-        self._sleepers: list[_Worker] = []
+        self._threads: list[Worker] = []
+        self._sleepers: list[Worker] = []
         """The last to fall asleep is woken first."""
-        self._abandoned: set[_Worker] = set()
+        self._abandoned: set[Worker] = set()
         self._owed: list[ThreadDispatcher] = []
-        """What workers that had more to do have left to one that is expected."""
+        """What workers that had more to do have left to one that is expected, or to the lookout."""
         self._started = 0
         self._expected = 0
         """Workers that will look at the queue, and have not yet."""
-        self._are_slow = False
+        self._are_slow = True
         """Whether calls take long, going by the last one that a woken worker took."""
         self._closed = False
         self._front, self._front_since = 0, 0.0
@@ -149,6 +114,15 @@ class ThreadRunner:
             if is_stuck and len(self._threads) < 2 * self._workers:
                 self._start(self._new_worker())
 
+    def look(self) -> None:
+        """Have all begin that waits behind a call which was thought to be quick; never blocks."""
+        with self._lock:
+            if self._queue:
+                self._expect(len(self._queue))
+            owed, self._owed = self._owed, []
+        for dispatcher in owed:
+            dispatcher.rouse()
+
     @property
     def abandoned(self) -> int:
         """How many threads still run calls that were given up."""
@@ -162,7 +136,7 @@ class ThreadRunner:
     def runs_caller(self) -> bool:
         """Return whether a call of its is what calls this."""
         own = threading.current_thread()
-        return isinstance(own, _Worker) and own.runner is self and own.call is not None
+        return isinstance(own, Worker) and own.runner is self and own.call is not None
 
     def can_lend(self, *, is_waiting: bool) -> bool:
         """Return whether a worker may run actors: nothing is queued, nor would have to wait for it.
@@ -219,8 +193,8 @@ class ThreadRunner:
     def _expect(self, wanted: int = 1) -> None:
         """See to it that *wanted* workers look at the queue, or at least one does."""
         own = threading.current_thread()
-        is_own = isinstance(own, _Worker) and own.runner is self and own.is_lent
-        if is_own and self._expected < wanted:
+        is_full = self._expected >= wanted
+        if not is_full and isinstance(own, Worker) and own.runner is self and own.is_lent:
             self._count_on(own)  # it looks once it has done its turns
         while self._expected < wanted and self._sleepers:
             worker = self._sleepers.pop()
@@ -229,25 +203,25 @@ class ThreadRunner:
         if not self._expected and len(self._threads) < self._workers:
             self._start(self._new_worker())
 
-    def _count_on(self, worker: Any) -> None:
+    def _count_on(self, worker: Worker) -> None:
         if not worker.is_expected:
             worker.is_expected = True
             self._expected += 1
 
-    def _came(self, worker: _Worker) -> None:
+    def _came(self, worker: Worker) -> None:
         if worker.is_expected:
             worker.is_expected = False
             self._expected -= 1
 
-    def _new_worker(self) -> _Worker:
+    def _new_worker(self) -> Worker:
         """Return a worker to be started."""
         self._started += 1
-        worker = _Worker(self, f"{self._name}-{self._started}", self._work)
+        worker = Worker(self, f"{self._name}-{self._started}", self._work)
         self._threads.append(worker)
         self._count_on(worker)
         return worker
 
-    def _start(self, worker: _Worker) -> None:
+    def _start(self, worker: Worker) -> None:
         try:
             worker.start()
         except RuntimeError:  # the system gives no more of them: those that are there go on
@@ -261,7 +235,7 @@ class ThreadRunner:
             stranded.append(self._queue.popleft())
         return stranded
 
-    def _take_owed(self, worker: _Worker) -> None:
+    def _take_owed(self, worker: Worker) -> None:
         """Have *worker* run the actors that others have left to it."""
         if self._owed:
             worker.lender.owed.extend(self._owed)
@@ -269,13 +243,13 @@ class ThreadRunner:
 
     # -- what a worker does
 
-    def _work(self, worker: _Worker) -> None:
+    def _work(self, worker: Worker) -> None:
         try:
             self._serve(worker)
         except BaseException as error:  # a bug, or what foreign code has set in this thread
             self._died(worker, error)
 
-    def _serve(self, worker: _Worker) -> None:
+    def _serve(self, worker: Worker) -> None:
         queue, owed = self._queue, worker.lender.owed
         while not worker.is_given_up:
             try:
@@ -299,7 +273,11 @@ class ThreadRunner:
         with self._lock:
             self._abandoned.discard(worker)
 
-    def _took_first(self, worker: _Worker) -> None:
+    def _is_watched(self) -> bool:
+        """Return whether what is left waiting is looked at soon. Held: the lock."""
+        return not self._are_slow and self._lookout is not None and self._lookout.ask()
+
+    def _took_first(self, worker: Worker) -> None:
         """See to it that others look at the queue, of which *worker*, which was expected, took one.
 
         If none sleeps, it starts one more, ahead of need: a start is waited for, which takes a while
@@ -309,7 +287,7 @@ class ThreadRunner:
             self._came(worker)
             spare = None
             if self._sleepers:
-                if self._queue:
+                if self._queue and not self._is_watched():
                     self._expect()
             elif not self._closed and len(self._threads) < self._workers:
                 spare = self._new_worker()
@@ -323,15 +301,16 @@ class ThreadRunner:
                     self._threads.remove(spare)
                     self._came(spare)
 
-    def _pay(self, worker: _Worker) -> None:
+    def _pay(self, worker: Worker) -> None:
         """Run the actors that *worker* has told something, while the queue is empty.
 
-        Else leave that to a worker that is expected: it is not to wait for this one's next call,
-        which may be slow, and need not wake a third thread.
+        Else leave that to a worker that is expected, or to the lookout: it is not to wait for this
+        one's next call, if that is slow, and need not wake a third thread.
         """
         lender = worker.lender
         with self._lock:
-            if self._queue and self._expected and not worker.is_given_up:
+            is_left = self._queue and (self._expected or self._is_watched())
+            if is_left and not worker.is_given_up:
                 self._owed += lender.owed
                 lender.owed.clear()
                 return
@@ -343,7 +322,7 @@ class ThreadRunner:
         lender.pay()
         worker.is_lent = False
 
-    def _sleep(self, worker: _Worker) -> bool:
+    def _sleep(self, worker: Worker) -> bool:
         """Sleep until there may be something to do; return False when the thread must end."""
         with self._lock:
             if self._queue:
@@ -367,7 +346,7 @@ class ThreadRunner:
         worker.alarm.acquire()  # it was woken after all
         return True
 
-    def _died(self, worker: _Worker, error: BaseException) -> None:
+    def _died(self, worker: Worker, error: BaseException) -> None:
         """Leave the place of *worker*, which dies of *error*, to another one."""
         with self._lock:
             call, worker.call = worker.call, None

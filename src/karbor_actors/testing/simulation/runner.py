@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from karbor_actors.actors.simulated import SimulatedDispatcher
-    from karbor_actors.operations.hooks.workers import Call
+    from karbor_actors.operations.hooks.worker import Call
     from karbor_actors.testing.fault_rules import Rule
     from karbor_actors.testing.simulation.faults import SimulatedFaults
     from karbor_actors.testing.simulation.world import World
