@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from pykka import ActorDeadError
 
 from karbor_actors.actors import PooledActor
 from karbor_actors.errors import KarborError, OperationCancelledError, describe_cause
@@ -192,4 +195,5 @@ class EndingActor(PooledActor):
             self._handle.settle(status, final, result, error)
         finally:
             self._engine.look_for_late(self._handle.id, self._control)
-        self.actor_ref.stop(block=False)  # it may be dead already
+        with suppress(ActorDeadError):  # it may be dead already
+            self.stop()  # told, not asked: nobody waits for it

@@ -91,11 +91,9 @@ class Foresight:
         listens: what is told to have completed is durable.
         """
         control = self._control
-        if control.run.type is not OperationType.PROTECT:
+        if not ledger.has_completions_only or control.run.type is not OperationType.PROTECT:
             return False
         schedule = control.schedule
-        if not ledger.has_completions_only:
-            return False
         absent = self._absent - schedule.passed_over
         if schedule.unfinished - absent > len(ledger.completions):
             return False

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.bank.database.records import pack_record
+from karbor_actors.bank.database.records import pack_plain
 from karbor_actors.bank.journal.records import JournalRecord, NewResource, StateChange
 from karbor_actors.model import OperationType
 from karbor_actors.operations.hooks.memory import PREPARED_KEY
@@ -193,7 +193,7 @@ class Ledger:
         if (moment := self._run.prepared_at) != self._prepared_at:
             self._prepared_at = moment
             if self._run.type is OperationType.PROTECT:
-                state.append(StateChange(0, PREPARED_KEY, pack_record(moment, "a moment")))
+                state.append(StateChange(0, PREPARED_KEY, pack_plain(moment, "a moment")))
         hooks = [attempt.hook_number for attempt in completions]
         return JournalRecord(intents, hooks, state, new_resources)
 

@@ -41,6 +41,8 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 # O_NONBLOCK: a FIFO planted under an object's name must not hang the reader.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE_BUFFER = 1 << 20
+_SMALL = 1 << 13
+"""What has fewer bytes (most manifests) needs no such buffer, which is mapped and unmapped each time."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -168,7 +170,8 @@ class LocalStore:
 
     def _write(self, tmp_name: str, data: Data) -> None:
         fd = os.open(tmp_name, _WRITE_FLAGS, 0o600, dir_fd=self._tmp)
-        with open(fd, "wb", buffering=_WRITE_BUFFER) as file:
+        is_small = isinstance(data, bytes) and len(data) < _SMALL
+        with open(fd, "wb", buffering=_SMALL if is_small else _WRITE_BUFFER) as file:
             file.writelines(parts_of(data))
             file.flush()
             os.fsync(fd)

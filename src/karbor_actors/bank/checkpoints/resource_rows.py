@@ -16,7 +16,7 @@ from karbor_actors.bank.checkpoints.rows import (
 )
 from karbor_actors.bank.database.keys import pack_u64, unpack_u32
 from karbor_actors.bank.database.records import field as record_field
-from karbor_actors.bank.database.records import pack_record, unpack_record
+from karbor_actors.bank.database.records import pack_plain, pack_record, unpack_record
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.errors import BankFormatError
 from karbor_actors.model import ResourceStatus
@@ -128,7 +128,7 @@ def empty_row(checkpoint: int, runs: list[list[int]]) -> tuple[bytes, bytes]:
         checkpoint: Its number.
         runs: The first resource of each run of them, and how many they are; ascending.
     """
-    packed = pack_record(runs, "empty resources", limit=_RUNS_LIMIT)
+    packed = pack_plain(runs, "empty resources", limit=_RUNS_LIMIT)
     return resource_key(checkpoint, RESOURCES_EMPTY), packed
 
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import zstandard
 
-from karbor_actors.bank.database.records import pack_record, unpack_record
+from karbor_actors.bank.database.records import pack_plain, unpack_record
 from karbor_actors.errors import BankFormatError, ObjectNotFoundError, RecordTooLargeError
 from karbor_actors.model import CheckpointStatus
 from karbor_actors.store.codec import compress, digest_of
@@ -86,7 +86,7 @@ class Head:
 
     def pack(self) -> bytes:
         """Return the head's object."""
-        holds = pack_record([list(hold) for hold in self.holds], "holds")
+        holds = pack_plain([list(hold) for hold in self.holds], "holds")
         chunks = b"".join(_CHUNK.pack(chunk.stored_size, chunk.digest) for chunk in self.chunks)
         record = [MANIFEST, self.id, self.status.value, holds, chunks]
         return seal(pack_value(record) + self.rest)[0]
