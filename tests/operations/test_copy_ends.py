@@ -64,15 +64,20 @@ def test_a_finished_copy_is_not_undone_where_its_end_cannot_be_recorded(
     with opened(tmp_path, journal) as service:
         checkpoint = service.protect(plan("lone")).result(DEADLINE)
         bank, left = service.provider("local").bank, [times]
-        update = bank.journal.update
+        of_end = bank.journal.update_change
 
-        def fails(transaction: Any, number: int, **changes: Any) -> Any:
-            if changes.get("ended_at") is not None and left[0]:
-                left[0] -= 1
-                raise BankFullError("the disk is full")
-            return update(transaction, number, **changes)
+        def fails(*arguments: Any, **changes: Any) -> Any:
+            end = of_end(*arguments, **changes)
 
-        monkeypatch.setattr(bank.journal, "update", fails)
+            def change(transaction: Any) -> Any:
+                if left[0]:
+                    left[0] -= 1
+                    raise BankFullError("the disk is full")
+                return end(transaction)
+
+            return change
+
+        monkeypatch.setattr(bank.journal, "update_change", fails)
         handle = service.copy(checkpoint.id, to="off")
         if times > 2:
             with pytest.raises(OperationError, match="the disk is full"):
