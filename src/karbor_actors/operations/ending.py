@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.verbs.verb import Verb
 
 _LOG = logging.getLogger("karbor_actors.operations")
+_NONE: frozenset[str] = frozenset()  # one for all: each call makes another
 
 
 class EndingActor(PooledActor):
@@ -66,7 +67,7 @@ class EndingActor(PooledActor):
         self._dead, self._crash = dead, crash
         """The supervisor before this one, and what it died of."""
         self._has_waited = False
-        self._undone_first: frozenset[str] = frozenset()
+        self._undone_first = _NONE
         """The operations whose rest it has had tried again before it began."""
         self._is_waiting = False
         """Whether it waits for locks, or for what must be undone first."""

@@ -35,7 +35,7 @@ class Foresight:
         """By hook whose completion is being written: the hooks that will wait for one less."""
         self._ahead: dict[int, int] = {}
         """By hook: how many of those that it waits for are being written."""
-        self._intents: set[int] = set()
+        self._intents: dict[int, None] = {}
         """Hooks that have not begun, and whose intents are written or being written."""
 
     def ended(self, hook: int) -> list[int]:
@@ -58,7 +58,7 @@ class Foresight:
                 if not self._implemented[following]:
                     passed.append(following)
                 elif self._runs_at_once(following):
-                    self._intents.add(following)
+                    self._intents[following] = None
                     ready.append(following)
         return ready
 
@@ -74,7 +74,7 @@ class Foresight:
         """Return whether *hook*'s intent is there already, and forget it, since the hook begins."""
         if hook not in self._intents:
             return False
-        self._intents.remove(hook)
+        del self._intents[hook]
         return True
 
     def leave_out(self, hook: int) -> None:

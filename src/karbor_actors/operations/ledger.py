@@ -123,11 +123,12 @@ class Ledger:
         intake: Intake,
     ) -> None:
         self._run, self._outbox, self._intake = run, outbox, intake
-        self._intents: list[int] = []
+        # Most are empty at any time: made when there is something, for the collector's sake.
+        self._intents: list[int] | None = None
         self.completions: list[Attempt] = []
         """Those of hooks that completed; added to from outside."""
-        self._records: list[JournalRecord] = []
-        self._then: list[Callable[[], None]] = []
+        self._records: list[JournalRecord] | None = None
+        self._then: list[Callable[[], None]] | None = None
         self._writing = 0
         self._open: _Writing | None = None
         """The last one, which the bank may not have taken yet."""
@@ -145,12 +146,15 @@ class Ledger:
 
     def add_intents(self, hooks: Iterable[int]) -> None:
         """Gather the intents of *hooks*."""
+        self._intents = self._intents or []
         self._intents.extend(hooks)
 
     def add_record(self, record: JournalRecord, then: Callable[[], None] | None = None) -> None:
         """Gather something else; *then* is called once it is written, well or not."""
+        self._records = self._records or []
         self._records.append(record)
         if then is not None:
+            self._then = self._then or []
             self._then.append(then)
 
     def flush(self, *, is_last: bool = False) -> None:
@@ -161,12 +165,12 @@ class Ledger:
         """
         if not (self._intents or self.completions or self._records):
             return
-        intents, completions = tuple(self._intents), tuple(self.completions)
+        intents, completions = tuple(self._intents or ()), tuple(self.completions)
         record, is_of_hooks = self._record_of_hooks(intents, completions), not self._records
         if self._records:
             record = JournalRecord.joined([record, *self._records])
-        gathered = record, (intents, completions, tuple(self._then))
-        self._intents, self.completions, self._records, self._then = [], [], [], []
+        gathered = record, (intents, completions, tuple(self._then or ()))
+        self._intents, self.completions, self._records, self._then = None, [], None, None
         # What says more than how hooks went stays behind what workers have written meanwhile.
         if is_of_hooks and not is_last and self._open is not None and self._open.add(gathered):
             return

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from karbor_actors.operations.control import OperationControl
 
 
+_NONE: frozenset[int] = frozenset()
+
+
 class Undo:
     """Starts abort actors in the order that the abort schedule gives. The control thread only."""
 
@@ -41,7 +44,7 @@ class Undo:
         self._control = control
         self._refs: dict[int, ActorRef[AbortActor]] = {}
         self._reasons: dict[int, AbortReason] = {}
-        self._again: frozenset[int] = frozenset()
+        self._again = _NONE
         self.is_active = False
         """Whether anything has ever been to be undone."""
         self._expected: dict[int, AbortReason] = {}

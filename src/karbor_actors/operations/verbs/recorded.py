@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from karbor_actors.provider import Provider
 
 _LOG = logging.getLogger("karbor_actors.operations")
+_NONE: frozenset[Hashable] = frozenset()
 _TRIM_EVERY = 100
 """Operations between two looks at the history for what is too old."""
 
@@ -62,7 +63,7 @@ class RecordedOperation:
         """The graph that the journal's numbers are of, once it is known."""
         self.recovered: Recovered | None = None
         """What an earlier process left of the operation, if it began it."""
-        self.pending_keys: frozenset[Hashable] = frozenset()
+        self.pending_keys = _NONE
         """The lock keys of what could not be undone, once the operation has ended."""
 
     @property
@@ -147,7 +148,7 @@ class RecordedOperation:
         """Note that what was done to *resources* of the graph is not undone."""
         graph, left = self.graph, list(resources)
         if graph is None or not left:
-            self.pending_keys = frozenset()
+            self.pending_keys = _NONE
             return
         keys = (("resource", graph.nodes[resource].key) for resource in left)
         self.pending_keys = frozenset({checkpoint_lock(self.bank, self.checkpoint_id), *keys})
