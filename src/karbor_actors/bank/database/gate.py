@@ -18,7 +18,8 @@ class Gate:
     """Keeps the memory map in place while anyone reads from it. Any thread may call it."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._inside = 0
         self._is_alone = False
         self._mine = _Mine()
@@ -32,7 +33,7 @@ class Gate:
         """Begin to read; wait while a thread has the gate alone. A thread may nest its reads."""
         depth = self._mine.depth
         if depth == 0:  # one that is inside already must not wait for who waits for it to leave
-            with self._changed:
+            with self._lock:  # the condition's own, without its methods
                 while self._is_alone:
                     self._changed.wait()
                 self._inside += 1
@@ -42,9 +43,9 @@ class Gate:
         """End what :meth:`enter` began, on the same thread."""
         self._mine.depth -= 1
         if self._mine.depth == 0:
-            with self._changed:
+            with self._lock:
                 self._inside -= 1
-                if not self._inside:
+                if self._is_alone and not self._inside:
                     self._changed.notify_all()
 
     @contextmanager

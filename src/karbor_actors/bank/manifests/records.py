@@ -70,7 +70,9 @@ def manifest_records(
         BankFormatError: The records are damaged.
     """
     # Status and holds change later, and are in the head.
-    packed = replace(row, status=CheckpointStatus.AVAILABLE, holds=()).pack()
+    if row.holds or row.status is not CheckpointStatus.AVAILABLE:
+        row = replace(row, status=CheckpointStatus.AVAILABLE, holds=())
+    packed = row.pack()
     for start in range(0, len(packed), _PIECE):
         yield [ROW, packed[start : start + _PIECE]]
     prefix = pack_u64(number)
