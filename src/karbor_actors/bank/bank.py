@@ -263,8 +263,8 @@ class Bank:
             graph_digest=rows.digest_graph(packed_graph),
             copied_from=copied_from,
         )
-        is_checked = isinstance(plan, Plan)  # which is plain
-        return CheckpointMaking(self._parts, row, packed_graph, is_checked=is_checked)
+        is_own = isinstance(plan, Plan)  # whose to_dict() is plain, and a copy
+        return CheckpointMaking(self._parts, row, packed_graph, is_own=is_own)
 
     def checkpoint(self, checkpoint_id: str) -> Checkpoint:
         """Return the checkpoint with that id, or the only one whose id begins so; read-only.

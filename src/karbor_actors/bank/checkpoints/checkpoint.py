@@ -44,16 +44,14 @@ class CheckpointMaking:
     Args:
         parts: The open bank.
         row: The checkpoint.
-        is_checked: Whether all of it is known to be plain.
+        is_own: Whether all of it is known to be plain, and nobody else's.
         graph: Its packed graph.
     """
 
-    def __init__(
-        self, parts: BankParts, row: CheckpointRow, graph: bytes, *, is_checked: bool
-    ) -> None:
+    def __init__(self, parts: BankParts, row: CheckpointRow, graph: bytes, *, is_own: bool) -> None:
         self._parts, self._graph = parts, graph
-        self._packed = row.pack(is_new=not is_checked)
-        self._row = rows.CheckpointRow.unpack(self._packed, 0)  # shares nothing with the caller
+        self._packed = row.pack(is_new=not is_own)
+        self._row = row if is_own else rows.CheckpointRow.unpack(self._packed, 0)
         self.graph_digest = row.graph_digest
         """The digest of its graph."""
 
