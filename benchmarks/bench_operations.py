@@ -2,17 +2,30 @@
 
 Each protects 25 resources of its own (100 no-op hooks); all are started as fast as a thread can.
 "waited for" is how many had ended before the last one's first hook began: 1 would be a queue.
+
+Beside them what the many leave, made alone: as many checkpoints of 25 resources, begun and finished
+by 32 threads, without an operation, a plugin or a hook.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import measuring
 
-from karbor_actors import Bank, HookName, Operation, OperationStatus, Plan, ProtectionService
+from karbor_actors import (
+    Bank,
+    CheckpointStatus,
+    HookName,
+    Operation,
+    OperationStatus,
+    Plan,
+    ProtectionService,
+)
+from karbor_actors.graph import build_graph
 from karbor_actors.testing import (
     SyntheticProtection,
     make_graph,
@@ -26,6 +39,8 @@ if TYPE_CHECKING:
     from karbor_actors import Resource
 
 MANY, ONE = "karbor_actors, many operations", "karbor_actors, one operation"
+CHECKPOINTS = "karbor_actors, as many checkpoints alone"
+RECORDERS = 32
 RESOURCES = 25
 TOGETHER = "from the first call to the last end"
 WARM_UP = 3
@@ -56,7 +71,7 @@ def cases(arguments: argparse.Namespace) -> list[measuring.Case]:
     """Return the one case."""
     hooks = RESOURCES * len(HookName)
     name = f"{arguments.size:,} operations of {hooks - RESOURCES} hooks"
-    return [measuring.Case(name, (MANY, ONE), {"count": arguments.size})]
+    return [measuring.Case(name, (MANY, ONE, CHECKPOINTS), {"count": arguments.size})]
 
 
 def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> measuring.Measured:
@@ -64,11 +79,14 @@ def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> m
     count = parameters["count"]
     graph = make_graph("flat", RESOURCES * count)
     resources = synthetic_plan(graph).resources
-    step = RESOURCES if system == MANY else len(resources)
+    step = len(resources) if system == ONE else RESOURCES
     plans = [
         Plan(f"plan {first}", "synthetic", resources[first : first + step])
         for first in range(0, len(resources), step)
     ]
+    if system == CHECKPOINTS:
+        seconds = make_checkpoints(parameters["directory"], plans)
+        return measuring.Measured({TOGETHER: seconds}, {TOGETHER: 4 * graph.size})
     stamps = Stamps()
     ended: dict[str, float] = {}
     all_ended = threading.Event()
@@ -98,6 +116,22 @@ def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> m
         last = stamps.began[count - 1]
         figures["waited for, share"] = sum(at < last for at in ended.values()) / count
     return measuring.Measured({TOGETHER: seconds}, {TOGETHER: 4 * graph.size}, {}, figures)
+
+
+def make_checkpoints(directory: str, plans: list[Plan]) -> float:
+    """Return the seconds that a checkpoint of each plan takes, begun and finished."""
+    with Bank.open(f"{directory}/bank") as bank, ThreadPoolExecutor(RECORDERS) as pool:
+
+        def make(plan: Plan) -> None:
+            graph = build_graph(plan.resources, lambda _: [])
+            bank.create_checkpoint(plan, "bench", graph).finish(CheckpointStatus.AVAILABLE)
+
+        for _ in range(WARM_UP):
+            make(plans[0])
+        began = time.perf_counter()
+        for _ in pool.map(make, plans):
+            pass
+        return time.perf_counter() - began
 
 
 def main() -> None:

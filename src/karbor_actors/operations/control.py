@@ -117,13 +117,12 @@ class OperationControl:
     # -- what the supervisor asks
 
     def start(self) -> None:
-        """Let the first hooks run; or those that a recovered operation has still to run."""
-        run = self.run
+        """Let the first hooks run, or those of a recovered operation; a :meth:`flush` is to follow."""
+        run, self._is_flush_asked = self.run, True
         if run.recovered is None or run.verdict is None:
             self.admit(self.schedule.start())
         else:
             self._attempts = take_up(self, run.recovered, run.verdict)
-        self.request_flush()
 
     def admit(self, hooks: Iterable[int]) -> None:
         """Queue *hooks*, which may run; a suspension leaves all but the needed ones."""

@@ -269,6 +269,7 @@ class SupervisorActor(EndingActor):
             self._control.abort(self._cancelled)
         elif handle.is_suspended or (run.recovered and run.recovered.must_ask):
             self._suspend()
+        self._flush()
 
     # -- while hooks run
 
