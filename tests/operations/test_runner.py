@@ -210,6 +210,7 @@ class Telling(Call):
         super().__init__(work)
         self.ref = ref
         self.has_ended = False
+        self.heard = threading.Event()
 
     def execute(self) -> None:
         self.work()
@@ -229,6 +230,7 @@ class Heard(LightActor):
         if message is None:
             return list(self.calls)
         self.calls.append((message, threading.current_thread().name))
+        message.heard.set()
         return None
 
 
@@ -244,7 +246,7 @@ def heard():
 def test_a_worker_that_has_nothing_to_do_runs_the_actor_that_it_told(runner, heard):
     call = Telling(heard)
     runner.submit([call])
-    wait_until(lambda: heard.ask(None, timeout=DEADLINE))
+    assert call.heard.wait(DEADLINE)
     assert heard.ask(None, timeout=DEADLINE)[0][1].startswith("test-workers")
 
 
@@ -254,7 +256,7 @@ def test_what_a_call_told_does_not_wait_for_the_next_call(heard, workers):
     gate = Gate()
     short, long = Telling(heard), Call(gate.pass_through)
     runner.submit([short, long])
-    wait_until(lambda: heard.ask(None, timeout=DEADLINE))
+    assert short.heard.wait(DEADLINE)
     gate.open()
     assert long.done.wait(DEADLINE)
     runner.close()
@@ -267,7 +269,7 @@ def test_a_call_that_was_given_up_and_tells_something_late_keeps_no_worker(runne
     gate.wait_entered()
     runner.abandon(late)
     gate.open()
-    wait_until(lambda: heard.ask(None, timeout=DEADLINE))
+    assert late.heard.wait(DEADLINE)
     wait_until(lambda: runner.abandoned == 0)
     after = Call()
     runner.submit([after])
@@ -326,7 +328,7 @@ def test_what_a_quick_call_told_does_not_wait_for_the_slow_one_behind_it(watched
         gate = Gate()
         quick, slow = Telling(heard), Call(gate.pass_through)
         watched.submit([quick, slow])
-        wait_until(lambda quick=quick: quick in dict(heard.ask(None, timeout=DEADLINE)))
+        assert quick.heard.wait(DEADLINE)
         gate.open()
         assert slow.done.wait(DEADLINE)
 

@@ -6,7 +6,8 @@ else to do, runs the actors that it has told of it (`Lender`).
 Who is to come. To wake a worker for nothing costs as much as many short calls. So as long as calls
 are quick, one worker takes all that is queued, and after the last of them runs the actors that they
 told something; a `Lookout` sees, some milliseconds later, whether one of the calls was slow after
-all, and has the others begin then. Where calls are slow, each gets a worker at once.
+all, and has the others begin then. Where calls are slow, each worker that takes one wakes the next:
+all at once, they would only wait for the interpreter.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _LINGER = 5.0
 _STUCK = 5.0
 """Seconds without a call taken from its queue after which a lane gets another worker."""
 _SLOW = 0.0005
-"""Seconds from which a call is slow: it is worth a thread of its own to have it begin at once."""
+"""Seconds from which a call is slow: what is queued behind it is worth waking another worker for."""
 MAX_ABANDONED = 4
 """Times the workers of a lane: so many threads may run calls that were given up."""
 
@@ -94,7 +95,7 @@ class ThreadRunner:
                     self._queue.extendleft(reversed(calls))
                 else:
                     self._queue.extend(calls)
-                self._expect(len(calls) if self._are_slow else 1)
+                self._expect()
             stranded = self._stranded()
         if not is_taken:
             self._refuse(calls)
@@ -118,7 +119,8 @@ class ThreadRunner:
         """Have all begin that waits behind a call which was thought to be quick; never blocks."""
         with self._lock:
             if self._queue:
-                self._expect(len(self._queue))
+                self._are_slow = True
+                self._expect()
             owed, self._owed = self._owed, []
         for dispatcher in owed:
             dispatcher.rouse()
@@ -190,17 +192,18 @@ class ThreadRunner:
 
     # -- who comes. Held: the lock
 
-    def _expect(self, wanted: int = 1) -> None:
-        """See to it that *wanted* workers look at the queue, or at least one does."""
+    def _expect(self) -> None:
+        """See to it that a worker looks at the queue."""
+        if self._expected:
+            return
         own = threading.current_thread()
-        is_full = self._expected >= wanted
-        if not is_full and isinstance(own, Worker) and own.runner is self and own.is_lent:
+        if isinstance(own, Worker) and own.runner is self and own.is_lent:
             self._count_on(own)  # it looks once it has done its turns
-        while self._expected < wanted and self._sleepers:
+        elif self._sleepers:
             worker = self._sleepers.pop()
             self._count_on(worker)
             worker.alarm.release()
-        if not self._expected and len(self._threads) < self._workers:
+        elif len(self._threads) < self._workers:
             self._start(self._new_worker())
 
     def _count_on(self, worker: Worker) -> None:
