@@ -104,7 +104,7 @@ class BankActor(PooledActor):
                     group.pop()
                     lent(*outcomes.pop())
                 self._group, self._ended = (), (group, outcomes) if group else None
-            if self._ended and not 0 < writer.waiting <= _FEW:
+            if self._ended and not (0 < writer.waiting <= _FEW and _has_answers(self._ended[0])):
                 self._tell_ended()
         finally:
             writer.thread = None
@@ -135,6 +135,11 @@ class BankActor(PooledActor):
                 _LOG.exception(_FAILED)
         if answers:
             _wake_in_turn(answers)
+
+
+def _has_answers(group: Sequence[_Write]) -> bool:
+    """Return whether threads wait for some of *group*."""
+    return any(type(on_done) is _Answer for _, on_done in group)
 
 
 class BankWriter:
