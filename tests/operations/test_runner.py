@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from helpers import DEADLINE, Gate
-from karbor_actors.actors import LightActor, ThreadDispatcher
+from karbor_actors.actors import Lender, LightActor, ThreadDispatcher
 from karbor_actors.operations.hooks import workers as module
 from karbor_actors.operations.hooks.lookout import Lookout
 from karbor_actors.operations.hooks.workers import ThreadRunner
@@ -296,6 +296,83 @@ def test_the_last_worker_waits_for_no_disk(heard):
     gate.open()
     runner.close()
     bank.close(timeout=DEADLINE)
+
+
+def test_nobody_counts_on_a_worker_that_waits_for_a_disk():
+    """What it had promised to look at was taken by another one, which is there for what comes."""
+    control, bank = ThreadDispatcher(name="test-control"), ThreadDispatcher(name="b", blocks=True)
+    runner = ThreadRunner(2, "test-workers")
+    busy, disk, next_call, thaw = Gate(), Gate(), Call(), Call()
+
+    class Slow(Heard):
+        def on_receive(self, _):
+            disk.pass_through()
+
+    class Handing(Heard):
+        def on_receive(self, _):
+            runner.submit([next_call])  # counts on the thread that is lent, and runs this
+            busy.open()
+            assert next_call.done.wait(DEADLINE)
+            wait_until(lambda: runner._sleepers)
+            slow.tell(None)
+
+    handing, slow = Handing.start_on(control), Slow.start_on(bank)
+    runner.submit([Call(busy.pass_through)])
+    busy.wait_entered()
+    wait_until(lambda: handing.actor_inbox.is_running and slow.actor_inbox.is_running)
+    runner.submit([Telling(handing)])
+    disk.wait_entered()
+    runner.submit([thaw])
+    assert thaw.done.wait(DEADLINE)
+    disk.open()
+    runner.close()
+    control.close(timeout=DEADLINE)
+    bank.close(timeout=DEADLINE)
+
+
+def test_what_was_left_to_a_worker_that_cannot_be_started_is_run_elsewhere(heard, monkeypatch):
+    runner = ThreadRunner(3, "test-workers")
+    gate, first, second, third = Gate(), Gate(), Gate(), Call()
+    telling = Telling(heard, gate.pass_through)
+    runner.submit([telling])
+    gate.wait_entered()
+    wait_until(lambda: runner._sleepers)
+
+    def no_thread(self: threading.Thread) -> None:
+        monkeypatch.undo()
+        gate.open()
+        second.wait_entered()  # whoever told something has gone on with a slow call
+        monkeypatch.setattr(threading.Thread, "start", none_at_all)
+        raise RuntimeError("can't start new thread")
+
+    def none_at_all(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    runner.submit([Call(first.pass_through), Call(second.pass_through), third])
+    assert telling.heard.wait(DEADLINE)
+    monkeypatch.undo()
+    first.open()
+    second.open()
+    assert third.done.wait(DEADLINE)
+    runner.close()
+
+
+@pytest.mark.crash_expected
+def test_a_worker_that_dies_before_it_has_started_another_leaves_its_lane_in_order(
+    runner, monkeypatch
+):
+    def dying(self) -> None:
+        monkeypatch.undo()
+        raise SystemExit  # what foreign code has set in its thread
+
+    monkeypatch.setattr(Lender, "give_up", dying)
+    calls = [Call(), Call()]
+    runner.submit(calls[:1])
+    assert calls[0].done.wait(DEADLINE)
+    runner.submit(calls[1:])
+    assert calls[1].done.wait(DEADLINE)
+    assert not calls[1].refused
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class Call(Protocol):
 
 
 class _Runner(Protocol):
-    def can_lend(self, *, is_waiting: bool) -> bool:
+    def can_lend(self, worker: Worker, *, is_waiting: bool) -> bool:
         """See ThreadRunner."""
 
 
@@ -55,7 +55,7 @@ class Worker(threading.Thread):
         self.is_expected = False
         """Whether it was woken, or started, or is lent, and will look at the queue."""
         self.is_lent = False
-        """Whether it runs actors."""
+        """Whether it runs actors that do not wait for a disk."""
         self.is_given_up = False
         """Whether its call was, so that another worker has its place."""
 
@@ -69,4 +69,4 @@ class Worker(threading.Thread):
         return (self.call is None or self.call.has_ended) and not self.is_given_up
 
     def _may_run(self, dispatcher: ThreadDispatcher) -> bool:
-        return self.runner.can_lend(is_waiting=dispatcher.blocks)
+        return self.runner.can_lend(self, is_waiting=dispatcher.blocks)

@@ -140,14 +140,24 @@ class ThreadRunner:
         own = threading.current_thread()
         return isinstance(own, Worker) and own.runner is self and own.call is not None
 
-    def can_lend(self, *, is_waiting: bool) -> bool:
-        """Return whether a worker may run actors: nothing is queued, nor would have to wait for it.
+    def can_lend(self, worker: Worker, *, is_waiting: bool) -> bool:
+        """Return whether *worker* may run actors: nothing is queued, nor would have to wait for it.
 
         Args:
+            worker: The calling one, which is lent.
             is_waiting: Whether the actors wait for a disk.
         """
-        is_spare = bool(self._sleepers) or len(self._threads) < self._workers
-        return not self._queue and (is_spare or not is_waiting)
+        worker.is_lent = not is_waiting
+        if self._queue or not is_waiting:
+            return not self._queue
+        with self._lock:
+            if self._queue or not (self._sleepers or len(self._threads) < self._workers):
+                return False
+            self._came(worker)  # what is queued meanwhile must not count on it
+            owed, self._owed = self._owed, []
+        for dispatcher in owed:
+            dispatcher.rouse()
+        return True
 
     def abandon(self, call: Call) -> None:
         """Give up *call*, which takes too long; another thread may take the place of its own."""
@@ -295,14 +305,29 @@ class ThreadRunner:
             elif not self._closed and len(self._threads) < self._workers:
                 spare = self._new_worker()
             self._take_owed(worker)
-        worker.lender.give_up()
-        if spare is not None:
-            try:
+        try:
+            worker.lender.give_up()
+            if spare is not None:
                 spare.start()
-            except RuntimeError:  # as in _start()
-                with self._lock:
-                    self._threads.remove(spare)
-                    self._came(spare)
+        except BaseException as error:
+            if spare is None or spare.ident is not None:
+                raise
+            self._gone(spare)
+            if not isinstance(error, RuntimeError):  # as in _start()
+                raise
+
+    def _gone(self, spare: Worker) -> None:
+        """Go on without *spare*, which cannot be started, and on which others may count."""
+        with self._lock:
+            self._threads.remove(spare)
+            self._came(spare)
+            owed, self._owed = self._owed, []
+            if self._queue:
+                self._expect()
+            stranded = self._stranded()
+        for dispatcher in owed:
+            dispatcher.rouse()
+        _refuse(stranded, _NO_THREAD)
 
     def _pay(self, worker: Worker) -> None:
         """Run the actors that *worker* has told something, while the queue is empty.
@@ -321,7 +346,6 @@ class ThreadRunner:
         if worker.is_given_up:
             lender.give_up()
             return
-        worker.is_lent = True
         lender.pay()
         worker.is_lent = False
 
