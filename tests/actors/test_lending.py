@@ -175,6 +175,46 @@ def test_a_dispatchers_own_thread_is_lent_and_another_one_goes_on(dispatcher):
     bank.close(timeout=DEADLINE)
 
 
+def test_a_dispatchers_last_thread_waits_for_no_disk(dispatcher):
+    """Two banks on one disk hang: what has nothing to do with them goes on all the same."""
+    banks = [ThreadDispatcher(name=f"bank-{number}", blocks=True) for number in range(3)]
+    ref, gates = Noting.start_on(dispatcher), [Gate() for _ in banks]
+    rung = threading.Event()
+    look(ref)
+    for bank, gate in zip(banks, gates, strict=True):
+        slow = Noting.start_on(bank)
+        look(slow)
+        ref.tell(lambda slow=slow, gate=gate: slow.tell(gate.pass_through))
+        gate.wait_entered()
+    ref.tell("meanwhile")
+    assert look(ref)[-1][0] == "meanwhile"
+    dispatcher.call_later(0.01, rung.set)
+    assert rung.wait(DEADLINE)
+    for bank, gate in zip(banks, gates, strict=True):
+        gate.open()
+        bank.close(timeout=DEADLINE)
+
+
+def test_a_timer_is_kept_that_is_added_while_the_keeper_is_lent(dispatcher):
+    """When it was to wake by itself says nothing any more."""
+    bank = ThreadDispatcher(name="bank", blocks=True)
+    ref, slow = Noting.start_on(dispatcher), Noting.start_on(bank)
+    look(ref)
+    look(slow)
+    gate, rung = Gate(), threading.Event()
+    dispatcher.call_later(0.02, lambda: ref.tell(lambda: slow.tell(gate.pass_through)))
+    gate.wait_entered()
+
+    def do(lender):
+        ref.tell(lambda: dispatcher.call_later(0.01, rung.set))
+        lender.pay()
+        assert rung.wait(DEADLINE)
+
+    lent(do)
+    gate.open()
+    bank.close(timeout=DEADLINE)
+
+
 def test_many_lent_threads_lose_nothing_and_never_run_an_actor_twice_at_once(dispatcher):
     other = ThreadDispatcher(name="bank", lends=True, blocks=True)
     heard = []

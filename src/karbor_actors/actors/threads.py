@@ -278,7 +278,7 @@ class ThreadDispatcher(Dispatcher):
         set_current_dispatcher(self)
         waiter = threading.Lock()
         waiter.acquire()
-        lender = Lender(lambda: True, lambda _: not self._ready, self) if self._lends else None
+        lender = Lender(lambda: True, self._may_run, self) if self._lends else None
         while True:
             with self._turn:
                 self._is_taken = self.has_one_thread
@@ -289,6 +289,11 @@ class ThreadDispatcher(Dispatcher):
                 lender.pay()
             if not self._sleep(waiter):
                 return
+
+    def _may_run(self, dispatcher: ThreadDispatcher) -> bool:
+        """Return whether a thread of its own may run *dispatcher*'s actors: its last waits for no disk."""
+        is_spare = bool(self._waiters) or self._may_grow
+        return not self._ready and (is_spare or not dispatcher.blocks)
 
     def _run_ready(self, lender: Lender | None) -> None:
         """Run what is ready, and due, until nothing is; *lender* pays then, or does not wait for it."""
@@ -357,9 +362,11 @@ class ThreadDispatcher(Dispatcher):
 
     def _keep_time(self) -> None:
         """Have another thread keep the time, which is about to be busy, if it was the keeper."""
-        if self._timers.heap and self._keeper not in self._waiters:
+        if self._keeper not in self._waiters:
             # Never wake a keeper for that: two of them would wake each other for ever.
-            self._rouse()
+            self._wakes_at = inf  # before it looks: who adds a timer now wakes somebody
+            if self._timers.heap:
+                self._rouse()
 
     def _abandon_after_fork(self) -> None:
         """Close for good, in a child process: the threads stayed in the parent."""
