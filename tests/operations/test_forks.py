@@ -15,6 +15,8 @@ import pytest
 
 from helpers import DEADLINE, Gate
 from karbor_actors import ProtectionService
+from karbor_actors.bank.journal import abort_marks
+from karbor_actors.operations import ledger
 from kit import RecordingProtection, plan, provider
 
 if TYPE_CHECKING:
@@ -135,3 +137,36 @@ def test_a_child_that_a_hook_forks_is_told_so_when_it_writes(tmp_path, journal, 
         assert service.protect(plan("one")).result(DEADLINE).status == "available"
     assert said.keys() == {"state", "artifact", "object", "stream"}
     assert [text for text in said.values() if "opened before a fork" not in text] == []
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("of_marks", [False, True])
+def test_a_child_that_begins_anew_finds_no_lock_held(tmp_path, of_marks):
+    """What another thread of the parent's held just then nobody would ever give back there."""
+    directory = str(tmp_path)
+    is_held, may_end = threading.Event(), threading.Event()
+    if of_marks:
+        abort_marks.prepare(directory, ())
+        abort_marks.add(directory, "one")
+        held = abort_marks._locks[directory]
+    else:
+        held = ledger._joining
+
+    def hold() -> None:
+        with held:
+            is_held.set()
+            may_end.wait(0.3)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert is_held.wait(DEADLINE)
+
+    def begin() -> None:
+        if of_marks:
+            abort_marks.add(directory, "two")
+        elif not ledger._joining.acquire(timeout=1):
+            raise TimeoutError
+
+    assert said_by_child(begin) == "nothing was raised"
+    may_end.set()
+    thread.join(DEADLINE)

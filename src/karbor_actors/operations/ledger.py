@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import partial
 from itertools import chain
@@ -60,6 +61,9 @@ class _Mark:
 _joining = threading.Lock()
 """Held while a turn joins what it gathered to a record, or the bank takes that: of all operations,
 since it is short, and one for each would be one more object."""
+os.register_at_fork(  # a child that begins anew must not find it held for ever
+    before=_joining.acquire, after_in_parent=_joining.release, after_in_child=_joining.release
+)
 
 
 class _Writing:

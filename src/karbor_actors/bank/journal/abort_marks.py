@@ -24,6 +24,7 @@ _ALL: Final = "*"
 """Stands for every operation that is unfinished, in the last slot."""
 _locks: dict[str, threading.Lock] = {}
 """By directory: two that add at once would take the same slot."""
+os.register_at_fork(after_in_child=_locks.clear)  # one may be held there for ever
 
 
 def prepare(directory: str | os.PathLike[str], wanted: Collection[str]) -> frozenset[str]:
