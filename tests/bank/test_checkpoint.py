@@ -397,3 +397,24 @@ def test_a_damaged_row_is_an_error_of_the_bank_and_leaves_others_readable(
         bank.checkpoint(checkpoint.id)
     assert len(bank.check()) >= 1
     assert bank.checkpoint(other.id) == other
+
+
+def test_what_was_changed_and_changed_back_is_read_as_it_is(bank, checkpoint):
+    checkpoint.refresh()
+    checkpoint.hold("audit")
+    bank.checkpoint(checkpoint.id).release_hold("audit")
+    assert checkpoint.refresh().holds == ()
+
+
+def test_a_hold_that_is_read_while_the_end_is_prepared_is_not_lost(bank, checkpoint, monkeypatch):
+    manifests = checkpoint._parts.manifests
+    prepare = type(manifests).prepare
+
+    def held_meanwhile(*args, **options):
+        bank.checkpoint(checkpoint.id).hold("audit")
+        checkpoint.refresh()
+        return prepare(*args, **options)
+
+    monkeypatch.setattr(type(manifests), "prepare", held_meanwhile)
+    checkpoint.finish(ERROR)
+    assert bank.checkpoint(checkpoint.id).holds == ("audit",)

@@ -134,10 +134,11 @@ class Checkpoint(StoredCheckpoint):
             StoreError: It has moved, but its manifest does not say so yet.
         """
         new, allowed = CheckpointStatus(status), frozenset(expected)
-        self._row = self._parts.manifests.change(
+        row = self._parts.manifests.change(
             self.number,
             lambda transaction: rows.set_status(transaction, self.number, self.id, new, allowed),
         )
+        self._know(row)
 
     def finish(
         self,
@@ -160,7 +161,7 @@ class Checkpoint(StoredCheckpoint):
             StoreError: The manifest could not be written; nothing is recorded.
         """
         change = self.finish_change(status, ending, expected=expected)
-        self._row = self._parts.writer.write(change)
+        self._know(self._parts.writer.write(change))
 
     def finish_change(
         self,
@@ -179,10 +180,11 @@ class Checkpoint(StoredCheckpoint):
         if ending.point_in_time is not None:
             changes["point_in_time"] = rows.microseconds(ending.point_in_time) / 1_000_000
         self.refresh()
+        before = self._packed  # first: of what another thread reads meanwhile it knows nothing
         row = dataclasses.replace(self._row, status=new, **changes)
         is_allowed = self.status in allowed
         settle = self._parts.manifests.prepare(number, row, dict(kept), is_allowed=is_allowed)
-        key, before = rows.row_key(number), self._packed if is_allowed else None
+        key, before = rows.row_key(number), before if is_allowed else None
         packed = b"" if before is None else row.pack()
 
         def change(transaction: Transaction) -> CheckpointRow:
@@ -221,7 +223,7 @@ class Checkpoint(StoredCheckpoint):
             change = rows.remove_checkpoint(self.number, _REMOVED_AT_ONCE)
             while not self._parts.writer.write(change):
                 pass
-        self._row = dataclasses.replace(self._row, status=CheckpointStatus.DELETED)
+        self._know(dataclasses.replace(self._row, status=CheckpointStatus.DELETED))
 
     def hold(self, reason: str) -> None:
         """Keep it from being deleted until :meth:`release_hold`; twice is once."""
@@ -237,7 +239,7 @@ class Checkpoint(StoredCheckpoint):
                 holds = (*holds, (reason, now))
             return rows.change_row(transaction, self.number, self.id, holds=holds)
 
-        self._row = self._parts.manifests.change(self.number, change)
+        self._know(self._parts.manifests.change(self.number, change))
 
     def release_hold(self, reason: str) -> None:
         """Take back what :meth:`hold` did for *reason*; none is fine."""
@@ -247,4 +249,4 @@ class Checkpoint(StoredCheckpoint):
             kept = () if row is None else tuple(hold for hold in row.holds if hold[0] != reason)
             return rows.change_row(transaction, self.number, self.id, holds=kept)
 
-        self._row = self._parts.manifests.change(self.number, change)
+        self._know(self._parts.manifests.change(self.number, change))

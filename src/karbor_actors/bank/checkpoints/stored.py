@@ -172,6 +172,10 @@ class StoredCheckpoint:
         self._graph = graph
         return self
 
+    def _know(self, row: CheckpointRow) -> None:
+        """Note that *row* is what the bank has now."""
+        self._packed, self._row = None, row
+
     def know_packed(self, packed: bytes) -> Self:
         """Note that *packed* is what the bank has as its row; return this checkpoint."""
         self._packed = packed if len(packed) <= _KEPT_PACKED else None
