@@ -298,6 +298,58 @@ def test_the_last_worker_waits_for_no_disk(heard):
     bank.close(timeout=DEADLINE)
 
 
+def test_disks_that_hang_take_one_worker_of_a_lane():
+    banks = [ThreadDispatcher(name=f"test-bank-{n}", blocks=True) for n in range(3)]
+    runner, gates, calls = ThreadRunner(4, "test-workers"), [Gate() for _ in banks], []
+    for bank, gate in zip(banks, gates, strict=True):
+
+        class Slow(Heard):
+            def on_receive(self, gate):
+                gate.pass_through()
+
+        slow = Slow.start_on(bank)
+        wait_until(lambda slow=slow: slow.actor_inbox.is_running)
+
+        class Hanging(Telling):
+            def execute(self, gate=gate) -> None:
+                self.has_ended = True
+                self.ref.tell(gate)
+
+        runner.submit([Hanging(slow)])
+        gate.wait_entered()
+    together = threading.Barrier(3)
+    calls = [Call(lambda: together.wait(DEADLINE)) for _ in range(3)]
+    runner.submit(calls)
+    assert all(call.done.wait(DEADLINE) for call in calls)
+    for gate in gates:
+        gate.open()
+    runner.close()
+    for bank in banks:
+        bank.close(timeout=DEADLINE)
+
+
+def test_what_is_queued_at_a_lent_worker_waits_for_no_other_turn():
+    control, runner = ThreadDispatcher(name="test-control"), ThreadRunner(1, "test-workers")
+    gate, call = Gate(), Call()
+
+    class Blocking(Heard):
+        def on_receive(self, _):
+            gate.pass_through()
+
+    class Handing(Heard):
+        def on_receive(self, _):
+            blocking.tell(None)  # its turn is the next one
+            runner.submit([call])
+
+    handing, blocking = Handing.start_on(control), Blocking.start_on(control)
+    wait_until(lambda: handing.actor_inbox.is_running and blocking.actor_inbox.is_running)
+    runner.submit([Telling(handing)])
+    assert call.done.wait(DEADLINE)
+    gate.open()
+    runner.close()
+    control.close(timeout=DEADLINE)
+
+
 def test_nobody_counts_on_a_worker_that_waits_for_a_disk():
     """What it had promised to look at was taken by another one, which is there for what comes."""
     control, bank = ThreadDispatcher(name="test-control"), ThreadDispatcher(name="b", blocks=True)

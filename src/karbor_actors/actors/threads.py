@@ -23,7 +23,7 @@ from karbor_actors.arguments import check_instance, checked_count
 from karbor_actors.errors import DispatcherClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from karbor_actors.actors.dispatcher import Reply, Runnable
     from karbor_actors.actors.timers import Timer
@@ -151,10 +151,10 @@ class ThreadDispatcher(Dispatcher):
                 self._grow()
         return timer
 
-    def run_here(self, owed: Collection[object]) -> None:
-        """Run what is ready on the calling thread, unless another one does.
+    def run_here(self, lender: Lender) -> None:
+        """Run what is ready on the calling thread, which is *lender*'s, unless another one does.
 
-        For some turns, and no longer than until something is *owed*: its commit, say, would wait.
+        For some turns, until the thread has something else to do: a commit that it owes, say.
         """
         turn, ready = self._turn, self._ready
         if isinstance(turn, nullcontext) or not turn.acquire(False):
@@ -164,7 +164,7 @@ class ThreadDispatcher(Dispatcher):
         self._is_taken = True
         try:
             for _ in range(self._lent_turns):
-                if not ready or owed:
+                if not ready or lender.is_wanted:
                     break
                 self._run(ready.popleft())
         finally:
@@ -278,7 +278,7 @@ class ThreadDispatcher(Dispatcher):
         set_current_dispatcher(self)
         waiter = threading.Lock()
         waiter.acquire()
-        lender = Lender(lambda: True, self._may_run, self) if self._lends else None
+        lender = Lender(lambda: True, self._may_run, own=self) if self._lends else None
         while True:
             with self._turn:
                 self._is_taken = self.has_one_thread

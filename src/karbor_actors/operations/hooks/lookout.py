@@ -50,12 +50,8 @@ class Lookout:
         return self._is_set
 
     def _look(self) -> None:
-        was_asked, self._is_asked = self._is_asked, False
+        was_asked, self._is_asked, self._is_set = self._is_asked, False, False
         for lane in self._lanes:
             lane.look()
-        if was_asked:  # it may be again, and to set a timer from here wakes nobody
-            self._set()
-        else:
-            self._is_set = False
-            if self._is_asked:
-                self._set()
+        if (was_asked or self._is_asked) and not self._is_set:
+            self._set()  # it may be asked again, and to set a timer from here wakes nobody

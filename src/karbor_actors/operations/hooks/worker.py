@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from karbor_actors.actors import Lender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections import deque
+    from collections.abc import Callable, Coroutine, Iterable
 
     from karbor_actors.actors import ThreadDispatcher
 
@@ -31,6 +32,8 @@ class Call(Protocol):
 
 
 class _Runner(Protocol):
+    queue: deque[Call]
+
     def can_lend(self, worker: Worker, *, is_waiting: bool) -> bool:
         """See ThreadRunner."""
 
@@ -61,7 +64,8 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         """Serve the runner."""
-        self.lender = Lender(self._may_owe, self._may_run)  # of the thread that makes it
+        # Of the thread that makes it.
+        self.lender = Lender(self._may_owe, self._may_run, self.runner.queue)
         self._work(self)
 
     def _may_owe(self) -> bool:
@@ -70,3 +74,9 @@ class Worker(threading.Thread):
 
     def _may_run(self, dispatcher: ThreadDispatcher) -> bool:
         return self.runner.can_lend(self, is_waiting=dispatcher.blocks)
+
+
+def refuse(calls: Iterable[Call], why: str) -> None:
+    """Have each of *calls* report that it will not run."""
+    for call in calls:
+        call.refuse(why)

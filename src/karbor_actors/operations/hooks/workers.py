@@ -19,16 +19,17 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from karbor_actors.operations.hooks.event_loop import report_lost
-from karbor_actors.operations.hooks.worker import Worker
+from karbor_actors.operations.hooks.worker import Worker, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from karbor_actors.actors import ThreadDispatcher
     from karbor_actors.operations.hooks.lookout import Lookout
     from karbor_actors.operations.hooks.worker import Call
 
 _NO_THREAD = "no worker is left: the system gives this process no more threads"
+_TOO_MANY = "no worker is left: {} hooks that were given up have not returned"
 _LINGER = 5.0
 """Seconds that a worker waits for work before it ends."""
 _STUCK = 5.0
@@ -64,7 +65,9 @@ class ThreadRunner:
     ) -> None:
         self._workers, self._name, self._lookout = workers, name, lookout
         self._max_abandoned = MAX_ABANDONED * workers if max_abandoned is None else max_abandoned
-        self._queue: deque[Call] = deque()
+        self._too_many = _TOO_MANY.format(self._max_abandoned)
+        self.queue: deque[Call] = deque()
+        """What waits for a worker; only workers take from it."""
         self._lock = threading.Lock()
         self._threads: list[Worker] = []
         self._sleepers: list[Worker] = []
@@ -75,6 +78,8 @@ class ThreadRunner:
         self._started = 0
         self._expected = 0
         """Workers that will look at the queue, and have not yet."""
+        self._at_disk: Worker | None = None
+        """The one that is lent to what waits for a disk: several disks may hang, and take one only."""
         self._are_slow = True
         """Whether calls take long, going by the last one that a woken worker took."""
         self._closed = False
@@ -82,24 +87,21 @@ class ThreadRunner:
         """The id of the call that was first in the queue at the last look, and since when."""
 
     def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
-        """Queue *calls*, in order, with *first* before all others; never blocks. Any thread.
-
-        Not once closed.
-        """
+        """Queue *calls*, in order, with *first* before all others; not once closed. Any thread."""
         with self._lock:
             if self._closed:
                 return
             is_taken = len(self._abandoned) < self._max_abandoned
             if is_taken:
                 if first:
-                    self._queue.extendleft(reversed(calls))
+                    self.queue.extendleft(reversed(calls))
                 else:
-                    self._queue.extend(calls)
+                    self.queue.extend(calls)
                 self._expect()
             stranded = self._stranded()
         if not is_taken:
-            self._refuse(calls)
-        _refuse(stranded, _NO_THREAD)
+            refuse(calls, self._too_many)
+        refuse(stranded, _NO_THREAD)
 
     def look_around(self, now: float) -> None:
         """Start one more worker if nothing is taken from the queue, since all of them hang.
@@ -107,7 +109,7 @@ class ThreadRunner:
         There are twice as many at most; the others end when there is nothing to do.
         """
         with self._lock:
-            front = id(self._queue[0]) if self._queue else 0
+            front = id(self.queue[0]) if self.queue else 0
             if front != self._front:
                 self._front, self._front_since = front, now
                 return
@@ -118,7 +120,7 @@ class ThreadRunner:
     def look(self) -> None:
         """Have all begin that waits behind a call which was thought to be quick; never blocks."""
         with self._lock:
-            if self._queue:
+            if self.queue:
                 self._are_slow = True
                 self._expect()
             owed, self._owed = self._owed, []
@@ -148,16 +150,22 @@ class ThreadRunner:
             is_waiting: Whether the actors wait for a disk.
         """
         worker.is_lent = not is_waiting
-        if self._queue or not is_waiting:
-            return not self._queue
+        self._is_back(worker)
+        if self.queue or not is_waiting:
+            return not self.queue
         with self._lock:
-            if self._queue or not (self._sleepers or len(self._threads) < self._workers):
+            is_spare = self._sleepers or len(self._threads) < self._workers
+            if self.queue or not is_spare or self._at_disk is not None:
                 return False
+            self._at_disk = worker
             self._came(worker)  # what is queued meanwhile must not count on it
-            owed, self._owed = self._owed, []
-        for dispatcher in owed:
-            dispatcher.rouse()
+            self._take_owed(worker)
+        worker.lender.give_up()
         return True
+
+    def _is_back(self, worker: Worker) -> None:
+        if self._at_disk is worker:
+            self._at_disk = None
 
     def abandon(self, call: Call) -> None:
         """Give up *call*, which takes too long; another thread may take the place of its own."""
@@ -170,17 +178,17 @@ class ThreadRunner:
                     break
             else:
                 with contextlib.suppress(ValueError):  # a worker takes it meanwhile
-                    self._queue.remove(call)
+                    self.queue.remove(call)
             refused: list[Call] = []
             if len(self._abandoned) >= self._max_abandoned:
                 with contextlib.suppress(IndexError):  # a worker takes one meanwhile
-                    while self._queue:
-                        refused.append(self._queue.popleft())
-            if self._queue:
+                    while self.queue:
+                        refused.append(self.queue.popleft())
+            if self.queue:
                 self._expect()
             stranded = self._stranded()
-        self._refuse(refused)
-        _refuse(stranded, _NO_THREAD)
+        refuse(refused, self._too_many)
+        refuse(stranded, _NO_THREAD)
 
     def close(self) -> None:
         """Run what is queued, then end the workers; blocks until they have ended.
@@ -195,10 +203,6 @@ class ThreadRunner:
         for thread in threads:  # whoever starts another one comes before that
             if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join()
-
-    def _refuse(self, calls: Iterable[Call]) -> None:
-        much = f"{self._max_abandoned} hooks that were given up have not returned"
-        _refuse(calls, f"no worker is left: {much}")
 
     # -- who comes. Held: the lock
 
@@ -244,8 +248,8 @@ class ThreadRunner:
     def _stranded(self) -> list[Call]:
         """Take the calls that nobody is there to run, nor will be."""
         stranded: list[Call] = []
-        while self._queue and not self._threads:
-            stranded.append(self._queue.popleft())
+        while self.queue and not self._threads:
+            stranded.append(self.queue.popleft())
         return stranded
 
     def _take_owed(self, worker: Worker) -> None:
@@ -263,7 +267,7 @@ class ThreadRunner:
             self._died(worker, error)
 
     def _serve(self, worker: Worker) -> None:
-        queue, owed = self._queue, worker.lender.owed
+        queue, owed = self.queue, worker.lender.owed
         while not worker.is_given_up:
             try:
                 call = queue.popleft()  # without the lock, for which all workers would queue up
@@ -300,7 +304,7 @@ class ThreadRunner:
             self._came(worker)
             spare = None
             if self._sleepers:
-                if self._queue and not self._is_watched():
+                if self.queue and not self._is_watched():
                     self._expect()
             elif not self._closed and len(self._threads) < self._workers:
                 spare = self._new_worker()
@@ -312,22 +316,21 @@ class ThreadRunner:
         except BaseException as error:
             if spare is None or spare.ident is not None:
                 raise
-            self._gone(spare)
+            self._gone(spare, worker)
             if not isinstance(error, RuntimeError):  # as in _start()
                 raise
 
-    def _gone(self, spare: Worker) -> None:
-        """Go on without *spare*, which cannot be started, and on which others may count."""
+    def _gone(self, spare: Worker, worker: Worker) -> None:
+        """Go on without *spare*, which *worker* cannot start, and on which others may count."""
         with self._lock:
             self._threads.remove(spare)
             self._came(spare)
-            owed, self._owed = self._owed, []
-            if self._queue:
+            self._take_owed(worker)
+            if self.queue:
                 self._expect()
             stranded = self._stranded()
-        for dispatcher in owed:
-            dispatcher.rouse()
-        _refuse(stranded, _NO_THREAD)
+        worker.lender.give_up()
+        refuse(stranded, _NO_THREAD)
 
     def _pay(self, worker: Worker) -> None:
         """Run the actors that *worker* has told something, while the queue is empty.
@@ -337,7 +340,7 @@ class ThreadRunner:
         """
         lender = worker.lender
         with self._lock:
-            is_left = self._queue and (self._expected or self._is_watched())
+            is_left = self.queue and (self._expected or self._is_watched())
             if is_left and not worker.is_given_up:
                 self._owed += lender.owed
                 lender.owed.clear()
@@ -348,11 +351,12 @@ class ThreadRunner:
             return
         lender.pay()
         worker.is_lent = False
+        self._is_back(worker)
 
     def _sleep(self, worker: Worker) -> bool:
         """Sleep until there may be something to do; return False when the thread must end."""
         with self._lock:
-            if self._queue:
+            if self.queue:
                 return True
             self._came(worker)
             self._take_owed(worker)
@@ -382,16 +386,12 @@ class ThreadRunner:
                 if worker in workers:
                     workers.remove(worker)
             worker.is_lent = False
+            self._is_back(worker)
             self._came(worker)
             self._take_owed(worker)
-            if self._queue:
+            if self.queue:
                 self._expect()
             stranded = self._stranded()
         worker.lender.give_up()
         report_lost(call, error)
-        _refuse(stranded, _NO_THREAD)
-
-
-def _refuse(calls: Iterable[Call], why: str) -> None:
-    for call in calls:
-        call.refuse(why)
+        refuse(stranded, _NO_THREAD)
