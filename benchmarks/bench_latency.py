@@ -9,6 +9,8 @@ The bank has been in use: each of the first few hundred objects of a new one mak
 one more sync.
 
 A second run has everything in memory, where a sync costs nothing: what is left is the interpreter's.
+A third makes alone what such a protect stores, in one thread: a checkpoint, a row for each hook on the
+way, one after another, and its end with the manifest; no operation, no plugin, no hook.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ import statistics
 import tempfile
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import measuring
 from baselines import BareCommits, Linked
 
-from karbor_actors import Bank, ProtectionService
+from karbor_actors import Bank, CheckpointStatus, ProtectionService
+from karbor_actors.bank.database.transactions import Table
+from karbor_actors.bank.writer import Put
+from karbor_actors.graph import build_graph
 from karbor_actors.store import LocalStore
 from karbor_actors.testing import make_graph, synthetic_plan, synthetic_provider
 
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     import argparse
 
 OURS, IN_MEMORY = "karbor_actors", "karbor_actors, in memory"
+STORED = "karbor_actors, what it stores alone"
 MEMORY = "/dev/shm"  # noqa: S108 - folders of the benchmark's own are made there
 MANIFEST = b"m" * 600
 RESOURCES = 5
@@ -40,7 +47,7 @@ WARM_UP = 500
 
 def cases(arguments: argparse.Namespace) -> list[measuring.Case]:
     """Return the one case."""
-    systems = (OURS, IN_MEMORY) if Path(MEMORY).is_dir() else (OURS,)
+    systems = (OURS, STORED, IN_MEMORY) if Path(MEMORY).is_dir() else (OURS, STORED)
     return [measuring.Case(f"protect of {RESOURCES}", systems, {"count": arguments.size})]
 
 
@@ -51,9 +58,13 @@ def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> m
             taken, _, _ = protect_often(directory, parameters["count"])
         figures = {"latency, ms": statistics.median(taken) * 1e3}
         return measuring.Measured({"run": sum(taken)}, {"run": len(taken)}, {}, figures)
-    taken, commits, manifests = protect_often(parameters["directory"], parameters["count"])
     walk = Linked(make_graph("tree", RESOURCES))
     path = max(walk.to_the_end([1.0] * len(walk.hooks)))
+    if system == STORED:
+        taken = store_often(parameters["directory"], parameters["count"], int(path))
+        figures = {"latency, ms": statistics.median(taken) * 1e3}
+        return measuring.Measured({"run": sum(taken)}, {"run": len(taken)}, {}, figures)
+    taken, commits, manifests = protect_often(parameters["directory"], parameters["count"])
     commit = statistics.median(commits)
     bound = (path + 2) * commit + SLACK
     figures = {
@@ -88,6 +99,31 @@ def protect_often(directory: str, count: int) -> tuple[list[float], list[float],
                 manifests.append(time.perf_counter() - began)
     store.close()
     return taken, commits, manifests
+
+
+def store_often(directory: str, count: int, path: int) -> list[float]:
+    """Return the seconds of each checkpoint that is begun, written to *path* times, and finished."""
+    plan, warm_up, taken = (
+        synthetic_plan(make_graph("tree", RESOURCES)),
+        min(WARM_UP, 5 * count),
+        [],
+    )
+
+    def store(bank: Bank) -> None:
+        for number in range(warm_up + count):
+            began = time.perf_counter()
+            graph = build_graph(plan.resources, lambda _: [])
+            checkpoint = bank.create_checkpoint(plan, "bench", graph)
+            for hook in range(path):
+                bank.writer.write(Put(Table.META, b"hook %d" % hook, MANIFEST[:40]))
+            checkpoint.finish(CheckpointStatus.AVAILABLE)
+            if number >= warm_up:
+                taken.append(time.perf_counter() - began)
+
+    # Not in the main thread, which is not lent to the bank.
+    with Bank.open(f"{directory}/bank") as bank, ThreadPoolExecutor(1) as pool:
+        pool.submit(store, bank).result()
+    return taken
 
 
 def main() -> None:
