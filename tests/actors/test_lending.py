@@ -62,9 +62,19 @@ def look(ref):
     return ref.ask("look", timeout=DEADLINE)
 
 
-def test_a_lent_thread_runs_what_it_has_told(dispatcher):
-    ref = Noting.start_on(dispatcher)
+def begun(ref):
+    """Return *ref* once it runs, and its dispatcher's own threads sleep."""
     look(ref)
+    dispatcher, poll = ref.dispatcher, threading.Event()
+    for _ in range(int(DEADLINE * 1000)):
+        if len(dispatcher._waiters) == len(dispatcher._threads):
+            break
+        poll.wait(0.001)
+    return ref
+
+
+def test_a_lent_thread_runs_what_it_has_told(dispatcher):
+    ref = begun(Noting.start_on(dispatcher))
 
     def do(lender):
         ref.tell("one")
@@ -80,8 +90,7 @@ def test_a_lent_thread_runs_what_it_has_told(dispatcher):
 
 @pytest.mark.parametrize("how", ["not now", "is about to wait", "has something else to do", "ends"])
 def test_what_a_thread_does_not_run_is_run_where_it_lives(dispatcher, how):
-    ref = Noting.start_on(dispatcher)
-    look(ref)
+    ref = begun(Noting.start_on(dispatcher))
 
     def do(lender):
         ref.tell("one")
@@ -116,8 +125,7 @@ def test_a_dispatcher_that_is_busy_does_it_itself(dispatcher):
 
 def test_a_dispatcher_with_several_threads_is_lent_none():
     dispatcher = ThreadDispatcher(threads=2, name="own")
-    ref = Noting.start_on(dispatcher)
-    look(ref)
+    ref = begun(Noting.start_on(dispatcher))
 
     def do(lender):
         ref.tell("one")
@@ -130,8 +138,7 @@ def test_a_dispatcher_with_several_threads_is_lent_none():
 
 def test_what_comes_while_a_thread_is_lent_is_not_left_behind(dispatcher):
     """The dispatcher's own thread sleeps, and nobody wakes it while another one has the turn."""
-    ref, gate = Noting.start_on(dispatcher), Gate()
-    look(ref)
+    ref, gate = begun(Noting.start_on(dispatcher)), Gate()
 
     def do(lender):
         ref.tell(gate.pass_through)
@@ -148,8 +155,7 @@ def test_what_comes_while_a_thread_is_lent_is_not_left_behind(dispatcher):
 
 
 def test_a_timer_is_kept_while_a_thread_is_lent(dispatcher):
-    ref, rung = Noting.start_on(dispatcher), threading.Event()
-    look(ref)
+    ref, rung = begun(Noting.start_on(dispatcher)), threading.Event()
 
     def do(lender):
         ref.tell(lambda: dispatcher.call_later(0.01, rung.set))
@@ -162,9 +168,7 @@ def test_a_timer_is_kept_while_a_thread_is_lent(dispatcher):
 def test_a_dispatchers_own_thread_is_lent_and_another_one_goes_on(dispatcher):
     """What it is lent to may wait for a disk that hangs."""
     bank = ThreadDispatcher(name="bank", blocks=True)
-    ref, slow = Noting.start_on(dispatcher), Noting.start_on(bank)
-    look(ref)
-    look(slow)
+    ref, slow = begun(Noting.start_on(dispatcher)), begun(Noting.start_on(bank))
     gate = Gate()
     ref.tell(lambda: slow.tell(gate.pass_through))
     gate.wait_entered()
@@ -198,9 +202,7 @@ def test_a_dispatchers_last_thread_waits_for_no_disk(dispatcher):
 def test_a_timer_is_kept_that_is_added_while_the_keeper_is_lent(dispatcher):
     """When it was to wake by itself says nothing any more."""
     bank = ThreadDispatcher(name="bank", blocks=True)
-    ref, slow = Noting.start_on(dispatcher), Noting.start_on(bank)
-    look(ref)
-    look(slow)
+    ref, slow = begun(Noting.start_on(dispatcher)), begun(Noting.start_on(bank))
     gate, rung = Gate(), threading.Event()
     dispatcher.call_later(0.02, lambda: ref.tell(lambda: slow.tell(gate.pass_through)))
     gate.wait_entered()

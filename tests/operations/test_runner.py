@@ -239,6 +239,7 @@ def heard():
     dispatcher = ThreadDispatcher(name="test-control")
     ref = Heard.start_on(dispatcher)
     ref.ask(None, timeout=DEADLINE)
+    wait_until(lambda: dispatcher._waiters)  # its own thread sleeps
     yield ref
     dispatcher.close(timeout=DEADLINE)
 

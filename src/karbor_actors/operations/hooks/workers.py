@@ -65,7 +65,6 @@ class ThreadRunner:
     ) -> None:
         self._workers, self._name, self._lookout = workers, name, lookout
         self._max_abandoned = MAX_ABANDONED * workers if max_abandoned is None else max_abandoned
-        self._too_many = _TOO_MANY.format(self._max_abandoned)
         self.queue: deque[Call] = deque()
         """What waits for a worker; only workers take from it."""
         self._lock = threading.Lock()
@@ -100,7 +99,7 @@ class ThreadRunner:
                 self._expect()
             stranded = self._stranded()
         if not is_taken:
-            refuse(calls, self._too_many)
+            refuse(calls, _TOO_MANY.format(self._max_abandoned))
         refuse(stranded, _NO_THREAD)
 
     def look_around(self, now: float) -> None:
@@ -187,7 +186,7 @@ class ThreadRunner:
             if self.queue:
                 self._expect()
             stranded = self._stranded()
-        refuse(refused, self._too_many)
+        refuse(refused, _TOO_MANY.format(self._max_abandoned))
         refuse(stranded, _NO_THREAD)
 
     def close(self) -> None:
