@@ -224,12 +224,13 @@ def test_a_plugin_that_is_asked_for_resources_cannot_close_the_service(tmp_path,
 
 def test_what_is_undone_after_all_is_told_of_the_attempts_that_failed(tmp_path, journal):
     """A hook with attempts left was left to the next start; then another one fails for good."""
-    gate, began = Gate(), {}
+    gate, began, tried = Gate(), {}, threading.Event()
 
     def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
         if hook == "on_abort":
             began[resource.id] = set(map(str, call["kwargs"]["began"]))
         elif (hook, resource.id) == ("on_main", "one"):
+            tried.set()
             raise RuntimeError("not now")
         elif (hook, resource.id) == ("on_main", "two"):
             gate.pass_through()
@@ -239,6 +240,7 @@ def test_what_is_undone_after_all_is_told_of_the_attempts_that_failed(tmp_path, 
     service = opened(tmp_path, RecordingProtection(journal, behave), retry=retry)
     handle = service.protect(plan("one", "two"))
     gate.wait_entered()
+    assert tried.wait(DEADLINE)  # it may begin some milliseconds later
     while [running.resource[1] for running in handle.progress().running] != ["two"]:
         pass
     closer = close_while_at(gate, service)
