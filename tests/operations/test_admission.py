@@ -205,13 +205,19 @@ def test_a_window_is_fitted_at_once_when_a_few_hooks_for_each_worker_have_ended(
     assert admitted == [4, 4, 4, 4, 64]
 
 
-def test_places_that_are_given_back_by_ones_go_out_by_turns():
-    """Else many operations that share a full window get on by ones and twos, each a turn's cost."""
+def _full_window() -> tuple[Admission, Line, Line]:
+    """Return a table whose one window is full, the line that fills it, and one that waits."""
     admission = Admission()
     admission.set_window("lane", 2, 64)
     busy, waiting = Line(("lane",), nobody), Line(("lane",), nobody)
     _fill(admission, busy)
     admission.add(waiting, [0, 1, 2, 3, 4])
+    return admission, busy, waiting
+
+
+def test_places_that_are_given_back_by_ones_go_out_by_turns():
+    """Else many operations that share a full window get on by ones and twos, each a turn's cost."""
+    admission, busy, waiting = _full_window()
     got = []
     for _ in range(10):
         admission.leave(busy)
@@ -222,11 +228,7 @@ def test_places_that_are_given_back_by_ones_go_out_by_turns():
 
 
 def test_a_line_that_waits_for_a_turns_places_is_not_starved_by_those_that_take_fewer():
-    admission = Admission()
-    admission.set_window("lane", 2, 64)
-    busy, waiting = Line(("lane",), nobody), Line(("lane",), nobody)
-    _fill(admission, busy)
-    admission.add(waiting, [0, 1, 2, 3, 4])
+    admission, busy, waiting = _full_window()
     for _ in range(60):
         admission.leave(busy)
         admission.add(Line(("lane",), nobody), [0])

@@ -116,19 +116,13 @@ class ThreadDispatcher(Dispatcher):
             return
         if self.has_one_thread and (lender := current_lender()) is not None and lender.owes(self):
             return
-        if self._waiters:
-            self._wake()
-        elif self._may_grow:
-            self._grow()
+        self._find_worker()
 
     def schedule_all(self, runnables: Sequence[Runnable]) -> None:
         """See `Dispatcher.schedule_all`; as many workers are woken as there is work for."""
         self._ready.extend(runnables)
         for _ in range(0 if self._is_taken else min(len(runnables), self._limit)):
-            if self._waiters:
-                self._wake()
-            elif self._may_grow:
-                self._grow()
+            self._find_worker()
 
     def run_all(self, runnables: Sequence[Runnable]) -> None:
         """See `Dispatcher.run_all`: without a way through the queue, where others wait."""
@@ -176,10 +170,7 @@ class ThreadDispatcher(Dispatcher):
     def rouse(self) -> None:
         """Find a worker for what is ready, if there is anything that nobody looks at."""
         if self._ready and not self._is_taken:
-            if self._waiters:
-                self._wake()
-            elif self._may_grow:
-                self._grow()
+            self._find_worker()
 
     now = staticmethod(time.monotonic)
     """See `Dispatcher.now`."""
@@ -233,10 +224,13 @@ class ThreadDispatcher(Dispatcher):
     def _rouse(self) -> None:
         """Find a worker for what is ready or timed: the last one may just have become busy."""
         if self._ready or self._timers.heap:
-            if self._waiters:
-                self._wake()
-            elif self._may_grow:
-                self._grow()
+            self._find_worker()
+
+    def _find_worker(self) -> None:
+        if self._waiters:
+            self._wake()
+        elif self._may_grow:
+            self._grow()
 
     def _wake(self) -> None:
         try:

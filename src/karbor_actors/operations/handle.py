@@ -320,9 +320,7 @@ class OperationHandle:
         for fn in callbacks:
             try:
                 self._defer(fn, self)
-            except (
-                Exception
-            ):  # the system has no thread for it: the operation has ended all the same
+            except Exception:  # no thread is to be had for it: it has ended all the same
                 _LOG.exception("a done callback of %s was not called", self._id)
         self.decided()
         detail = {"status": status} if error is None else {"status": status, "error": str(error)}

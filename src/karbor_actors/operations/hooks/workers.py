@@ -183,9 +183,7 @@ class ThreadRunner:
                 with contextlib.suppress(IndexError):  # a worker takes one meanwhile
                     while self.queue:
                         refused.append(self.queue.popleft())
-            if self.queue:
-                self._expect()
-            stranded = self._stranded()
+            stranded = self._leave_queue()
         refuse(refused, _TOO_MANY.format(self._max_abandoned))
         refuse(stranded, _NO_THREAD)
 
@@ -250,6 +248,12 @@ class ThreadRunner:
         while self.queue and not self._threads:
             stranded.append(self.queue.popleft())
         return stranded
+
+    def _leave_queue(self) -> list[Call]:
+        """Have another worker look at the queue, if there is anything; return what is stranded."""
+        if self.queue:
+            self._expect()
+        return self._stranded()
 
     def _take_owed(self, worker: Worker) -> None:
         """Have *worker* run the actors that others have left to it."""
@@ -325,9 +329,7 @@ class ThreadRunner:
             self._threads.remove(spare)
             self._came(spare)
             self._take_owed(worker)
-            if self.queue:
-                self._expect()
-            stranded = self._stranded()
+            stranded = self._leave_queue()
         worker.lender.give_up()
         refuse(stranded, _NO_THREAD)
 
@@ -388,9 +390,7 @@ class ThreadRunner:
             self._is_back(worker)
             self._came(worker)
             self._take_owed(worker)
-            if self.queue:
-                self._expect()
-            stranded = self._stranded()
+            stranded = self._leave_queue()
         worker.lender.give_up()
         report_lost(call, error)
         refuse(stranded, _NO_THREAD)
