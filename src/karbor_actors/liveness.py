@@ -8,17 +8,22 @@ threads do not have it.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-listener: ContextVar[Callable[[], None] | None] = ContextVar("karbor_actors_liveness", default=None)
-"""Called when data has moved."""
+class Listener(Protocol):
+    """Who wants to know."""
+
+    def note_alive(self) -> None:
+        """Note that data has moved; on the thread that moved it."""
+
+
+listener: ContextVar[Listener | None] = ContextVar("karbor_actors_liveness", default=None)
+"""Told when data has moved."""
 
 
 def data_moved() -> None:
     """Say that a block was read or written; costs nothing where nobody listens."""
     wants = listener.get()
     if wants is not None:
-        wants()
+        wants.note_alive()

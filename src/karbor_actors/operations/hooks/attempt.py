@@ -160,7 +160,7 @@ class Attempt:
             return
         error: BaseException | None = None
         if self.hook in _MAY_GO_ON:  # its lane's workers run no others
-            liveness.listener.set(self.note_alive)  # until the worker's next hook: nobody else asks
+            liveness.listener.set(self)  # until the worker's next hook: nobody else asks
         try:
             if faultpoints.injector is not None:
                 faultpoints.injector.on_hook(self, "before")
@@ -178,7 +178,7 @@ class Attempt:
         if not self.begin():
             return
         error: BaseException | None = None
-        liveness.listener.set(self.note_alive)  # the task's own
+        liveness.listener.set(self)  # the task's own
         try:
             if faultpoints.injector is not None:
                 await asyncio.to_thread(faultpoints.injector.on_hook, self, "before")
@@ -188,8 +188,9 @@ class Attempt:
                 await asyncio.to_thread(self._engine_part)
             hook = getattr(self.run.planned.operations[self.resource], self.hook._value_, None)
             if hook is not None:
-                result = await self._call(hook)
-                if result is not None:
+                running = self._call(hook)
+                del hook  # it need not live as long as it runs, thousands of them
+                if (result := await running) is not None:
                     refuse_unfinished(result)
             if faultpoints.injector is not None:
                 await asyncio.to_thread(faultpoints.injector.on_hook, self, "after")

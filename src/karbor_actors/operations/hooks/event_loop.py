@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import os
 import threading
 import time
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors import DaemonExecutor
@@ -78,6 +78,9 @@ class _Loop:
         """Whether a call of its was given up, which may keep its thread for ever."""
         self._forget = forget
         self._tasks: dict[Call, asyncio.Task[None]] = {}
+        self._calls: dict[asyncio.Task[None], Call] = {}
+        # Made once: thousands of tasks wait at once, and the collector looks at all that each holds.
+        self._when_done, self._context = self._done, contextvars.copy_context()
         self._is_ending = self._has_ended = False
         self._loop = asyncio.new_event_loop()
         self._threads = _own_threads(self._loop, f"{name}-thread")
@@ -108,7 +111,8 @@ class _Loop:
         while self._new:
             call = self._new.popleft()
             self._tasks[call] = task = self._loop.create_task(self._execute(call))
-            task.add_done_callback(partial(self._done, call))
+            self._calls[task] = call
+            task.add_done_callback(self._when_done, context=self._context)
 
     async def _execute(self, call: Call) -> None:
         if self._begin(self, call):
@@ -118,7 +122,8 @@ class _Loop:
                 report_lost(call, error)
             self._forget(call)
 
-    def _done(self, call: Call, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[None]) -> None:
+        call = self._calls.pop(task)
         del self._tasks[call]
         if task.cancelled() and self._begin(self, call):  # a hook cancels all tasks that there are
             call.refuse("its task was cancelled before it began")
@@ -166,7 +171,8 @@ class LoopRunner:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._is_idle = threading.Condition(self._lock)
         self._current: _Loop | None = None
         self._retired: list[_Loop] = []
         self._wanted: set[Call] = set()
@@ -180,13 +186,13 @@ class LoopRunner:
     def runs_caller(self) -> bool:
         """Return whether a task of its is what calls this."""
         own = threading.current_thread()
-        with self._changed:
+        with self._lock:
             loops = (self._current, *self._retired)
         return any(loop is not None and loop.thread is own for loop in loops)
 
     def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
         """Start *calls* as tasks, in order."""
-        with self._changed:
+        with self._lock:
             if self._current is None:
                 self._current = _Loop(self._name, self._begin, self._forget)
             self._wanted.update(calls)
@@ -194,7 +200,7 @@ class LoopRunner:
 
     def abandon(self, call: Call) -> None:
         """Give up *call*: its task is cancelled, and nobody waits for it."""
-        with self._changed:
+        with self._lock:
             if call not in self._wanted:
                 return
             self._discard(call)
@@ -210,7 +216,7 @@ class LoopRunner:
     def look_around(self) -> None:
         """See whether the loop answers; replace one that has not for a while. Never blocks."""
         refused: list[Call] = []
-        with self._changed:
+        with self._lock:
             self._retired = [loop for loop in self._retired if loop.thread.is_alive()]
             loop, now = self._current, time.monotonic()
             if loop is None:
@@ -224,8 +230,8 @@ class LoopRunner:
 
     def close(self) -> None:
         """Wait for the tasks, but not for those given up; then end the loop and its thread."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._wanted)
+        with self._is_idle:
+            self._is_idle.wait_for(lambda: not self._wanted)
             loop, self._current = self._current, None
         if loop is not None:
             loop.end()
@@ -249,17 +255,17 @@ class LoopRunner:
 
     def _begin(self, loop: _Loop, call: Call) -> bool:
         """Return whether *call* begins on *loop*: it may have been given up, or to another one."""
-        with self._changed:
+        with self._lock:
             if call not in loop.waiting:
                 return False
             del loop.waiting[call]
             return True
 
     def _forget(self, call: Call) -> None:
-        with self._changed:
+        with self._lock:
             self._discard(call)
 
     def _discard(self, call: Call) -> None:
         self._wanted.discard(call)
         if not self._wanted:
-            self._changed.notify_all()
+            self._is_idle.notify_all()
