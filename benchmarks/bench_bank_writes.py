@@ -4,7 +4,8 @@ Ours are `section.update_object` (an object under a key) and `bank.writer.write`
 which return when they are durable; and `bank.writer.submit`, which does not wait: then each thread
 waits once, after all of its own. Beside them py-lmdb alone, one thread, with as many rows in
 each synced transaction as the bank's writer committed together on average, and, for one thread,
-a synced transaction for each row.
+a synced transaction for each row. And as many threads that only make their rows and append them to
+a list: telling cannot take less, and whatever then writes the rows takes as long as py-lmdb alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 OBJECTS, ROWS = "karbor_actors, update_object", "karbor_actors, writer.write"
 TELLS = "karbor_actors, writer.submit and one wait"
+LISTED = "threads that append to a list, unwritten"
 GROUPED, SINGLE = "py-lmdb, grouped alike", "py-lmdb, one transaction each"
 VALUE = "x" * 100
 WARM_UP = 50
@@ -46,7 +48,7 @@ def cases(arguments: argparse.Namespace) -> list[measuring.Case]:
         peers = (GROUPED, SINGLE) if threads == 1 else (GROUPED,)
         made += [
             measuring.Case(f"{name}, asking", (ROWS, OBJECTS, *peers), parameters),
-            measuring.Case(f"{name}, telling", (TELLS, GROUPED), parameters),
+            measuring.Case(f"{name}, telling", (TELLS, GROUPED, LISTED), parameters),
         ]
     return made
 
@@ -55,6 +57,9 @@ def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> m
     """Write all rows once."""
     threads, directory = parameters["threads"], parameters["directory"]
     writes = max(parameters["writes"] // threads, 1) * threads
+    if system == LISTED:
+        seconds = append_to_list(threads, writes)
+        return measuring.Measured({WRITES: seconds}, {WRITES: writes})
     if system in (OBJECTS, ROWS, TELLS):
         seconds, notes = write_to_bank(directory, threads, writes, system)
     else:
@@ -108,6 +113,18 @@ def write_to_bank(
     # Warm-up writes are alone in theirs; opening the bank adds one or two.
     commits = commits_of(path) - commits - WARM_UP
     return seconds, {"mean_group": writes / commits}
+
+
+def append_to_list(threads: int, writes: int) -> float:
+    """Return the seconds in which *threads* threads make rows and append them to a list."""
+    rows: list[tuple[bytes, bytes]] = []
+    value = msgpack.packb(VALUE)
+
+    def append(key: str) -> None:
+        rows.append((key.encode(), value))
+
+    in_threads(append, 1, WARM_UP, "warm-up")
+    return in_threads(append, threads, writes, "key")
 
 
 def commits_of(path: str) -> int:

@@ -1,12 +1,13 @@
 """How far is the order in which hooks run from the best that is known?
 
 Random graphs whose hooks sleep 1 to 20 ms, beside a simulation that always gives a free worker the
-hook with the longest way to the end (critical path first). The simulation has the same workers (as
-many for prepare hooks as for the others) and waits for a commit after each hook, as long as a bare
-synced transaction takes here; it spends nothing on anything else.
+hook with the longest way to the end (critical path first). The simulation has the same workers (half
+of them for prepare hooks, half for the others) and waits for a commit after each hook, as long as a
+bare synced transaction takes here; it spends nothing on anything else.
 
-A bare loop of threads that sleep, and one that commits, shows what of the distance is the
-interpreter's and the disk's: it does nothing else.
+A small graph is bound by its longest chain of hooks, a large one by its workers. A bare loop of
+threads that sleep, and one that commits, shows what of the distance is the interpreter's and the
+disk's: it does nothing else.
 """
 
 from __future__ import annotations
@@ -32,18 +33,22 @@ WARM_UP = 20
 
 
 def cases(arguments: argparse.Namespace) -> list[measuring.Case]:
-    """Return the one case, of both systems."""
-    name = f"{arguments.seeds} random graphs of {4 * (arguments.size // 4):,} hooks"
-    parameters = {
-        "resources": arguments.size // 4,
-        "seeds": arguments.seeds,
-        "workers": arguments.workers,
-    }
-    return [measuring.Case(name, (OURS, BARE), parameters)]
+    """Return a case, of both systems, for each number of workers and size."""
+    made = []
+    for workers in arguments.workers:
+        for size in arguments.size:
+            name = f"{workers} workers, {arguments.seeds} graphs of {4 * (size // 4):,} hooks"
+            parameters = {
+                "resources": size // 4,
+                "seeds": arguments.seeds,
+                "workers": workers // 2,
+            }
+            made.append(measuring.Case(name, (OURS, BARE), parameters))
+    return made
 
 
 def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> measuring.Measured:
-    """Run each graph once."""
+    """Run each graph once; the parameter ``workers`` says how many each lane has."""
     directory, workers = parameters["directory"], parameters["workers"]
     run_synthetic(make_graph("random", WARM_UP), workers=workers)
     makespans, ideals, commits = [], [], []
@@ -81,9 +86,13 @@ def engine_makespan(graph: SyntheticGraph, work: Work, directory: str, workers: 
 
 def main() -> None:
     parser = measuring.parser(__doc__, repeats=3)
-    parser.add_argument("--size", type=int, default=4_000, help="hooks of each (%(default)s)")
+    parser.add_argument(
+        "--size", type=int, nargs="+", default=[4_000, 16_000], help="hooks of each (%(default)s)"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="graphs (%(default)s)")
-    parser.add_argument("--workers", type=int, default=64, help="threads (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[128, 64], help="threads (%(default)s)"
+    )
     arguments = parser.parse_args()
     measuring.run(arguments, "makespan", "hooks/s", cases, measure)
 

@@ -25,7 +25,7 @@ RUNS = {
     "hooks": ["--size", "40"],
     "idle": ["--seconds", "0.1"],
     "latency": ["--size", "3"],
-    "makespan": ["--size", "40", "--seeds", "2"],
+    "makespan": ["--size", "40", "--workers", "4", "--seeds", "2"],
     "operations": ["--size", "3"],
     "peers": ["--at-most", "0"],
     "recovery": ["--size", "2"],
