@@ -8,6 +8,7 @@ import pytest
 
 from helpers import DEADLINE, Gate
 from karbor_actors.actors import Lender, LightActor, ThreadDispatcher
+from karbor_actors.operations.hooks import pool as pool_module
 from karbor_actors.operations.hooks import workers as module
 from karbor_actors.operations.hooks.lookout import Lookout
 from karbor_actors.operations.hooks.workers import ThreadRunner
@@ -53,7 +54,7 @@ def named() -> int:
 
 
 def test_workers_end_when_there_is_nothing_to_do_and_come_back(runner, monkeypatch):
-    monkeypatch.setattr(module, "_LINGER", 0.02)
+    monkeypatch.setattr(pool_module, "_LINGER", 0.02)
     for _ in range(3):
         calls = [Call() for _ in range(50)]
         runner.submit(calls)
@@ -62,7 +63,7 @@ def test_workers_end_when_there_is_nothing_to_do_and_come_back(runner, monkeypat
 
 
 def test_many_workers_lose_no_call(runner, monkeypatch):
-    monkeypatch.setattr(module, "_LINGER", 0.0005)
+    monkeypatch.setattr(pool_module, "_LINGER", 0.0005)
     pause = threading.Event()
     calls = []
     for _ in range(300):
@@ -74,7 +75,7 @@ def test_many_workers_lose_no_call(runner, monkeypatch):
 
 @pytest.mark.parametrize("at_once", [1, 3, 8])
 def test_calls_that_need_each_other_all_get_a_worker(monkeypatch, at_once):
-    monkeypatch.setattr(module, "_LINGER", 0.001)
+    monkeypatch.setattr(pool_module, "_LINGER", 0.001)
     runner = ThreadRunner(8, "test-workers")
     for _ in range(100):
         together = threading.Barrier(8)
@@ -92,14 +93,14 @@ def test_a_lane_whose_workers_all_hang_gets_more_of_them_up_to_a_bound(runner):
     runner.submit(hung[:2])
     thaw = Call()
     runner.submit([*hung[2:4], thaw, hung[4]])
-    wait_until(lambda: runner.running == 2 and not runner._expected)
+    wait_until(lambda: runner.running == 2 and not runner.expected)
     now, poll = 0.0, threading.Event()
     for workers in (3, 4):
         runner.look_around(now)
         assert named() == workers - 1, "the queue has only just been seen to stand still"
         now += module._STUCK
         runner.look_around(now)
-        wait_until(lambda wanted=workers: runner.running == wanted and not runner._expected)
+        wait_until(lambda wanted=workers: runner.running == wanted and not runner.expected)
     for _ in range(3):
         now += module._STUCK
         runner.look_around(now)
@@ -366,7 +367,7 @@ def test_nobody_counts_on_a_worker_that_waits_for_a_disk():
             runner.submit([next_call])  # counts on the thread that is lent, and runs this
             busy.open()
             assert next_call.done.wait(DEADLINE)
-            wait_until(lambda: runner._sleepers)
+            wait_until(lambda: runner.pool.sleepers)
             slow.tell(None)
 
     handing, slow = Handing.start_on(control), Slow.start_on(bank)
@@ -389,7 +390,7 @@ def test_what_was_left_to_a_worker_that_cannot_be_started_is_run_elsewhere(heard
     telling = Telling(heard, gate.pass_through)
     runner.submit([telling])
     gate.wait_entered()
-    wait_until(lambda: runner._sleepers)
+    wait_until(lambda: runner.pool.sleepers)
 
     def no_thread(self: threading.Thread) -> None:
         monkeypatch.undo()
@@ -440,7 +441,7 @@ def watched():
         runner.submit([call])
         assert call.done.wait(DEADLINE)
         wait_until(lambda: runner.running == 0)
-    assert not runner._are_slow
+    assert not runner.are_slow
     yield runner
     runner.close()
     dispatcher.close(timeout=DEADLINE)

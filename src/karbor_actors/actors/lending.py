@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sized
+    from collections.abc import Callable
 
     from karbor_actors.actors.threads import ThreadDispatcher
 
@@ -26,20 +26,21 @@ class Lender:
         may_owe: Returns whether the thread is about to call :meth:`pay`, so that nobody else
             need be woken.
         may_run: Returns whether it has nothing else to do than to run a dispatcher's actors.
-        queue: What else the thread has to do; what is put there meanwhile does not wait for all turns.
+        is_wanted: Returns whether it has something else to do by now, which does not wait for all turns.
         own: The dispatcher whose own thread it is, which looks for itself what is ready there.
     """
 
-    __slots__ = ("_may_owe", "_may_run", "_own", "_queue", "owed")
+    __slots__ = ("_is_wanted", "_may_owe", "_may_run", "_own", "owed")
 
     def __init__(
         self,
         may_owe: Callable[[], bool],
         may_run: Callable[[ThreadDispatcher], bool],
-        queue: Sized = (),
+        is_wanted: Callable[[], bool] = lambda: False,
         own: ThreadDispatcher | None = None,
     ) -> None:
-        self._may_owe, self._may_run, self._queue, self._own = may_owe, may_run, queue, own
+        self._may_owe, self._may_run, self._own = may_owe, may_run, own
+        self._is_wanted = is_wanted
         self.owed: deque[ThreadDispatcher] = deque()
         """Those on which something is ready that no thread was woken for."""
         _thread.lender = self
@@ -47,7 +48,7 @@ class Lender:
     @property
     def is_wanted(self) -> bool:
         """Whether the thread has something else to do than another turn of what it runs."""
-        return bool(self.owed or self._queue)
+        return bool(self.owed) or self._is_wanted()
 
     def owes(self, dispatcher: ThreadDispatcher) -> bool:
         """Take over to run what is ready on *dispatcher*; return whether that is so."""

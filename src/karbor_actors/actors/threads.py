@@ -89,9 +89,8 @@ class ThreadDispatcher(Dispatcher):
         self._keeper: Waiter | None = None
         self._wakes_at = inf
         """When the keeper wakes by itself; ``inf`` while it is about to decide that."""
-        self._turn: threading.Lock | nullcontext[None] = nullcontext()
-        if self.has_one_thread:
-            self._turn = threading.Lock()
+        self._turn = threading.Lock() if self.has_one_thread else None
+        """Held by the one thread that runs its actors."""
         self._is_taken = False
         """Whether some thread has the turn, and looks again once it has given it back."""
         self._timers = TimerQueue()
@@ -151,7 +150,7 @@ class ThreadDispatcher(Dispatcher):
         For some turns, until the thread has something else to do: a commit that it owes, say.
         """
         turn, ready = self._turn, self._ready
-        if isinstance(turn, nullcontext) or not turn.acquire(False):
+        if turn is None or not turn.acquire(False):
             return  # whoever has it looks again
         outer = current_dispatcher()
         set_current_dispatcher(self)
@@ -274,7 +273,7 @@ class ThreadDispatcher(Dispatcher):
         waiter.acquire()
         lender = Lender(lambda: True, self._may_run, own=self) if self._lends else None
         while True:
-            with self._turn:
+            with self._turn or nullcontext():
                 self._is_taken = self.has_one_thread
                 self._run_ready(lender)
                 self._is_taken = False
@@ -366,7 +365,7 @@ class ThreadDispatcher(Dispatcher):
         """Close for good, in a child process: the threads stayed in the parent."""
         # A lock may have been held by a thread that does not exist here.
         self._lock = threading.RLock()
-        self._turn = threading.Lock() if self.has_one_thread else nullcontext()
+        self._turn = threading.Lock() if self.has_one_thread else None
         self._is_taken = False
         self._timers = TimerQueue()
         self._threads = set()

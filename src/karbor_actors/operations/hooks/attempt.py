@@ -159,8 +159,7 @@ class Attempt:
         if not self.begin():
             return
         error: BaseException | None = None
-        if self.hook in _MAY_GO_ON:  # its lane's workers run no others
-            liveness.listener.set(self)  # until the worker's next hook: nobody else asks
+        liveness.listener.set(self)  # until the worker's next hook: nobody else asks
         try:
             if faultpoints.injector is not None:
                 faultpoints.injector.on_hook(self, "before")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.operations.hooks.event_loop import LoopRunner
 from karbor_actors.operations.hooks.lookout import Lookout
+from karbor_actors.operations.hooks.pool import Pool
 from karbor_actors.operations.hooks.workers import ThreadRunner
 
 if TYPE_CHECKING:
@@ -52,11 +53,13 @@ class Runners:
         call_later: Callable[[float, Callable[[], None]], object] | None = None,
     ) -> None:
         lookout = None if call_later is None else Lookout(call_later)
+        pool = Pool()
         self._lanes: dict[Lane, ThreadRunner] = {
             lane: ThreadRunner(
                 {Lane.PLAN: self.PLANNERS, Lane.RECORD: self.RECORDERS}.get(lane, workers),
                 f"{name}-{lane}",
                 lookout=lookout,
+                pool=pool,
             )
             for lane in Lane
         }

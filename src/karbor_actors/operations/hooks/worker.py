@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from karbor_actors.actors import Lender
 
 if TYPE_CHECKING:
-    from collections import deque
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Coroutine, Iterable
 
     from karbor_actors.actors import ThreadDispatcher
+    from karbor_actors.operations.hooks.roster import Roster
 
 
 class Call(Protocol):
@@ -31,49 +31,53 @@ class Call(Protocol):
         """Report that it will not run; must not raise."""
 
 
-class _Runner(Protocol):
-    queue: deque[Call]
-
-    def can_lend(self, worker: Worker, *, is_waiting: bool) -> bool:
-        """See ThreadRunner."""
-
-
 class Worker(threading.Thread):
-    """One thread of a lane, and where it stands; its runner's lock guards that.
+    """One thread, and where it stands; its pool's lock guards that.
 
     Args:
-        runner: The lane's.
-        name: The thread's.
-        work: What it does.
+        lane: Whose calls it runs, to begin with.
     """
 
-    def __init__(self, runner: _Runner, name: str, work: Callable[[Worker], None]) -> None:
-        super().__init__(name=name, daemon=True)
-        self.runner, self._work = runner, work
+    def __init__(self, lane: Roster) -> None:
+        super().__init__(daemon=True)
+        self.lane = lane
+        """That whose calls it runs, or ran last."""
+        self.number = lane.pool.add(self)
         self.alarm = threading.Lock()
         """Held while it sleeps; a release wakes it."""
         self.alarm.acquire()
         self.call: Call | None = None
         """What it runs."""
-        self.is_expected = False
-        """Whether it was woken, or started, or is lent, and will look at the queue."""
+        self.expected_by: list[Roster] = []
+        """Lanes for which it was woken, or started, or is lent, and whose queue it will look at."""
+        self.passes_by: list[Roster] = []
+        """Other lanes that it looks at when its own has nothing more, unless somebody else has."""
         self.is_lent = False
         """Whether it runs actors that do not wait for a disk."""
         self.is_given_up = False
         """Whether its call was, so that another worker has its place."""
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it has something else to do than to run actors."""
+        return bool(self.lane.queue or self.expected_by)
+
     def run(self) -> None:
-        """Serve the runner."""
+        """Serve the lanes."""
         # Of the thread that makes it.
-        self.lender = Lender(self._may_owe, self._may_run, self.runner.queue)
-        self._work(self)
+        self.lender = Lender(self._may_owe, self._may_run, lambda: self.is_wanted)
+        try:
+            while self.lane.serve(self):
+                pass
+        except BaseException as error:  # a bug, or what foreign code has set in this thread
+            self.lane.died(self, error)
 
     def _may_owe(self) -> bool:
         """Return whether its call has ended, and it will look for another one."""
         return (self.call is None or self.call.has_ended) and not self.is_given_up
 
     def _may_run(self, dispatcher: ThreadDispatcher) -> bool:
-        return self.runner.can_lend(self, is_waiting=dispatcher.blocks)
+        return self.lane.can_lend(self, is_waiting=dispatcher.blocks)
 
 
 def refuse(calls: Iterable[Call], why: str) -> None:

@@ -1,7 +1,8 @@
-"""Workers: the threads of one lane, which take calls in batches and run each once.
+"""Workers: the threads of a lane, which take calls in batches and run each once.
 
 A call never raises; it reports its outcome by itself. A worker that has reported, and has nothing
-else to do, runs the actors that it has told of it (`Lender`).
+else to do, runs the actors that it has told of it (`Lender`). What those hand to another lane it
+runs, too: it goes over to that lane (`Pool`).
 
 Who is to come. To wake a worker for nothing costs as much as many short calls. So as long as calls
 are quick, one worker takes all that is queued, and after the last of them runs the actors that they
@@ -15,23 +16,21 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 from karbor_actors.operations.hooks.event_loop import report_lost
+from karbor_actors.operations.hooks.pool import Pool
+from karbor_actors.operations.hooks.roster import Roster
 from karbor_actors.operations.hooks.worker import Worker, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from karbor_actors.actors import ThreadDispatcher
     from karbor_actors.operations.hooks.lookout import Lookout
     from karbor_actors.operations.hooks.worker import Call
 
 _NO_THREAD = "no worker is left: the system gives this process no more threads"
 _TOO_MANY = "no worker is left: {} hooks that were given up have not returned"
-_LINGER = 5.0
-"""Seconds that a worker waits for work before it ends."""
 _STUCK = 5.0
 """Seconds without a call taken from its queue after which a lane gets another worker."""
 _SLOW = 0.0005
@@ -40,20 +39,19 @@ MAX_ABANDONED = 4
 """Times the workers of a lane: so many threads may run calls that were given up."""
 
 
-class ThreadRunner:
-    """Runs calls on up to *workers* threads, started when there is work.
-
-    A thread that has had nothing to do for a while ends.
+class ThreadRunner(Roster):
+    """Runs the calls of one lane on up to *workers* threads, woken or started when there is work.
 
     A call that was given up keeps its thread until it returns, and another thread takes its
     place; once there are too many of those, new calls are refused until some return.
 
     Args:
         workers: Threads that take calls.
-        name: What the threads' names begin with.
+        name: What the names of the threads begin with that work for it.
         max_abandoned: Threads of calls that were given up, at most.
         lookout: Sees whether a call is slow that was thought to be quick; without one, workers wake
             each other as long as something is queued.
+        pool: Whose threads it shares with other lanes; None makes one for it alone.
     """
 
     def __init__(
@@ -62,33 +60,21 @@ class ThreadRunner:
         name: str,
         max_abandoned: int | None = None,
         lookout: Lookout | None = None,
+        pool: Pool | None = None,
     ) -> None:
-        self._workers, self._name, self._lookout = workers, name, lookout
         self._max_abandoned = MAX_ABANDONED * workers if max_abandoned is None else max_abandoned
-        self.queue: deque[Call] = deque()
-        """What waits for a worker; only workers take from it."""
-        self._lock = threading.Lock()
-        self._threads: list[Worker] = []
-        self._sleepers: list[Worker] = []
-        """The last to fall asleep is woken first."""
+        super().__init__(workers, name, pool or Pool(), lookout)
+        self._lock = self.pool.lock
         self._abandoned: set[Worker] = set()
-        self._owed: list[ThreadDispatcher] = []
-        """What workers that had more to do have left to one that is expected, or to the lookout."""
-        self._started = 0
-        self._expected = 0
-        """Workers that will look at the queue, and have not yet."""
         self._at_disk: Worker | None = None
         """The one that is lent to what waits for a disk: several disks may hang, and take one only."""
-        self._are_slow = True
-        """Whether calls take long, going by the last one that a woken worker took."""
-        self._closed = False
         self._front, self._front_since = 0, 0.0
         """The id of the call that was first in the queue at the last look, and since when."""
 
     def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
         """Queue *calls*, in order, with *first* before all others; not once closed. Any thread."""
         with self._lock:
-            if self._closed:
+            if self.is_closed:
                 return
             is_taken = len(self._abandoned) < self._max_abandoned
             if is_taken:
@@ -96,35 +82,35 @@ class ThreadRunner:
                     self.queue.extendleft(reversed(calls))
                 else:
                     self.queue.extend(calls)
-                self._expect()
-            stranded = self._stranded()
+            stranded = self.leave_queue()
         if not is_taken:
             refuse(calls, _TOO_MANY.format(self._max_abandoned))
         refuse(stranded, _NO_THREAD)
 
     def look_around(self, now: float) -> None:
-        """Start one more worker if nothing is taken from the queue, since all of them hang.
+        """Call one more worker if nothing is taken from the queue, since all of them hang.
 
-        There are twice as many at most; the others end when there is nothing to do.
+        There are twice as many at most; the others leave when there is nothing to do.
         """
         with self._lock:
             front = id(self.queue[0]) if self.queue else 0
             if front != self._front:
                 self._front, self._front_since = front, now
                 return
-            is_stuck = front and not self._expected and now - self._front_since >= _STUCK
-            if is_stuck and len(self._threads) < 2 * self._workers:
-                self._start(self._new_worker())
+            is_stuck = front and not self.expected and now - self._front_since >= _STUCK
+            if is_stuck and len(self.threads) < 2 * self.limit:
+                self.call_one()
 
     def look(self) -> None:
         """Have all begin that waits behind a call which was thought to be quick; never blocks."""
         with self._lock:
             if self.queue:
-                self._are_slow = True
-                self._expect()
-            owed, self._owed = self._owed, []
+                self.are_slow = True
+            stranded = self.leave_queue()
+            owed, self.pool.owed = self.pool.owed, []
         for dispatcher in owed:
             dispatcher.rouse()
+        refuse(stranded, _NO_THREAD)
 
     @property
     def abandoned(self) -> int:
@@ -134,31 +120,24 @@ class ThreadRunner:
     @property
     def running(self) -> int:
         """How many workers run a call that was not given up."""
-        return sum(worker.call is not None for worker in tuple(self._threads))
+        return sum(worker.call is not None for worker in tuple(self.threads))
 
     def runs_caller(self) -> bool:
         """Return whether a call of its is what calls this."""
         own = threading.current_thread()
-        return isinstance(own, Worker) and own.runner is self and own.call is not None
+        return isinstance(own, Worker) and own.lane is self and own.call is not None
 
     def can_lend(self, worker: Worker, *, is_waiting: bool) -> bool:
-        """Return whether *worker* may run actors: nothing is queued, nor would have to wait for it.
-
-        Args:
-            worker: The calling one, which is lent.
-            is_waiting: Whether the actors wait for a disk.
-        """
+        """See Roster: nothing is queued, nor would have to wait for it."""
         worker.is_lent = not is_waiting
         self._is_back(worker)
-        if self.queue or not is_waiting:
-            return not self.queue
+        if worker.is_wanted or not is_waiting:
+            return not worker.is_wanted
         with self._lock:
-            is_spare = self._sleepers or len(self._threads) < self._workers
-            if self.queue or not is_spare or self._at_disk is not None:
+            if worker.is_wanted or not self.has_room or self._at_disk is not None:
                 return False
             self._at_disk = worker
-            self._came(worker)  # what is queued meanwhile must not count on it
-            self._take_owed(worker)
+            self.pool.take_owed(worker)
         worker.lender.give_up()
         return True
 
@@ -169,11 +148,12 @@ class ThreadRunner:
     def abandon(self, call: Call) -> None:
         """Give up *call*, which takes too long; another thread may take the place of its own."""
         with self._lock:
-            for worker in self._threads:
+            for worker in self.threads:
                 if worker.call is call:
-                    self._threads.remove(worker)
+                    self.leave(worker)
                     worker.is_given_up = True
                     self._abandoned.add(worker)
+                    self.pool.forget(worker)
                     break
             else:
                 with contextlib.suppress(ValueError):  # a worker takes it meanwhile
@@ -183,119 +163,56 @@ class ThreadRunner:
                 with contextlib.suppress(IndexError):  # a worker takes one meanwhile
                     while self.queue:
                         refused.append(self.queue.popleft())
-            stranded = self._leave_queue()
+            stranded = self.leave_queue()
         refuse(refused, _TOO_MANY.format(self._max_abandoned))
         refuse(stranded, _NO_THREAD)
 
     def close(self) -> None:
-        """Run what is queued, then end the workers; blocks until they have ended.
+        """Run what is queued; blocks until no worker is left, and with the last lane until all ended.
 
         Not those of abandoned calls: their threads end when the calls do.
         """
-        with self._lock:
-            self._closed = True
-            while self._sleepers:
-                self._sleepers.pop().alarm.release()
-            threads = list(self._threads)
-        for thread in threads:  # whoever starts another one comes before that
-            if thread is not threading.current_thread() and thread.ident is not None:
-                thread.join()
-
-    # -- who comes. Held: the lock
-
-    def _expect(self) -> None:
-        """See to it that a worker looks at the queue."""
-        if self._expected:
-            return
         own = threading.current_thread()
-        if isinstance(own, Worker) and own.runner is self and own.is_lent:
-            self._count_on(own)  # it looks once it has done its turns
-        elif self._sleepers:
-            worker = self._sleepers.pop()
-            self._count_on(worker)
-            worker.alarm.release()
-        elif len(self._threads) < self._workers:
-            self._start(self._new_worker())
-
-    def _count_on(self, worker: Worker) -> None:
-        if not worker.is_expected:
-            worker.is_expected = True
-            self._expected += 1
-
-    def _came(self, worker: Worker) -> None:
-        if worker.is_expected:
-            worker.is_expected = False
-            self._expected -= 1
-
-    def _new_worker(self) -> Worker:
-        """Return a worker to be started."""
-        self._started += 1
-        worker = Worker(self, f"{self._name}-{self._started}", self._work)
-        self._threads.append(worker)
-        self._count_on(worker)
-        return worker
-
-    def _start(self, worker: Worker) -> None:
-        try:
-            worker.start()
-        except RuntimeError:  # the system gives no more of them: those that are there go on
-            self._threads.remove(worker)
-            self._came(worker)
-
-    def _stranded(self) -> list[Call]:
-        """Take the calls that nobody is there to run, nor will be."""
-        stranded: list[Call] = []
-        while self.queue and not self._threads:
-            stranded.append(self.queue.popleft())
-        return stranded
-
-    def _leave_queue(self) -> list[Call]:
-        """Have another worker look at the queue, if there is anything; return what is stranded."""
-        if self.queue:
-            self._expect()
-        return self._stranded()
-
-    def _take_owed(self, worker: Worker) -> None:
-        """Have *worker* run the actors that others have left to it."""
-        if self._owed:
-            worker.lender.owed.extend(self._owed)
-            self._owed = []
+        with self._lock:
+            if self.is_closed:
+                return
+            self.is_closed = True
+            stranded = self.leave_queue()
+            self.pool.left.wait_for(
+                lambda: not self.expected and all(worker is own for worker in self.threads)
+            )
+        refuse(stranded, _NO_THREAD)
+        self.pool.lane_closed()
 
     # -- what a worker does
 
-    def _work(self, worker: Worker) -> None:
-        try:
-            self._serve(worker)
-        except BaseException as error:  # a bug, or what foreign code has set in this thread
-            self._died(worker, error)
-
-    def _serve(self, worker: Worker) -> None:
-        queue, owed = self.queue, worker.lender.owed
+    def serve(self, worker: Worker) -> bool:
+        """See Roster."""
+        queue, pool, owed = self.queue, self.pool, worker.lender.owed
         while not worker.is_given_up:
             try:
                 call = queue.popleft()  # without the lock, for which all workers would queue up
             except IndexError:
-                if not self._sleep(worker):
-                    return
+                if not self._rest(worker):
+                    return False
+                if worker.lane is not self:
+                    return True
                 continue
             worker.call = call
-            if worker.is_expected:
+            if worker.expected_by:
                 self._took_first(worker)
                 began = time.monotonic()
                 call.execute()
-                self._are_slow = time.monotonic() - began > _SLOW
+                self.are_slow = time.monotonic() - began > _SLOW
             else:
                 call.execute()
             worker.call = None
             del call
-            if owed or (self._owed and not queue):
+            if owed or (pool.owed and not queue):
                 self._pay(worker)
         with self._lock:
             self._abandoned.discard(worker)
-
-    def _is_watched(self) -> bool:
-        """Return whether what is left waiting is looked at soon. Held: the lock."""
-        return not self._are_slow and self._lookout is not None and self._lookout.ask()
+        return False
 
     def _took_first(self, worker: Worker) -> None:
         """See to it that others look at the queue, of which *worker*, which was expected, took one.
@@ -304,15 +221,17 @@ class ThreadRunner:
         where many threads want the interpreter, and whoever submits calls should not.
         """
         with self._lock:
-            self._came(worker)
+            self.came(worker)
+            stranded = self._pass_by(worker)
             spare = None
-            if self._sleepers:
-                if self.queue and not self._is_watched():
-                    self._expect()
-            elif not self._closed and len(self._threads) < self._workers:
-                spare = self._new_worker()
-            self._take_owed(worker)
+            if self.pool.sleepers:
+                if self.queue and not self.is_watched():
+                    self.expect()
+            elif not self.is_closed and self.has_room:
+                spare = self.new_worker()
+            self.pool.take_owed(worker)
         try:
+            refuse(stranded, _NO_THREAD)
             worker.lender.give_up()
             if spare is not None:
                 spare.start()
@@ -320,33 +239,47 @@ class ThreadRunner:
             if spare is None or spare.ident is not None:
                 raise
             self._gone(spare, worker)
-            if not isinstance(error, RuntimeError):  # as in _start()
+            if not isinstance(error, RuntimeError):  # as in call_one()
                 raise
+
+    def _pass_by(self, worker: Worker) -> list[Call]:
+        """Have other lanes count on *worker* no more, which is busy; it looks at them afterwards.
+
+        Return what is stranded. Held: the lock.
+        """
+        others, stranded = worker.expected_by[:], []
+        worker.passes_by = list(dict.fromkeys((*others, *worker.passes_by)))
+        for lane in others:
+            lane.came(worker)
+            if lane.queue and not lane.is_watched():
+                stranded += lane.leave_queue()
+        return stranded
 
     def _gone(self, spare: Worker, worker: Worker) -> None:
         """Go on without *spare*, which *worker* cannot start, and on which others may count."""
         with self._lock:
-            self._threads.remove(spare)
-            self._came(spare)
-            self._take_owed(worker)
-            stranded = self._leave_queue()
+            self.leave(spare)
+            self.pool.forget(spare)
+            self.pool.take_owed(worker)
+            stranded = self.leave_queue()
         worker.lender.give_up()
         refuse(stranded, _NO_THREAD)
 
     def _pay(self, worker: Worker) -> None:
-        """Run the actors that *worker* has told something, while the queue is empty.
+        """Run the actors that *worker* has told something, while nothing is queued.
 
         Else leave that to a worker that is expected, or to the lookout: it is not to wait for this
         one's next call, if that is slow, and need not wake a third thread.
         """
         lender = worker.lender
         with self._lock:
-            is_left = self.queue and (self._expected or self._is_watched())
+            waiting = [lane for lane in (self, *worker.passes_by) if lane.queue]
+            is_left = waiting and (self.expected or all(lane.is_watched() for lane in waiting))
             if is_left and not worker.is_given_up:
-                self._owed += lender.owed
+                self.pool.owed += lender.owed
                 lender.owed.clear()
                 return
-            self._take_owed(worker)
+            self.pool.take_owed(worker)
         if worker.is_given_up:
             lender.give_up()
             return
@@ -354,43 +287,56 @@ class ThreadRunner:
         worker.is_lent = False
         self._is_back(worker)
 
-    def _sleep(self, worker: Worker) -> bool:
-        """Sleep until there may be something to do; return False when the thread must end."""
+    def _rest(self, worker: Worker) -> bool:
+        """Go over to another lane, or sleep until one wants it; return False when it must end."""
         with self._lock:
             if self.queue:
                 return True
-            self._came(worker)
-            self._take_owed(worker)
+            self.came(worker)
+            if self._go_over(worker):
+                return True
+            self.pool.take_owed(worker)
             if not worker.lender.owed:
-                if self._closed:
+                self.leave(worker)
+                if self.pool.is_closed:
+                    self.pool.forget(worker)
                     return False
-                self._sleepers.append(worker)
+                self.pool.sleepers.append(worker)
         if worker.lender.owed:
             self._pay(worker)
             return True
-        if worker.alarm.acquire(timeout=_LINGER):
-            return True
-        with self._lock:
-            if worker in self._sleepers:
-                self._sleepers.remove(worker)
-                self._threads.remove(worker)
-                return False
-        worker.alarm.acquire()  # it was woken after all
-        return True
+        return self.pool.sleep(worker)
 
-    def _died(self, worker: Worker, error: BaseException) -> None:
-        """Leave the place of *worker*, which dies of *error*, to another one."""
+    def _go_over(self, worker: Worker) -> bool:
+        """Have *worker* work for another lane that has something queued; False if there is none.
+
+        Held: the lock.
+        """
+        for lane in (*worker.expected_by, *worker.passes_by):
+            if lane.queue and lane.has_room:
+                self.leave(worker)
+                lane.join(worker)
+                return True
+            lane.came(worker)
+        worker.passes_by = []
+        return False
+
+    def died(self, worker: Worker, error: BaseException) -> None:
+        """See Roster."""
         with self._lock:
             call, worker.call = worker.call, None
             self._abandoned.discard(worker)
-            for workers in (self._threads, self._sleepers):
-                if worker in workers:
-                    workers.remove(worker)
+            if worker in self.pool.sleepers:
+                self.pool.sleepers.remove(worker)
             worker.is_lent = False
             self._is_back(worker)
-            self._came(worker)
-            self._take_owed(worker)
-            stranded = self._leave_queue()
+            self.leave(worker)
+            self.pool.forget(worker)
+            self.pool.take_owed(worker)
+            stranded = self.leave_queue()
+            for lane in worker.expected_by[:]:
+                lane.came(worker)
+                stranded += lane.leave_queue()
         worker.lender.give_up()
         report_lost(call, error)
         refuse(stranded, _NO_THREAD)

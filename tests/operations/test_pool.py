@@ -1,0 +1,267 @@
+"""Lanes that share threads: one thread runs what is quick, and none waits for what is slow elsewhere."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from helpers import DEADLINE, Gate
+from karbor_actors.actors import LightActor, ThreadDispatcher
+from karbor_actors.operations.hooks.lookout import Lookout
+from karbor_actors.operations.hooks.pool import Pool
+from karbor_actors.operations.hooks.workers import ThreadRunner
+
+
+class Call:
+    """Does what it is told, and then tells an actor that it has ended, if it has one to tell."""
+
+    def __init__(self, work=lambda: None, told=None) -> None:
+        self.work, self.told = work, told
+        self.has_ended = False
+        self.done = threading.Event()
+        self.refused = ""
+        self.thread = None
+
+    def execute(self) -> None:
+        self.thread = threading.current_thread()
+        self.work()
+        self.has_ended = True
+        if self.told is not None:
+            self.told.tell(self)
+        self.done.set()
+
+    def refuse(self, why: str) -> None:
+        self.refused = why
+        self.done.set()
+
+
+class Handing(LightActor):
+    """Hands on what it is told to hand on after a call."""
+
+    def __init__(self, hand_on) -> None:
+        super().__init__()
+        self.hand_on = hand_on
+
+    def on_receive(self, call):
+        if call is not None:
+            self.hand_on(call)
+
+
+class Lanes:
+    """Three lanes that share a pool, and a control dispatcher."""
+
+    def __init__(self, *limits: int) -> None:
+        self.control = ThreadDispatcher(name="test-control", lends=True)
+        lookout = Lookout(self.control.call_later)
+        pool = Pool()
+        self.lanes = [
+            ThreadRunner(limit, f"test-lane-{number}", lookout=lookout, pool=pool)
+            for number, limit in enumerate(limits)
+        ]
+        for lane in self.lanes:
+            lookout.add(lane)
+
+    def handing(self, hand_on):
+        """Return an actor that calls *hand_on* with each call that has ended."""
+        ref = Handing.start_on(self.control, hand_on)
+        ref.ask(None, timeout=DEADLINE)
+        return ref
+
+    def make_quick(self) -> None:
+        """Run some calls in each lane, so that they count as quick, and a worker or two sleep."""
+        for lane in self.lanes:
+            for _ in range(50):
+                call = Call()
+                lane.submit([call])
+                assert call.done.wait(DEADLINE)
+                if not lane.are_slow:
+                    break
+            assert not lane.are_slow
+
+    def close(self) -> None:
+        for lane in self.lanes:
+            lane.close()
+        self.control.close(timeout=DEADLINE)
+
+
+@pytest.fixture
+def lanes():
+    made = Lanes(4, 4, 4)
+    yield made
+    made.close()
+
+
+def test_one_thread_runs_what_its_turns_hand_to_other_lanes(lanes):
+    lanes.make_quick()
+    ways = []
+    for _ in range(20):
+        calls = [Call() for _ in range(3)]
+
+        def hand_on(call, calls=calls):
+            if (following := calls.index(call) + 1) < len(calls):
+                lanes.lanes[following].submit([calls[following]])
+
+        told = lanes.handing(hand_on)
+        for call in calls:
+            call.told = told
+        lanes.lanes[0].submit(calls[:1])
+        assert all(call.done.wait(DEADLINE) for call in calls)
+        ways.append(len({call.thread for call in calls}))
+    assert 1 in ways, "another thread may come first, but not each time"
+
+
+def test_a_thread_says_which_lane_it_works_for(lanes):
+    names = []
+    calls = [Call(lambda: names.append(threading.current_thread().name)) for _ in range(3)]
+    for call, lane in zip(calls, lanes.lanes, strict=True):
+        lane.submit([call])
+        assert call.done.wait(DEADLINE)
+    assert [name.rpartition("-")[0] for name in names] == [f"test-lane-{n}" for n in range(3)]
+
+
+@pytest.mark.parametrize("slow", [0, 1, 2])
+def test_what_is_handed_to_several_lanes_at_once_does_not_wait_for_the_slow_one(lanes, slow):
+    """Whichever of them the thread turns to first."""
+    lanes.make_quick()
+    for _ in range(10):
+        gate = Gate()
+        calls = [Call(gate.pass_through) if lane == slow else Call() for lane in range(3)]
+
+        def hand_on(_, calls=calls):
+            for call, lane in zip(calls, lanes.lanes, strict=True):
+                lane.submit([call])
+
+        lanes.lanes[0].submit([Call(told=lanes.handing(hand_on))])
+        assert all(c.done.wait(DEADLINE) for lane, c in enumerate(calls) if lane != slow)
+        gate.open()
+        assert calls[slow].done.wait(DEADLINE)
+
+
+def test_what_a_call_told_waits_for_no_slow_call_of_another_lane(lanes):
+    lanes.make_quick()
+    for _ in range(10):
+        gate, heard = Gate(), threading.Event()
+        slow, quick = Call(gate.pass_through), Call()
+
+        def hand_on(call, quick=quick, slow=slow, heard=heard):
+            if call is quick:
+                heard.set()
+                return
+            lanes.lanes[0].submit([quick])
+            lanes.lanes[1].submit([slow])
+
+        quick.told = lanes.handing(hand_on)
+        lanes.lanes[0].submit([Call(told=quick.told)])
+        assert heard.wait(DEADLINE)
+        gate.open()
+        assert slow.done.wait(DEADLINE)
+
+
+def test_threads_that_hang_in_one_lane_take_no_place_in_another(lanes):
+    gate = Gate()
+    hung = [Call(gate.pass_through) for _ in range(4)]
+    lanes.lanes[1].submit(hung)
+    together = threading.Barrier(4)
+    calls = [Call(lambda: together.wait(DEADLINE)) for _ in range(4)]
+    lanes.lanes[0].submit(calls)
+    assert all(call.done.wait(DEADLINE) for call in calls)
+    assert not any(call.done.is_set() for call in hung)
+    gate.open()
+
+
+def test_a_call_that_is_given_up_takes_its_thread_out_of_the_pool(lanes):
+    gate = Gate()
+    hung = Call(gate.pass_through)
+    lanes.lanes[1].submit([hung])
+    gate.wait_entered()
+    lanes.lanes[1].abandon(hung)
+    for lane in lanes.lanes:
+        call = Call()
+        lane.submit([call])
+        assert call.done.wait(DEADLINE)
+        assert call.thread is not hung.thread
+    assert [lane.abandoned for lane in lanes.lanes] == [0, 1, 0]
+    gate.open()
+    hung.thread.join(DEADLINE)
+    assert lanes.lanes[1].abandoned == 0
+
+
+@pytest.mark.crash_expected
+def test_a_thread_that_dies_leaves_what_other_lanes_expected_of_it_to_others(lanes):
+    lanes.make_quick()
+    for _ in range(10):
+        calls = [Call(), Call(), Call()]
+
+        def hand_on(_, calls=calls):
+            for call, lane in zip(calls, lanes.lanes, strict=True):
+                lane.submit([call])
+
+        def die():
+            raise SystemExit
+
+        calls[0].work = die
+        lanes.lanes[0].submit([Call(told=lanes.handing(hand_on))])
+        assert all(call.done.wait(DEADLINE) for call in calls)
+        assert "SystemExit" in calls[0].refused
+        assert not calls[1].refused + calls[2].refused
+
+
+class Storm:
+    """Many calls, most of them quick, which hand on others to any lane as they end."""
+
+    def __init__(self, lanes: Lanes, seed: int) -> None:
+        self.lanes, self.random = lanes, random.Random(seed)
+        self.ran: Counter[int] = Counter()
+        self.running: Counter[int] = Counter()
+        self.most: Counter[int] = Counter()
+        self.lock = threading.Lock()
+        self.left, self.count = 300, 0
+        self.is_over = threading.Event()
+        self.told = lanes.handing(lambda _: self.hand_on())
+
+    def hand_on(self) -> None:
+        """Submit some more, of all lanes, in this turn."""
+        for _ in range(self.random.choice((0, 1, 1, 2, 3, 8))):
+            self.submit()
+
+    def submit(self) -> None:
+        with self.lock:
+            if not self.left:
+                return
+            self.left -= 1
+            number, lane = self.count, self.random.randrange(3)
+            self.count += 1
+        pause = self.random.choice((0, 0, 0, 0, 0.0002, 0.002, 0.01))
+        told = self.told if self.random.random() < 0.9 else None
+        call = Call(lambda: self.run(number, lane, pause), told)
+        self.lanes.lanes[lane].submit([call], first=self.random.random() < 0.2)
+
+    def run(self, number: int, lane: int, pause: float) -> None:
+        with self.lock:
+            self.ran[number] += 1
+            self.running[lane] += 1
+            self.most[lane] = max(self.most[lane], self.running[lane])
+        time.sleep(pause)
+        with self.lock:
+            self.running[lane] -= 1
+            if not self.left and self.ran.total() == self.count:
+                self.is_over.set()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_call_runs_once_and_no_lane_has_more_than_its_workers(seed):
+    limits = (1, 2, 5)
+    lanes = Lanes(*limits)
+    storm = Storm(lanes, seed)
+    while storm.left:
+        storm.submit()
+        time.sleep(0.0005)
+    assert storm.is_over.wait(DEADLINE)
+    lanes.close()
+    assert set(storm.ran.values()) == {1}
+    assert all(storm.most[lane] <= limit for lane, limit in enumerate(limits))
+    assert not [t for t in threading.enumerate() if t.name.startswith("test-lane")]
