@@ -97,7 +97,7 @@ class FusedWriter:
         assert not self._environment.is_reading, "a write while the thread holds a snapshot"
         return self._fuse.run(lambda: self._environment.commit(change))
 
-    def submit(self, change: Any, on_done: Any) -> None:
+    def submit(self, change: Any, on_done: Any, *, can_wait: bool = False) -> None:
         try:
             value = self.write(change)
         except Exception as error:

@@ -35,7 +35,7 @@ class ProtectionService:
     It holds no global state, starts threads when there is work, and closes all it was given.
 
     Args:
-        workers: Threads for hook bodies, in each of three lanes: prepare, main, abort.
+        workers: Hook bodies that run at once, in each of three lanes: prepare, main, abort.
         abort_grace: Seconds that a resource's abort waits for its descendants at most.
         caps: How many hooks of a type, name or group run at once, over all operations.
         engine: What runs the operations, for a simulation; closed with the service.

@@ -198,10 +198,10 @@ class BankWriter:
         result: T = dispatcher.await_reply(answer, None)
         return result
 
-    def submit(self, change: Change[T], on_done: OnDone[T]) -> None:
+    def submit(self, change: Change[T], on_done: OnDone[T], *, can_wait: bool = False) -> None:
         """See Writer."""
         self._queue.append((change, on_done))
-        if not self.is_told:
+        if not (can_wait or self.is_told):
             self.tell_of_waiting()
 
     @property
@@ -373,7 +373,7 @@ class ReadonlyWriter:
         """See Writer; always raises."""
         raise self._error
 
-    def submit(self, change: Change[T], on_done: OnDone[T]) -> None:
+    def submit(self, change: Change[T], on_done: OnDone[T], *, can_wait: bool = False) -> None:
         """See Writer; *on_done* hears of the error at once."""
         on_done(None, self._error)
 

@@ -80,10 +80,12 @@ class Writer(Protocol):
         """
         ...
 
-    def submit(self, change: Change[T], on_done: OnDone[T]) -> None:
+    def submit(self, change: Change[T], on_done: OnDone[T], *, can_wait: bool = False) -> None:
         """Have *change* run, and *on_done* called once its result is durable, or its error known.
 
         Never waits for the disk, and never raises. *on_done* runs once, on the writer's thread
         (on the caller's, where the writer takes no changes any more); it must be quick.
+
+        With *can_wait* it is left until there is something else to commit, or the bank is closed.
         """
         ...

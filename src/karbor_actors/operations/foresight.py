@@ -4,8 +4,7 @@ Their intents go into the same journal record as the completions that let them t
 a chain of hooks takes one commit a hook, not two. Nothing else comes of it: a hook runs when the
 schedule says so. A hook that does not run after all has its intent taken back.
 
-Where none runs next, the operation's end does: its manifest is made while the last completions are
-being written.
+Where none runs next, the operation's end does: the last completions are written in its transaction.
 """
 
 from __future__ import annotations
@@ -86,8 +85,8 @@ class Foresight:
     def only_end_follows(self, ledger: Ledger) -> bool:
         """Return whether *ledger* has but the last completions of a protect, all of them good.
 
-        Then the end is prepared while they are being written, and written after them: what it
-        prepares counts for nothing without it, which is not so with other verbs. Nor where somebody
+        Then they are written in one transaction with the end: what that prepares, the manifest,
+        counts for nothing without it, which is not so with other verbs. Nor where somebody
         listens: what is told to have completed is durable.
         """
         control = self._control

@@ -165,7 +165,7 @@ class Ledger:
         """Hand what was gathered to the bank's writer, or add it to what that has not taken yet.
 
         With *is_last* it counts as written at once: all that follows is the operation's end, which
-        says more, and is written after it or not at all.
+        says more, and is written in the same transaction, or not at all.
         """
         if not (self._intents or self.completions or self._records):
             return
@@ -181,7 +181,8 @@ class Ledger:
         self._writing += 1
         writing = self._open = _Writing(self._run, gathered, self._outbox.put)
         if self._run.bank.is_writable:  # else a restore from somebody else's bank: not recorded
-            self._run.bank.writer.submit(writing, _not_told if is_last else writing.ended)
+            heard = _not_told if is_last else writing.ended
+            self._run.bank.writer.submit(writing, heard, can_wait=is_last)
         if is_last or not self._run.bank.is_writable:
             writing.ended(None, None)
 

@@ -1,6 +1,6 @@
-"""The lanes in which calls run, each with workers of its own, and the engine's event loop.
+"""The lanes in which calls run, each with places of its own, and the engine's event loop.
 
-Each lane has its own, so that long mains never keep a frozen server waiting for a thaw.
+Long mains never keep a frozen server waiting for a thaw: they take no place of its lane.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Runners:
     """One runner per lane, and the event loop; what an engine owns.
 
     Args:
-        workers: Threads at most, in each of the lanes prepare, main and abort; where a thaw would
+        workers: Places in each of the lanes prepare, main and abort; where a thaw would
             wait, since all of a lane's hang, it gets up to twice as many.
         name: What the threads' names begin with.
         call_later: Has a function called, so many seconds later, for a :class:`Lookout`.
