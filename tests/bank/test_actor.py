@@ -356,6 +356,31 @@ def test_closing_commits_what_was_submitted(environment):
     assert keys(environment) == {b"late"}
 
 
+def test_what_can_wait_is_committed_with_what_comes_next(writer, environment, monkeypatch):
+    groups, commit_group = [], environment.commit_group
+
+    def counting(changes):
+        groups.append(len(changes))
+        return commit_group(changes)
+
+    monkeypatch.setattr(environment, "commit_group", counting)
+    told = []
+    for _ in range(2):
+        writer.submit(put(b"1"), lambda *outcome: told.append(outcome), can_wait=True)
+    assert (writer.waiting, writer.is_told, groups) == (2, False, [])
+    writer.write(put(b"2"))
+    assert groups == [3]
+    assert told == [(None, None)] * 2
+
+
+def test_what_can_wait_is_committed_when_the_bank_is_closed(environment):
+    writer, told = BankWriter(environment), []
+    writer.submit(put(b"1"), lambda *outcome: told.append(outcome), can_wait=True)
+    writer.close()
+    assert told == [(None, None)]
+    assert keys(environment) == {b"1"}
+
+
 def test_a_closed_writer_says_so(environment):
     writer = BankWriter(environment)
     writer.close()
