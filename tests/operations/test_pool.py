@@ -39,6 +39,15 @@ class Call:
         self.done.set()
 
 
+def wait_until(is_so) -> None:
+    poll = threading.Event()
+    for _ in range(int(DEADLINE * 100)):
+        if is_so():
+            return
+        poll.wait(0.01)
+    raise AssertionError("it never came to that")
+
+
 class Handing(LightActor):
     """Hands on what it is told to hand on after a call."""
 
@@ -56,7 +65,7 @@ class Lanes:
 
     def __init__(self, *limits: int) -> None:
         self.control = ThreadDispatcher(name="test-control", lends=True)
-        lookout = Lookout(self.control.call_later)
+        lookout = self.lookout = Lookout(self.control.call_later)
         pool = Pool()
         self.lanes = [
             ThreadRunner(limit, f"test-lane-{number}", lookout=lookout, pool=pool)
@@ -265,3 +274,27 @@ def test_each_call_runs_once_and_no_lane_has_more_than_its_workers(seed):
     assert set(storm.ran.values()) == {1}
     assert all(storm.most[lane] <= limit for lane, limit in enumerate(limits))
     assert not [t for t in threading.enumerate() if t.name.startswith("test-lane")]
+
+
+def test_a_lane_that_is_closed_leaves_nothing_to_the_lookout(lanes, monkeypatch):
+    """It would come too late: close() waits for who is expected, and for who is there."""
+    lanes.make_quick()
+    monkeypatch.setattr(lanes.lookout, "ask", lambda: True)  # and it never looks
+    gate, slow_first, left = Gate(), Call(), Call()
+    slow_first.work = gate.pass_through
+    first, second = lanes.lanes[:2]
+    closing = threading.Thread(target=second.close)
+
+    def hand_on(_):
+        first.submit([slow_first])
+        second.submit([left])  # counts on the thread that runs this, which takes the other first
+        closing.start()
+        wait_until(lambda: second.is_closed)
+
+    told = lanes.handing(hand_on)
+    wait_until(lambda: lanes.control._waiters)  # its own thread sleeps
+    first.submit([Call(told=told)])
+    gate.wait_entered()
+    closing.join(DEADLINE)
+    assert left.done.is_set()
+    gate.open()

@@ -68,7 +68,9 @@ class Roster(ABC):
 
     def is_watched(self) -> bool:
         """Return whether what is left waiting is looked at soon."""
-        return not self.are_slow and self._lookout is not None and self._lookout.ask()
+        if self.are_slow or self.is_closed or self._lookout is None:
+            return False  # what is closed waits for workers, and for nobody else
+        return self._lookout.ask()
 
     def expect(self) -> None:
         """See to it that a worker looks at the queue."""
