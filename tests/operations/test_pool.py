@@ -298,3 +298,22 @@ def test_a_lane_that_is_closed_leaves_nothing_to_the_lookout(lanes, monkeypatch)
     closing.join(DEADLINE)
     assert left.done.is_set()
     gate.open()
+
+
+@pytest.mark.crash_expected
+def test_what_a_refused_call_tells_as_its_thread_dies_is_heard(lanes):
+    """Nobody else is to tell the actor anything: the thread owes it no turn any more."""
+    heard = threading.Event()
+
+    class Refused(Call):
+        def execute(self):
+            raise SystemExit
+
+        def refuse(self, why):
+            super().refuse(why)
+            self.told.tell(self)
+
+    told = lanes.handing(lambda _: heard.set())
+    wait_until(lambda: lanes.control._waiters)  # its own thread sleeps
+    lanes.lanes[0].submit([Refused(told=told)])
+    assert heard.wait(DEADLINE)

@@ -325,6 +325,7 @@ class ThreadRunner(Roster):
         """See Roster."""
         with self._lock:
             call, worker.call = worker.call, None
+            worker.is_given_up = True  # it owes no turn to whom it tells of its death
             self._abandoned.discard(worker)
             if worker in self.pool.sleepers:
                 self.pool.sleepers.remove(worker)
