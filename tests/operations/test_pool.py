@@ -317,3 +317,25 @@ def test_what_a_refused_call_tells_as_its_thread_dies_is_heard(lanes):
     wait_until(lambda: lanes.control._waiters)  # its own thread sleeps
     lanes.lanes[0].submit([Refused(told=told)])
     assert heard.wait(DEADLINE)
+
+
+@pytest.mark.crash_expected
+def test_a_thread_that_dies_as_another_lane_wakes_it_takes_no_place_there(monkeypatch):
+    lanes = Lanes(1, 1)
+    first, second = lanes.lanes
+    one, other, died = Call(), Call(), first.died
+
+    def sleep(_, worker):
+        monkeypatch.undo()
+        wait_until(lambda: worker in first.pool.sleepers)
+        raise SystemExit
+
+    def died_late(worker, error):
+        second.submit([other])  # wakes it: it does not know that it dies
+        died(worker, error)
+
+    monkeypatch.setattr(Pool, "sleep", sleep)
+    first.died = died_late
+    first.submit([one])
+    assert other.done.wait(DEADLINE)
+    lanes.close()

@@ -331,10 +331,11 @@ class ThreadRunner(Roster):
                 self.pool.sleepers.remove(worker)
             worker.is_lent = False
             self._is_back(worker)
-            self.leave(worker)
+            woken_by = worker.lane  # another than this, if it slept until just now
+            woken_by.leave(worker)
             self.pool.forget(worker)
             self.pool.take_owed(worker)
-            stranded = self.leave_queue()
+            stranded = woken_by.leave_queue()
             for lane in worker.expected_by[:]:
                 lane.came(worker)
                 stranded += lane.leave_queue()
