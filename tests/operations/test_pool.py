@@ -300,6 +300,39 @@ def test_a_lane_that_is_closed_leaves_nothing_to_the_lookout(lanes, monkeypatch)
     gate.open()
 
 
+def test_what_was_left_to_the_lookout_is_refused_where_no_thread_is_to_be_had(lanes, monkeypatch):
+    lanes.make_quick()
+    monkeypatch.setattr(lanes.lookout, "ask", lambda: True)  # and it never looks by itself
+    first, second, third = lanes.lanes
+    begun, busy, gate, left = Gate(), [], Gate(), Call()
+    slow = Call(gate.pass_through)
+
+    def hand_on(_):
+        first.submit([slow])
+        second.submit([left])
+
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    told = lanes.handing(hand_on)
+    wait_until(lambda: lanes.control._waiters)  # its own thread sleeps
+    first.submit([Call(begun.pass_through, told)])
+    begun.wait_entered()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        while first.pool.sleepers or third.expected:
+            busy.append(Gate())
+            third.submit([Call(busy[-1].pass_through)])
+            busy[-1].wait_entered()
+        begun.open()
+        wait_until(lambda: slow.thread is not None)
+        assert not left.refused
+        second.look()
+        assert "no more threads" in left.refused
+    for each in (gate, *busy):
+        each.open()
+
+
 @pytest.mark.crash_expected
 def test_what_a_refused_call_tells_as_its_thread_dies_is_heard(lanes):
     """Nobody else is to tell the actor anything: the thread owes it no turn any more."""

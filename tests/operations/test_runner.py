@@ -352,6 +352,62 @@ def test_what_is_queued_at_a_lent_worker_waits_for_no_other_turn():
     control.close(timeout=DEADLINE)
 
 
+def test_the_only_worker_of_a_lane_runs_the_actor_that_it_told(heard):
+    runner = ThreadRunner(1, "test-workers")
+    call = Telling(heard)
+    runner.submit([call])
+    assert call.heard.wait(DEADLINE)
+    assert heard.ask(None, timeout=DEADLINE)[0][1].startswith("test-workers")
+    runner.close()
+
+
+def test_a_call_that_has_ended_is_not_given_up_while_its_thread_runs_what_it_told(runner):
+    control, gate = ThreadDispatcher(name="test-control"), Gate()
+
+    class Blocking(Heard):
+        def on_receive(self, message):
+            if message is not None:
+                gate.pass_through()
+
+    blocking = Blocking.start_on(control)
+    blocking.ask(None, timeout=DEADLINE)
+    wait_until(lambda: control._waiters)
+    call = Telling(blocking)
+    runner.submit([call])
+    gate.wait_entered()
+    runner.abandon(call)
+    assert (runner.running, runner.abandoned, runner.runs_caller()) == (0, 0, False)
+    gate.open()
+    control.close(timeout=DEADLINE)
+
+
+def test_what_else_a_call_told_does_not_wait_for_the_disk(runner, heard):
+    """Nor does the next disk wait for another thread, once the one before it has answered."""
+    bank = ThreadDispatcher(name="test-bank", blocks=True)
+    threads = []
+
+    class Slow(Heard):
+        def on_receive(self, gate):
+            threads.append(threading.current_thread().name)
+            if gate is not None:
+                gate.pass_through()
+
+    slow = Slow.start_on(bank)
+    slow.ask(None, timeout=DEADLINE)
+    for _ in range(2):
+        gate = Gate()
+        wait_until(lambda: bank._waiters and heard.actor_inbox.dispatcher._waiters)
+        call = Telling(heard)
+        call.work = lambda call=call, gate=gate: (setattr(call, "has_ended", True), slow.tell(gate))
+        runner.submit([call])
+        gate.wait_entered()
+        assert call.heard.wait(DEADLINE)
+        gate.open()
+        wait_until(lambda: runner._at_disk is None and not runner.threads)
+    assert all(name.startswith("test-workers") for name in threads[1:])
+    bank.close(timeout=DEADLINE)
+
+
 def test_nobody_counts_on_a_worker_that_waits_for_a_disk():
     """What it had promised to look at was taken by another one, which is there for what comes."""
     control, bank = ThreadDispatcher(name="test-control"), ThreadDispatcher(name="b", blocks=True)
@@ -451,6 +507,26 @@ def test_calls_that_wait_behind_one_that_is_slow_after_all_begin_soon(watched):
     together = threading.Barrier(4)
     calls = [Call(lambda: together.wait(DEADLINE)) for _ in range(4)]
     watched.submit(calls)
+    assert all(call.done.wait(DEADLINE) for call in calls)
+
+
+def test_one_look_has_all_begin_that_wait(watched, monkeypatch):
+    began, together = threading.Event(), threading.Barrier(4)
+
+    def work() -> None:
+        began.set()
+        together.wait(DEADLINE)
+
+    watched.submit([Call(work) for _ in range(4)])
+    wait_until(lambda: len(watched.pool.sleepers) == 4)
+    began.clear()
+    watched.are_slow = False
+    monkeypatch.setattr(watched._lookout, "ask", lambda: True)
+    monkeypatch.setattr(watched._lookout, "_lanes", [])  # and it never looks by itself
+    calls = [Call(work) for _ in range(4)]
+    watched.submit(calls)
+    assert began.wait(DEADLINE)
+    watched.look()
     assert all(call.done.wait(DEADLINE) for call in calls)
 
 
