@@ -90,6 +90,7 @@ class Lanes:
                 if not lane.are_slow:
                     break
             assert not lane.are_slow
+        wait_until(lambda: not any(lane.threads for lane in self.lanes))
 
     def close(self) -> None:
         for lane in self.lanes:
@@ -300,37 +301,70 @@ def test_a_lane_that_is_closed_leaves_nothing_to_the_lookout(lanes, monkeypatch)
     gate.open()
 
 
-def test_what_was_left_to_the_lookout_is_refused_where_no_thread_is_to_be_had(lanes, monkeypatch):
+@pytest.mark.parametrize("who", ["lookout", "close", "nobody"])
+def test_what_a_thread_passes_by_is_refused_where_no_other_is_to_be_had(lanes, monkeypatch, who):
     lanes.make_quick()
-    monkeypatch.setattr(lanes.lookout, "ask", lambda: True)  # and it never looks by itself
     first, second, third = lanes.lanes
     begun, busy, gate, left = Gate(), [], Gate(), Call()
     slow = Call(gate.pass_through)
 
     def hand_on(_):
-        first.submit([slow])
         second.submit([left])
+        first.submit([slow])  # is taken before the other
 
     def no_thread(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     told = lanes.handing(hand_on)
     wait_until(lambda: lanes.control._waiters)  # its own thread sleeps
+    monkeypatch.setattr(lanes.lookout, "_lanes", [])  # it never looks by itself
+    monkeypatch.setattr(lanes.lookout, "ask", lambda: who != "nobody")
     first.submit([Call(begun.pass_through, told)])
     begun.wait_entered()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_thread)
-        while first.pool.sleepers or third.expected:
+        while first.pool.sleepers or first.expected or third.expected:
             busy.append(Gate())
             third.submit([Call(busy[-1].pass_through)])
             busy[-1].wait_entered()
         begun.open()
-        wait_until(lambda: slow.thread is not None)
-        assert not left.refused
-        second.look()
+        gate.wait_entered()
+        assert bool(left.refused) == (who == "nobody")
+        if who == "lookout":
+            second.look()
+        elif who == "close":
+            second.close()
         assert "no more threads" in left.refused
     for each in (gate, *busy):
         each.open()
+
+
+def test_a_thread_looks_at_the_lanes_that_it_has_passed_by(lanes, monkeypatch):
+    lanes.make_quick()
+    first, second = lanes.lanes[:2]
+    calls = Call(), Call()
+
+    def hand_on(_):
+        second.submit([calls[1]])
+        first.submit([calls[0]])  # is taken before the other
+
+    told = lanes.handing(hand_on)
+    wait_until(lambda: lanes.control._waiters)
+    monkeypatch.setattr(lanes.lookout, "_lanes", [])  # it never looks by itself
+    monkeypatch.setattr(lanes.lookout, "ask", lambda: True)
+    first.submit([Call(told=told)])
+    assert all(call.done.wait(DEADLINE) for call in calls)
+    assert calls[0].thread is calls[1].thread
+
+
+def test_a_thread_goes_over_to_no_lane_of_another_pool(lanes):
+    other, call = ThreadRunner(1, "test-lane-other"), Call()
+    told = lanes.handing(lambda _: other.submit([call]))
+    wait_until(lambda: lanes.control._waiters)
+    lanes.lanes[0].submit([Call(told=told)])
+    assert call.done.wait(DEADLINE)
+    assert call.thread in other.pool._threads
+    other.close()
 
 
 @pytest.mark.crash_expected

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from types import SimpleNamespace
 
 import pytest
 
@@ -108,6 +110,72 @@ def test_a_lane_whose_workers_all_hang_gets_more_of_them_up_to_a_bound(runner):
     assert named() == 4
     gate.open()
     assert all(call.done.wait(DEADLINE) for call in (*hung, thaw))
+
+
+def test_a_lane_that_stands_still_with_nothing_queued_gets_no_worker(runner):
+    for now in (0.0, 10 * module._STUCK):
+        runner.look_around(now)
+    assert not runner.threads
+
+
+def test_a_call_that_is_given_up_while_it_waits_does_not_run():
+    runner, gate = ThreadRunner(1, "test-workers"), Gate()
+    given_up, after = Call(), Call()
+    runner.submit([Call(gate.pass_through), given_up, after])
+    gate.wait_entered()
+    runner.abandon(given_up)
+    gate.open()
+    assert after.done.wait(DEADLINE)
+    assert not given_up.done.is_set()
+    runner.close()
+
+
+@pytest.mark.parametrize("max_abandoned", [1, 2])
+def test_what_waits_for_the_place_of_a_given_up_call_in_vain_is_refused(monkeypatch, max_abandoned):
+    runner = ThreadRunner(1, "test-workers", max_abandoned)
+    gate, waiting = Gate(), Call()
+    hung = Call(gate.pass_through)
+    runner.submit([hung, waiting])
+    gate.wait_entered()
+
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        runner.abandon(hung)
+    assert ("1 hooks" if max_abandoned == 1 else "no more threads") in waiting.refused
+    gate.open()
+    runner.close()
+
+
+def test_close_waits_for_what_runs_but_not_for_what_was_given_up():
+    runner = ThreadRunner(2, "test-workers")
+    gates = Gate(), Gate()
+    hung, slow = (Call(gate.pass_through) for gate in gates)
+    runner.submit([hung, slow])
+    for gate in gates:
+        gate.wait_entered()
+    runner.abandon(hung)
+    closing = threading.Thread(target=runner.close)
+    closing.start()
+    wait_until(lambda: runner.is_closed)
+    gates[1].open()
+    closing.join(DEADLINE)
+    assert not closing.is_alive()
+    assert (slow.done.is_set(), hung.done.is_set()) == (True, False)
+    gates[0].open()
+    assert hung.done.wait(DEADLINE)
+
+
+def test_a_worker_that_sleeps_keeps_no_call(runner):
+    call = Call()
+    done, seen = call.done, weakref.ref(call)
+    runner.submit([call])
+    del call
+    assert done.wait(DEADLINE)
+    wait_until(lambda: not runner.threads)
+    assert seen() is None
 
 
 def test_what_is_first_goes_before_what_waits(runner):
@@ -440,6 +508,26 @@ def test_nobody_counts_on_a_worker_that_waits_for_a_disk():
     bank.close(timeout=DEADLINE)
 
 
+def test_what_was_left_to_an_expected_worker_does_not_wait_for_the_call_that_it_takes(
+    runner, heard
+):
+    first = Call()
+    runner.submit([first])
+    assert first.done.wait(DEADLINE)
+    wait_until(lambda: len(runner.pool.sleepers) == 2)
+    late, gates, telling = runner.pool.sleepers[0], (Gate(), Gate()), Telling(heard)
+    alarm, late.alarm = late.alarm, SimpleNamespace(release=lambda: None)  # it sleeps on
+    runner.submit([telling, *(Call(gate.pass_through) for gate in gates)])
+    gates[0].wait_entered()  # whoever told something has gone on with a slow call
+    assert runner.pool.owed
+    late.alarm = alarm
+    alarm.release()
+    gates[1].wait_entered()
+    assert telling.heard.wait(DEADLINE)
+    for gate in gates:
+        gate.open()
+
+
 def test_what_was_left_to_a_worker_that_cannot_be_started_is_run_elsewhere(heard, monkeypatch):
     runner = ThreadRunner(3, "test-workers")
     gate, first, second, third = Gate(), Gate(), Gate(), Call()
@@ -510,24 +598,27 @@ def test_calls_that_wait_behind_one_that_is_slow_after_all_begin_soon(watched):
     assert all(call.done.wait(DEADLINE) for call in calls)
 
 
-def test_one_look_has_all_begin_that_wait(watched, monkeypatch):
+def test_one_look_has_all_begin_that_wait_and_none_where_calls_are_slow():
+    never_looks = SimpleNamespace(ask=lambda: True)
+    runner = ThreadRunner(4, "test-workers", lookout=never_looks)
     began, together = threading.Event(), threading.Barrier(4)
 
     def work() -> None:
         began.set()
         together.wait(DEADLINE)
 
-    watched.submit([Call(work) for _ in range(4)])
-    wait_until(lambda: len(watched.pool.sleepers) == 4)
-    began.clear()
-    watched.are_slow = False
-    monkeypatch.setattr(watched._lookout, "ask", lambda: True)
-    monkeypatch.setattr(watched._lookout, "_lanes", [])  # and it never looks by itself
-    calls = [Call(work) for _ in range(4)]
-    watched.submit(calls)
-    assert began.wait(DEADLINE)
-    watched.look()
-    assert all(call.done.wait(DEADLINE) for call in calls)
+    for are_slow in (True, True, False):
+        runner.are_slow = are_slow
+        began.clear()
+        calls = [Call(work) for _ in range(4)]
+        runner.submit(calls)
+        assert began.wait(DEADLINE)
+        if not are_slow:
+            assert (runner.running, runner.expected) == (1, 0), "quick calls are left to one worker"
+            runner.look()
+        assert all(call.done.wait(DEADLINE) for call in calls)
+        wait_until(lambda: len(runner.pool.sleepers) == 4)
+    runner.close()
 
 
 def test_what_a_quick_call_told_does_not_wait_for_the_slow_one_behind_it(watched, heard):
