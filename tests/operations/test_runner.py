@@ -346,6 +346,17 @@ def test_a_call_that_was_given_up_and_tells_something_late_keeps_no_worker(runne
     assert after.done.wait(DEADLINE)
 
 
+def test_what_a_call_told_that_is_given_up_just_before_it_returns_is_heard(runner, heard):
+    class Last(Telling):
+        def execute(self) -> None:
+            super().execute()
+            runner.abandon(self)
+
+    last = Last(heard)
+    runner.submit([last])
+    assert last.heard.wait(DEADLINE)
+
+
 def test_the_last_worker_waits_for_no_disk(heard):
     """Whatever is queued next, the thaw of what is frozen say, would wait for it, too."""
     bank = ThreadDispatcher(name="test-bank", blocks=True)
