@@ -168,6 +168,29 @@ def test_close_waits_for_what_runs_but_not_for_what_was_given_up():
     assert hung.done.wait(DEADLINE)
 
 
+def test_what_is_queued_at_a_closed_lane_does_not_wait_for_the_call_before_it():
+    runner = ThreadRunner(3, "test-workers")
+    gate, together, first = Gate(), threading.Barrier(2), Call()
+    runner.submit([first])
+    assert first.done.wait(DEADLINE)
+    wait_until(lambda: len(runner.pool.sleepers) == 2)
+    late = runner.pool.sleepers[0]
+    alarm, late.alarm = late.alarm, SimpleNamespace(release=lambda: None)  # it sleeps on
+    runner.submit([Call(gate.pass_through)])
+    gate.wait_entered()
+    calls = [Call(lambda: together.wait(DEADLINE)) for _ in range(2)]
+    runner.submit(calls)
+    closing = threading.Thread(target=runner.close)
+    closing.start()
+    wait_until(lambda: runner.is_closed)
+    late.alarm = alarm
+    alarm.release()
+    assert all(call.done.wait(DEADLINE) and not call.refused for call in calls)
+    gate.open()
+    closing.join(DEADLINE)
+    assert not closing.is_alive()
+
+
 def test_a_worker_that_sleeps_keeps_no_call(runner):
     call = Call()
     done, seen = call.done, weakref.ref(call)

@@ -227,7 +227,7 @@ class ThreadRunner(Roster):
             if self.pool.sleepers:
                 if self.queue and not self.is_watched():
                     self.expect()
-            elif not self.is_closed and self.has_room:
+            elif self.has_room and (self.queue or not self.is_closed):
                 spare = self.new_worker()
             self.pool.take_owed(worker)
         try:
