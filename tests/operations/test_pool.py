@@ -367,6 +367,27 @@ def test_a_thread_goes_over_to_no_lane_of_another_pool(lanes):
     other.close()
 
 
+def test_close_goes_on_once_who_was_expected_has_found_nothing(lanes):
+    lanes.make_quick()
+    first, second = lanes.lanes[:2]
+    given_up = Call()
+    closing = threading.Thread(target=second.close)
+
+    def hand_on(_):
+        second.submit([given_up])  # counts on the thread that runs this
+        second.abandon(given_up)
+        closing.start()
+        wait_until(lambda: second.is_closed)
+
+    told = lanes.handing(hand_on)
+    wait_until(lambda: lanes.control._waiters)  # its own thread sleeps
+    first.submit([Call(told=told)])
+    wait_until(lambda: closing.ident)
+    closing.join(DEADLINE)
+    assert not closing.is_alive()
+    assert not given_up.done.is_set()
+
+
 @pytest.mark.crash_expected
 def test_what_a_refused_call_tells_as_its_thread_dies_is_heard(lanes):
     """Nobody else is to tell the actor anything: the thread owes it no turn any more."""
