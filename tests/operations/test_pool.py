@@ -357,6 +357,35 @@ def test_a_thread_looks_at_the_lanes_that_it_has_passed_by(lanes, monkeypatch):
     assert calls[0].thread is calls[1].thread
 
 
+def test_a_thread_goes_over_to_no_lane_that_is_full(monkeypatch):
+    lanes = Lanes(2, 1)
+    lanes.make_quick()
+    first, second = lanes.lanes
+    gates = Gate(), Gate()
+    slow, busy, waiting = Call(gates[0].pass_through), Call(gates[1].pass_through), Call()
+
+    def hand_on(_):
+        second.submit([busy, waiting])
+        first.submit([slow])  # is taken before those
+
+    told = lanes.handing(hand_on)
+    wait_until(lambda: lanes.control._waiters)  # its own thread sleeps
+    monkeypatch.setattr(lanes.lookout, "_lanes", [])  # it never looks by itself
+    monkeypatch.setattr(lanes.lookout, "ask", lambda: True)
+    first.submit([Call(told=told)])
+    gates[0].wait_entered()
+    second.look()
+    gates[1].wait_entered()
+    gates[0].open()
+    wait_until(lambda: not first.threads)
+    with second.pool.lock:
+        assert second.threads == [busy.thread]
+    assert not waiting.done.is_set()
+    gates[1].open()
+    assert waiting.done.wait(DEADLINE)
+    lanes.close()
+
+
 def test_a_thread_goes_over_to_no_lane_of_another_pool(lanes):
     other, call = ThreadRunner(1, "test-lane-other"), Call()
     told = lanes.handing(lambda _: other.submit([call]))

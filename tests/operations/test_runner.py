@@ -62,6 +62,7 @@ def test_workers_end_when_there_is_nothing_to_do_and_come_back(runner, monkeypat
         runner.submit(calls)
         assert all(call.done.wait(DEADLINE) for call in calls)
         wait_until(lambda: named() == 0)
+        assert not runner.pool._threads
 
 
 def test_many_workers_lose_no_call(runner, monkeypatch):
@@ -189,6 +190,25 @@ def test_what_is_queued_at_a_closed_lane_does_not_wait_for_the_call_before_it():
     gate.open()
     closing.join(DEADLINE)
     assert not closing.is_alive()
+
+
+def test_a_call_that_closes_its_own_lane_is_not_waited_for_and_its_thread_ends():
+    runner, threads = ThreadRunner(2, "test-workers"), []
+
+    def close() -> None:
+        threads.append(threading.current_thread())
+        runner.close()
+
+    together = threading.Barrier(2)
+    both = [Call(lambda: together.wait(DEADLINE)) for _ in range(2)]
+    runner.submit(both)
+    assert all(call.done.wait(DEADLINE) for call in both)
+    closing = Call(close)
+    runner.submit([closing])
+    assert closing.done.wait(DEADLINE)
+    threads[0].join(DEADLINE)
+    assert not threads[0].is_alive()
+    assert named() == 0
 
 
 def test_a_worker_that_sleeps_keeps_no_call(runner):
@@ -542,21 +562,23 @@ def test_nobody_counts_on_a_worker_that_waits_for_a_disk():
     bank.close(timeout=DEADLINE)
 
 
-def test_what_was_left_to_an_expected_worker_does_not_wait_for_the_call_that_it_takes(
-    runner, heard
+@pytest.mark.parametrize("behind", [1, 2])
+def test_what_was_left_to_an_expected_worker_is_run_whether_it_finds_a_call_or_not(
+    runner, heard, behind
 ):
     first = Call()
     runner.submit([first])
     assert first.done.wait(DEADLINE)
     wait_until(lambda: len(runner.pool.sleepers) == 2)
-    late, gates, telling = runner.pool.sleepers[0], (Gate(), Gate()), Telling(heard)
+    late, telling = runner.pool.sleepers[0], Telling(heard)
+    gates = [Gate() for _ in range(behind)]
     alarm, late.alarm = late.alarm, SimpleNamespace(release=lambda: None)  # it sleeps on
     runner.submit([telling, *(Call(gate.pass_through) for gate in gates)])
     gates[0].wait_entered()  # whoever told something has gone on with a slow call
     assert runner.pool.owed
     late.alarm = alarm
     alarm.release()
-    gates[1].wait_entered()
+    gates[-1].wait_entered()
     assert telling.heard.wait(DEADLINE)
     for gate in gates:
         gate.open()
