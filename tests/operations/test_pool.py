@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from helpers import DEADLINE, Gate
-from karbor_actors.actors import LightActor, ThreadDispatcher
+from karbor_actors.actors import Lender, LightActor, ThreadDispatcher
 from karbor_actors.operations.hooks.lookout import Lookout
 from karbor_actors.operations.hooks.pool import Pool
 from karbor_actors.operations.hooks.workers import ThreadRunner
@@ -415,6 +415,29 @@ def test_close_goes_on_once_who_was_expected_has_found_nothing(lanes):
     closing.join(DEADLINE)
     assert not closing.is_alive()
     assert not given_up.done.is_set()
+
+
+@pytest.mark.crash_expected
+@pytest.mark.parametrize("has_told", [False, True])
+def test_a_thread_that_dies_leaves_what_it_promised_to_others(lanes, monkeypatch, has_told):
+    """As it has run what it told, and another lane counts on it, or before it runs that."""
+    lanes.make_quick()
+    call, pay = Call(), Lender.pay
+
+    def dying(self) -> None:
+        monkeypatch.undo()
+        if has_told:
+            pay(self)
+        raise SystemExit
+
+    told = lanes.handing(lambda _: lanes.lanes[1].submit([call]))
+    wait_until(lambda: lanes.control._waiters)  # its own thread sleeps
+    monkeypatch.setattr(Lender, "pay", dying)
+    lanes.lanes[0].submit([Call(told=told)])
+    assert call.done.wait(DEADLINE)
+    assert not call.refused
+    lanes.close()
+    assert not lanes.lanes[0].pool._threads
 
 
 @pytest.mark.crash_expected
