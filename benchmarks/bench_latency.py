@@ -3,7 +3,7 @@
 Five resources, a parent and its children. Held against as many bare synced commits as there are
 hooks on the longest way through the graph, two more, and 2 ms. Commits are measured in between, and
 a manifest: an object as small as that of such a checkpoint, put durably in a store. The bound has no
-time for it; ours is written while the last hooks' commit waits for the disk.
+time for it.
 
 The bank has been in use: each of the first few hundred objects of a new one makes a folder, which is
 one more sync.

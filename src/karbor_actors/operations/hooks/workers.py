@@ -93,7 +93,10 @@ class ThreadRunner(Roster):
         There are twice as many at most; the others leave when there is nothing to do.
         """
         with self._lock:
-            front = id(self.queue[0]) if self.queue else 0
+            try:
+                front = id(self.queue[0])
+            except IndexError:  # workers take from it without the lock
+                front = 0
             if front != self._front:
                 self._front, self._front_since = front, now
                 return
