@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import DEADLINE
+from helpers import DEADLINE, Gate
 from karbor_actors import Caps, OperationError, ProtectionService, RetryPolicy, TimeLimits
 from karbor_actors.graph import ResourceGraph, build_graph
 from karbor_actors.operations.admission.admission import Admission, Line
 from karbor_actors.operations.admission.paths import paths_ahead
+from karbor_actors.operations.limits import alarms
+from karbor_actors.schedule import HookSchedule
 from kit import RecordingProtection, plan, provider, thing
 
 if TYPE_CHECKING:
@@ -399,3 +401,71 @@ def test_with_too_many_hung_hooks_others_fail_instead_of_waiting(tmp_path: Path,
                 break
             threading.Event().wait(0.01)
         service.protect(plan("well")).result(DEADLINE)
+
+
+@pytest.mark.parametrize("caps", [None, Caps(hooks={"on_main": 1})], ids=["workers", "cap"])
+@pytest.mark.parametrize("end", ["cancel", "fail"])
+def test_what_is_undone_waits_for_no_place_of_another_operation(
+    tmp_path: Path, journal, monkeypatch, caps, end
+):
+    """Hooks that would run next, if it went on, are ready only after it was decided to undo it."""
+    monkeypatch.setattr(alarms, "LOOK_EVERY", 3600.0)
+    long, thaw = Gate(), Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (hook, resource.id) == ("on_main", "long"):
+            long.pass_through()
+        elif (hook, resource.id) == ("on_prepare_finish", "good"):
+            thaw.pass_through()
+        elif (hook, resource.id) == ("on_prepare_finish", "bad") and end == "fail":
+            raise ValueError("as asked")
+
+    with ProtectionService(workers=1 if caps is None else 4, caps=caps) as service:
+        service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal, behave)))
+        other = service.protect(plan("long"))
+        long.wait_entered()
+        undone = service.protect(plan("good", "bad"))
+        thaw.wait_entered()
+        if end == "cancel":
+            undone.cancel()
+        thaw.open()
+        assert undone.wait(DEADLINE)
+        assert undone.status == ("cancelled" if end == "cancel" else "failed")
+        assert not other.wait(0)
+        long.open()
+        other.result(DEADLINE)
+
+
+def test_a_place_that_a_hook_no_longer_wants_goes_to_the_next(tmp_path: Path, journal, monkeypatch):
+    monkeypatch.setattr(alarms, "LOOK_EVERY", 3600.0)
+    gate, begin, turned_away = Gate(), HookSchedule.begin, []
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (hook, resource.id) == ("on_main", "first"):
+            gate.pass_through()
+
+    def begin_others(schedule: HookSchedule, hook: int) -> bool:
+        if hook % 4 == 2 and len(journal.hooks()) >= 6 and not turned_away:
+            turned_away.append(hook)
+            return False
+        return begin(schedule, hook)
+
+    with ProtectionService(workers=1) as service:
+        service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal, behave)))
+        handles = [service.protect(plan("first"))]
+        gate.wait_entered()
+        handles += [service.protect(plan(name)) for name in ("second", "third")]
+        while len(journal.hooks()) < 7:  # both wait for the place of the first
+            threading.Event().wait(0.01)
+        monkeypatch.setattr(HookSchedule, "begin", begin_others)
+        gate.open()
+        handles[0].result(DEADLINE)
+        ended = threading.Semaphore(0)
+        for handle in handles[1:]:
+            handle.add_done_callback(lambda _: ended.release())
+        assert ended.acquire(timeout=DEADLINE), "nobody got the place"
+        for handle in handles[1:]:
+            handle.cancel()  # the one that was turned away stands still
+            assert handle.wait(DEADLINE)
+    assert sorted(handle.status for handle in handles[1:]) == ["cancelled", "succeeded"]
+    assert turned_away

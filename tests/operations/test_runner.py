@@ -221,6 +221,27 @@ def test_a_worker_that_sleeps_keeps_no_call(runner):
     assert seen() is None
 
 
+def test_the_worker_that_a_lane_got_more_stays_as_long_as_the_others_hang(runner):
+    """Each thaw after the first would wait for as long again until another one is called."""
+    gate = Gate()
+    hung = [Call(gate.pass_through) for _ in range(2)]
+    runner.submit(hung)
+    wait_until(lambda: runner.running == 2 and not runner.expected)
+    thaws = [Call() for _ in range(4)]
+    runner.submit(thaws[:1])
+    for now in (0.0, module._STUCK):
+        runner.look_around(now)
+    for before, thaw in pairwise(thaws):
+        assert before.done.wait(DEADLINE)
+        wait_until(lambda: runner.running == 2 and len(runner.threads) == 2)
+        runner.submit([thaw])
+    assert thaws[-1].done.wait(DEADLINE)
+    gate.open()
+    assert all(call.done.wait(DEADLINE) for call in hung)
+    wait_until(lambda: not runner.threads)
+    assert runner.places == 2
+
+
 def test_what_is_first_goes_before_what_waits(runner):
     gate, order = threading.Event(), []
     blockers = [Call(lambda: gate.wait(DEADLINE)) for _ in range(2)]

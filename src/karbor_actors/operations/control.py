@@ -125,14 +125,15 @@ class OperationControl:
             self._attempts = take_up(self, run.recovered, run.verdict)
 
     def admit(self, hooks: Iterable[int]) -> None:
-        """Queue *hooks*, which may run; a suspension leaves all but the needed ones."""
+        """Queue *hooks*, which may run, unless nothing starts any more; a suspension wants only some."""
         needed = self.run.needed
-        if needed is not None:
+        if self.schedule.is_closed or needed is not None:
             hooks = list(hooks)
+            wanted = () if self.schedule.is_closed else needed or ()
             for hook in hooks:
-                if hook not in needed:
+                if hook not in wanted:
                     self.foresight.leave_out(hook)
-            hooks = filter(needed.__contains__, hooks)
+            hooks = filter(wanted.__contains__, hooks)
         self.intake.arrived.extend(hooks)
 
     def record(self, record: JournalRecord, then: Callable[[], None] | None = None) -> None:
@@ -333,6 +334,7 @@ class OperationControl:
             for hook in sorted(set(hooks).difference(begun)):
                 self.foresight.leave_out(hook)
                 self.intake.leave(hook)
+            self.request_flush()  # which gives their places to others
         refs = start_all(self.dispatcher, [HookActor(self, hook) for hook in begun])
         self._refs.update(zip(begun, refs, strict=True))
         self._is_beginning = True

@@ -29,6 +29,8 @@ class Roster(ABC):
     def __init__(self, workers: int, name: str, pool: Pool, lookout: Lookout | None) -> None:
         self._name, self._lookout = name, lookout
         self.limit, self.pool = workers, pool
+        self.places = workers
+        """How many workers there may be: more than the limit while all of those hang."""
         self.queue: deque[Call] = deque()
         """What waits for a worker; only workers take from it, and without the lock."""
         self.threads: list[Worker] = []
@@ -64,7 +66,7 @@ class Roster(ABC):
     @property
     def has_room(self) -> bool:
         """Whether another worker may come."""
-        return len(self.threads) < self.limit
+        return len(self.threads) < self.places
 
     def is_watched(self) -> bool:
         """Return whether what is left waiting is looked at soon."""
@@ -123,6 +125,8 @@ class Roster(ABC):
         self.came(worker)
         with contextlib.suppress(ValueError):  # it was given up before
             self.threads.remove(worker)
+        if len(self.threads) < self.limit:
+            self.places = self.limit
         if self.is_closed:
             self.pool.left.notify_all()
 

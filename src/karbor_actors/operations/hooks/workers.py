@@ -90,7 +90,7 @@ class ThreadRunner(Roster):
     def look_around(self, now: float) -> None:
         """Call one more worker if nothing is taken from the queue, since all of them hang.
 
-        There are twice as many at most; the others leave when there is nothing to do.
+        There are twice as many at most, as long as those hang.
         """
         with self._lock:
             try:
@@ -101,7 +101,8 @@ class ThreadRunner(Roster):
                 self._front, self._front_since = front, now
                 return
             is_stuck = front and not self.expected and now - self._front_since >= _STUCK
-            if is_stuck and len(self.threads) < 2 * self.limit:
+            if is_stuck and (self.has_room or self.places < 2 * self.limit):
+                self.places += not self.has_room
                 self.call_one()
 
     def look(self) -> None:
