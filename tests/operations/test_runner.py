@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from itertools import pairwise
 import weakref
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
