@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
-    from karbor_actors import Bank, OperationHandle, ProtectionService
+    from karbor_actors import Bank, Event, OperationHandle, ProtectionService
     from karbor_actors.cli.invocation import Invocation
     from karbor_actors.cli.progress import View
 
@@ -75,8 +75,7 @@ def run(
     interrupts, started = Interrupts(), time.monotonic()
     with interrupts.caught(for_good=is_last):
         handle = start()
-        view = make_view(invocation, handle, bank)
-        _watch(handle, view, interrupts)
+        _watch(invocation, handle, bank, interrupts)
         _warn_of_pending(invocation, handle, bank)
         return handle.result(), handle, time.monotonic() - started
 
@@ -122,14 +121,18 @@ def wait_each(
     interrupts = Interrupts()
     with interrupts.caught():
         for handle in handles:
-            _watch(handle, make_view(invocation, handle, None), interrupts)
+            _watch(invocation, handle, None, interrupts)
             yield handle
             if interrupts.count:
                 raise OperationCancelledError("interrupted before all was done")
 
 
-def _watch(handle: OperationHandle, view: View, interrupts: Interrupts) -> None:
-    listener = threading.Thread(target=_listen, args=(handle, view), name="karbor-cli-events")
+def _watch(
+    invocation: Invocation, handle: OperationHandle, bank: Bank | None, interrupts: Interrupts
+) -> None:
+    events = handle.events()  # first of all: it has begun, and what happens unheard is not told
+    view = make_view(invocation, handle, bank)
+    listener = threading.Thread(target=_listen, args=(events, view), name="karbor-cli-events")
     listener.start()
     seen = 0
     output = _Resilient()
@@ -142,9 +145,9 @@ def _watch(handle: OperationHandle, view: View, interrupts: Interrupts) -> None:
     output.call(view.close)
 
 
-def _listen(handle: OperationHandle, view: View) -> None:
+def _listen(events: Iterable[Event], view: View) -> None:
     output = _Resilient()
-    for event in handle.events():
+    for event in events:
         output.call(view.event, event)
 
 
