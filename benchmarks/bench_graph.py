@@ -5,11 +5,13 @@ are measured beside it and taken off. "with a protect's threads" is what a prote
 up many resources at once where look-ups wait for something, and times each of them to know.
 
 What counts is the processor's time, since nothing here waits, and a difference of two times of the
-wall clock is mostly what else the machine did; a small graph is built many times over.
+wall clock is mostly what else the machine did. Each run builds the graph several times, a small one
+many times, and takes the median of the differences: a machine's speed changes within a second.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,8 +31,8 @@ THREADS = "karbor_actors, with a protect's threads"
 LISTED = "the listings alone"
 BUILT = "graph"
 WARM_UP = 100
-AT_LEAST = 50_000
-"""Resources that are built in all: a ladder of 2,000 alone is done in ten milliseconds."""
+AT_LEAST, ONCE_MORE = 100_000, 3
+"""Resources that are built in all, and times at least: a ladder of 2,000 is done in ten milliseconds."""
 
 
 def cases(arguments: argparse.Namespace) -> list[measuring.Case]:
@@ -54,14 +56,13 @@ def measure(system: str, parameters: dict[str, Any], notes: dict[str, Any]) -> m
     """Build the graph once, or as often as it takes to measure it."""
     shape, size = parameters["shape"], parameters["size"]
     build(system, shape, min(WARM_UP, size))
-    alone = seconds = 0.0
-    times = max(AT_LEAST // size, 1) if size > WARM_UP else 1
-    for _ in range(times):
-        alone += build(LISTED, shape, size)
-        seconds += build(system, shape, size)
+    times = max(AT_LEAST // size, ONCE_MORE) if size > WARM_UP else 1
+    pairs = [(build(LISTED, shape, size), build(system, shape, size)) for _ in range(times)]
     figures = {}
     if system != LISTED:
-        figures["engine's own, us a resource"] = (seconds - alone) / (times * size) * 1e6
+        own = statistics.median(ours - alone for alone, ours in pairs)
+        figures["engine's own, us a resource"] = own / size * 1e6
+    seconds = sum(ours for _, ours in pairs)
     return measuring.Measured({BUILT: seconds}, {BUILT: times * size}, {}, figures)
 
 
@@ -96,7 +97,7 @@ def build(system: str, shape: str, size: int) -> float:
 
 
 def main() -> None:
-    parser = measuring.parser(__doc__, repeats=5)
+    parser = measuring.parser(__doc__, repeats=3)
     parser.add_argument(
         "--size", type=int, default=250_000, help="resources of the tree (%(default)s)"
     )

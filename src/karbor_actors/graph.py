@@ -266,37 +266,42 @@ def build_graph(
     """
     nodes: list[Resource] = []
     numbers: dict[ResourceKey, int] = {}
-    offsets, targets = array("I", [0]), array("I")
+    offsets, targets = [0], list[int]()
     for resource in resources:
         if numbers.setdefault(resource.key, len(nodes)) == len(nodes):
             nodes.append(resource)
-    look_up = partial(_look_up, find_children)
-    for children in _listings(nodes, look_up, map_parallel, parallel_from):
-        known = len(nodes)
+    look_up, number_of, total = partial(_look_up, find_children), numbers.setdefault, len(nodes)
+    if map_parallel is None:
+        listings: Iterable[Sequence[Resource]] = map(look_up, nodes)  # which grow meanwhile
+    else:
+        listings = _listings(nodes, look_up, map_parallel, parallel_from)
+    for children in listings:
+        known = total
         # No function of its own: a call would cost as much as all the rest that a child takes.
         for child in children:
-            number = numbers.setdefault(child.key, len(nodes))
-            if number == len(nodes):
+            number = number_of(child.key, total)
+            if number == total:
                 nodes.append(child)
+                total += 1
             targets.append(number)
-        if len(nodes) - known < len(children) > 1:  # one was met again, perhaps in this listing
+        if total - known < len(children) > 1:  # one was met again, perhaps in this listing
             found = targets[offsets[-1] :]
-            if len(once := dict.fromkeys(found)) < len(found):
-                targets[offsets[-1] :] = array("I", once)
+            if len(set(found)) < len(found):
+                targets[offsets[-1] :] = dict.fromkeys(found)
         offsets.append(len(targets))
-    return ResourceGraph(nodes, offsets, targets, numbers)
+    return ResourceGraph(nodes, array("I", offsets), array("I", targets), numbers)
 
 
 def _listings(
     nodes: list[Resource],
     look_up: Callable[[Resource], Sequence[Resource]],
-    map_parallel: MapParallel | None,
+    map_parallel: MapParallel,
     parallel_from: int,
 ) -> Iterator[Sequence[Resource]]:
     """Yield the children of each of *nodes*, which grows meanwhile."""
     done = 0
     while done < len(nodes):
-        if map_parallel is None or len(nodes) - done < parallel_from:
+        if len(nodes) - done < parallel_from:
             yield look_up(nodes[done])
             done += 1
         else:
@@ -343,9 +348,17 @@ def as_listing(listed: Any) -> Sequence[Any]:
 
 
 def _parents(sources: list[int], targets: array[int], count: int) -> tuple[array[int], array[int]]:
-    """Return the offsets and numbers of the parents of *count* resources, given every edge."""
-    in_degrees = array("I", bytes(4 * (count + 1)))
+    """Return the offsets and numbers of the parents of *count* resources, given every edge.
+
+    A counting sort, stable: parents ascend where *sources* do.
+    """
+    starts = array("I", bytes(4 * (count + 1)))
     for target in targets:
-        in_degrees[target + 1] += 1
-    by_target = sorted(range(len(targets)), key=targets.__getitem__)  # stable: parents ascend
-    return array("I", accumulate(in_degrees)), array("I", map(sources.__getitem__, by_target))
+        starts[target + 1] += 1
+    starts = array("I", accumulate(starts))
+    free, parents = starts.tolist(), array("I", bytes(4 * len(targets)))
+    for target, source in zip(targets, sources, strict=True):
+        place = free[target]
+        parents[place] = source
+        free[target] = place + 1
+    return starts, parents
