@@ -271,11 +271,7 @@ def build_graph(
         if numbers.setdefault(resource.key, len(nodes)) == len(nodes):
             nodes.append(resource)
     look_up, number_of, total = partial(_look_up, find_children), numbers.setdefault, len(nodes)
-    if map_parallel is None:
-        listings: Iterable[Sequence[Resource]] = map(look_up, nodes)  # which grow meanwhile
-    else:
-        listings = _listings(nodes, look_up, map_parallel, parallel_from)
-    for children in listings:
+    for children in _listings(nodes, look_up, map_parallel, parallel_from):
         known = total
         # No function of its own: a call would cost as much as all the rest that a child takes.
         for child in children:
@@ -295,10 +291,21 @@ def build_graph(
 def _listings(
     nodes: list[Resource],
     look_up: Callable[[Resource], Sequence[Resource]],
+    map_parallel: MapParallel | None,
+    parallel_from: int,
+) -> Iterator[Sequence[Resource]]:
+    """Return an iterator over the children of each of *nodes*, which grows meanwhile."""
+    if map_parallel is None:
+        return map(look_up, nodes)
+    return _listings_in_parallel(nodes, look_up, map_parallel, parallel_from)
+
+
+def _listings_in_parallel(
+    nodes: list[Resource],
+    look_up: Callable[[Resource], Sequence[Resource]],
     map_parallel: MapParallel,
     parallel_from: int,
 ) -> Iterator[Sequence[Resource]]:
-    """Yield the children of each of *nodes*, which grows meanwhile."""
     done = 0
     while done < len(nodes):
         if len(nodes) - done < parallel_from:

@@ -366,11 +366,12 @@ def test_sections_of_other_resources_and_checkpoints_are_apart(bank, checkpoint,
 def test_a_hook_that_was_given_up_can_write_nothing_more(checkpoint):
     given_up = []
 
-    def guard():
-        if given_up:
-            raise FencedError
+    class Guard:
+        def check(self):
+            if given_up:
+                raise FencedError
 
-    section = checkpoint.view(is_writable=True, guard=guard).get_resource_bank_section(SERVER)
+    section = checkpoint.view(is_writable=True, guard=Guard()).get_resource_bank_section(SERVER)
     section.update_object("a", 1)
     writer = section.stream_writer()
     writer.__enter__()

@@ -20,9 +20,10 @@ class Call:
     def __init__(self, gate: Gate) -> None:
         self.gate, self.done = gate, threading.Event()
 
-    async def execute_async(self) -> None:
-        self.gate.pass_through()
-        self.done.set()
+    async def execute_async(self, may_begin) -> None:
+        if may_begin(self):
+            self.gate.pass_through()
+            self.done.set()
 
     def refuse(self, why: str) -> None:
         raise AssertionError(why)
@@ -66,10 +67,11 @@ class Body:
     def __init__(self, body=None) -> None:
         self.body, self.done, self.refused = body, threading.Event(), ""
 
-    async def execute_async(self) -> None:
-        if self.body is not None:
-            await self.body()
-        self.done.set()
+    async def execute_async(self, may_begin) -> None:
+        if may_begin(self):
+            if self.body is not None:
+                await self.body()
+            self.done.set()
 
     def refuse(self, why: str) -> None:
         self.refused = why

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgpack
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 _FIELDS = 2
 _HEAD = 2048
 """Bytes in which the id and the status are found, which a row begins with."""
+
+
+class Guard(Protocol):
+    """Knows whether something may still be written: a hook, which the engine may give up."""
+
+    def check(self) -> None:
+        """Raise what is to refuse a write, if nothing may be written any more. Any thread."""
 
 
 def admit(transaction: Transaction, number: int, checkpoint_id: str, *, is_guarded: bool) -> None:

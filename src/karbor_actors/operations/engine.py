@@ -65,7 +65,7 @@ class _Late:
         finally:
             self._engine.hurry(-1)
 
-    async def execute_async(self) -> None:
+    async def execute_async(self, may_begin: Callable[[Any], bool]) -> None:
         """It is never asynchronous."""
         raise NotImplementedError
 

@@ -49,7 +49,7 @@ class _Mark:
         finally:
             self._report()
 
-    async def execute_async(self) -> None:
+    async def execute_async(self, may_begin: Callable[[Any], bool]) -> None:
         """It is never asynchronous."""
         raise NotImplementedError
 

@@ -90,7 +90,7 @@ class OperationRun:
             self.memory.restore(self.recovered.journal)
             self.prepared_at = self.memory.prepared_at()
 
-    def check_open(self) -> None:
+    def check(self) -> None:
         """Refuse what a hook's own threads still write when the operation has ended."""
         if self.is_over:
             msg = "the operation has ended; what is written to its sections now is refused"

@@ -66,7 +66,7 @@ class Step:
             self.done = StepDone(self, error=error)
         self._handle.tell(self.done)
 
-    async def execute_async(self) -> None:
+    async def execute_async(self, may_begin: Callable[[Any], bool]) -> None:
         """Steps are never asynchronous."""
         raise NotImplementedError
 
@@ -91,7 +91,7 @@ class Tidying:
         except KarborError as error:
             _LOG.warning("the journal of %s stays: %s", self._verb.operation_id, error)
 
-    async def execute_async(self) -> None:
+    async def execute_async(self, may_begin: Callable[[Any], bool]) -> None:
         """Steps are never asynchronous."""
         raise NotImplementedError
 

@@ -21,6 +21,7 @@ from karbor_actors.model import CheckpointStatus, Resource
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from karbor_actors.bank.admission import Guard
     from karbor_actors.bank.checkpoints.rows import CheckpointRow
     from karbor_actors.bank.database.transactions import Transaction
     from karbor_actors.bank.parts import BankParts
@@ -74,7 +75,7 @@ class Checkpoint(StoredCheckpoint):
         number: Its number in the bank.
         row: Its row.
         is_writable: Whether its sections may be written.
-        guard: Called before each write to a section; what it raises refuses it.
+        guard: Is asked before each write to a section.
     """
 
     def __init__(
@@ -84,15 +85,13 @@ class Checkpoint(StoredCheckpoint):
         row: CheckpointRow,
         *,
         is_writable: bool = False,
-        guard: Callable[[], None] | None = None,
+        guard: Guard | None = None,
     ) -> None:
         super().__init__(parts, number, row)
         self._is_writable = is_writable
         self._guard = guard
 
-    def view(
-        self, *, is_writable: bool = False, guard: Callable[[], None] | None = None
-    ) -> Checkpoint:
+    def view(self, *, is_writable: bool = False, guard: Guard | None = None) -> Checkpoint:
         """Return the same checkpoint with sections that may be written, or not, under *guard*."""
         other = Checkpoint.__new__(Checkpoint)  # one for each hook: without the constructors
         other.number, other._parts, other._row = self.number, self._parts, self._row  # noqa: SLF001

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from karbor_actors.actors.blocking import check_may_block
 from karbor_actors.arguments import argument_error, check_instance, checked_count
-from karbor_actors.bank.admission import admit
+from karbor_actors.bank.admission import Guard, admit
 from karbor_actors.bank.database.keys import (
     check_name,
     check_prefix,
@@ -30,7 +30,7 @@ from karbor_actors.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from karbor_actors.bank.database.transactions import Reader, Transaction
     from karbor_actors.bank.parts import BankParts
@@ -54,7 +54,7 @@ class BankSection:
         name: What errors call the section.
         is_writable: Whether it may be written.
         prefix: Of all keys, for a sub-section: empty, or ending in a slash.
-        guard: Called before each write; what it raises refuses it.
+        guard: Is asked before each write.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class BankSection:
         name: str,
         is_writable: bool,
         prefix: str = "",
-        guard: Callable[[], None] | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.name = name
         """What errors call it: the checkpoint, the resource, and the path below."""
@@ -331,12 +331,12 @@ class BankSection:
         if not self.is_writable:
             raise BankReadonlyError(f"section {self.name} is read-only")
         if self._guard is not None:
-            self._guard()
+            self._guard.check()
 
     def _admit(self, transaction: Transaction) -> None:
         """Refuse, within the transaction, what a given-up hook writes, or what comes too late."""
         if self._guard is not None:
-            self._guard()
+            self._guard.check()
         checkpoint_id = self.name.partition("/")[0]
         admit(transaction, self._checkpoint, checkpoint_id, is_guarded=self._guard is not None)
 

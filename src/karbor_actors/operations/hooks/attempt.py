@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from karbor_actors import faultpoints, liveness
 from karbor_actors.errors import FencedError, HookFailedError, HookGivenUpError, describe_cause
@@ -121,7 +121,7 @@ class Attempt:
         """
         if self.is_fenced:
             raise FencedError
-        self.run.check_open()
+        self.run.check()
 
     def flush(self) -> None:
         """Make the changes so far durable, and visible to all. Blocks."""
@@ -172,9 +172,9 @@ class Attempt:
             error = raised
         self.end(error)
 
-    async def execute_async(self) -> None:
-        """Run an ``async def`` hook."""
-        if not self.begin():
+    async def execute_async(self, may_begin: Callable[[Self], bool]) -> None:
+        """Run an ``async def`` hook, if *may_begin* allows it."""
+        if not (may_begin(self) and self.begin()):
             return
         error: BaseException | None = None
         liveness.listener.set(self)  # the task's own
@@ -286,7 +286,7 @@ class Attempt:
             if added:
                 keywords.update(added)
         return hook(
-            run.checkpoint.view(is_writable=run.is_writable, guard=self.check),
+            run.checkpoint.view(is_writable=run.is_writable, guard=self),
             planned.graph.nodes[resource],
             HookContext(self),
             planned.parameters.resolved(resource),

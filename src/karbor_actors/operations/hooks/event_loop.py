@@ -71,6 +71,8 @@ class _Loop:
         self.waiting: dict[Call, None] = {}
         """Calls that have not begun, in order."""
         self._new: deque[Call] = deque()
+        self._begun: set[Call] = set()
+        """Calls that run as tasks, and have not ended."""
         self._begin = begin
         self.asked_at: float | None = None
         """Since when it has owed an answer."""
@@ -81,6 +83,7 @@ class _Loop:
         self._calls: dict[asyncio.Task[None], Call] = {}
         # Made once: thousands of tasks wait at once, and the collector looks at all that each holds.
         self._when_done, self._context = self._done, contextvars.copy_context()
+        self._when_beginning = self._may_begin
         self._is_ending = self._has_ended = False
         self._loop = asyncio.new_event_loop()
         self._threads = _own_threads(self._loop, f"{name}-thread")
@@ -110,22 +113,28 @@ class _Loop:
     def _start(self) -> None:
         while self._new:
             call = self._new.popleft()
-            self._tasks[call] = task = self._loop.create_task(self._execute(call))
+            self._tasks[call] = task = self._loop.create_task(
+                call.execute_async(self._when_beginning)
+            )
             self._calls[task] = call
             task.add_done_callback(self._when_done, context=self._context)
 
-    async def _execute(self, call: Call) -> None:
-        if self._begin(self, call):
-            try:
-                await call.execute_async()
-            except BaseException as error:  # a bug: it reports by itself what it meets
-                report_lost(call, error)
-            self._forget(call)
+    def _may_begin(self, call: Call) -> bool:
+        if not self._begin(self, call):
+            return False
+        self._begun.add(call)
+        return True
 
     def _done(self, task: asyncio.Task[None]) -> None:
         call = self._calls.pop(task)
         del self._tasks[call]
-        if task.cancelled() and self._begin(self, call):  # a hook cancels all tasks that there are
+        if call in self._begun:
+            self._begun.discard(call)
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            if error is not None:  # a bug: it reports by itself what it meets
+                report_lost(call, error)
+            self._forget(call)
+        elif task.cancelled() and self._begin(self, call):  # a hook cancels all tasks there are
             call.refuse("its task was cancelled before it began")
             self._forget(call)
         if self._is_ending:

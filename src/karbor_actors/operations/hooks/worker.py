@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from karbor_actors.actors import Lender
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from karbor_actors.actors import ThreadDispatcher
     from karbor_actors.operations.hooks.roster import Roster
@@ -24,8 +24,8 @@ class Call(Protocol):
     def execute(self) -> None:
         """Run; must not raise."""
 
-    def execute_async(self) -> Coroutine[Any, Any, None]:
-        """Run on the event loop; must not raise."""
+    def execute_async(self, may_begin: Callable[[Self], bool]) -> Coroutine[Any, Any, None]:
+        """Run on the event loop, if *may_begin* says so once it is about to; must not raise."""
 
     def refuse(self, why: str) -> None:
         """Report that it will not run; must not raise."""

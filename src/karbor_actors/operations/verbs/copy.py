@@ -194,7 +194,7 @@ class Copy(CheckpointVerb):
         if self._finished is None and not self._is_blind:
             made = self._make_copy(source, str(self.extra[_COPY]))
             made.know_graph(planned.graph)
-            self._copy = made.view(is_writable=True, guard=run.check_open)
+            self._copy = made.view(is_writable=True, guard=run)
         run.engine_main = self._copy_section
         return run
 
@@ -327,5 +327,5 @@ class Copy(CheckpointVerb):
         if self._is_blind:
             copy = MissingCopy(self._target)
         elif copy is not None:
-            copy = copy.view(is_writable=True, guard=attempt.check)
+            copy = copy.view(is_writable=True, guard=attempt)
         return {"checkpoint_copy": copy, "operation_log": self._log}
