@@ -12,6 +12,7 @@ import pytest
 from helpers import DEADLINE, Gate
 from karbor_actors.actors import Lender, LightActor, ThreadDispatcher
 from karbor_actors.operations.hooks import pool as pool_module
+from karbor_actors.operations.hooks import worker as worker_module
 from karbor_actors.operations.hooks import workers as module
 from karbor_actors.operations.hooks.lookout import Lookout
 from karbor_actors.operations.hooks.workers import ThreadRunner
@@ -734,3 +735,25 @@ def test_without_a_clock_workers_wake_each_other(heard):
     runner.submit(calls)
     assert all(call.done.wait(DEADLINE) for call in calls)
     runner.close()
+
+
+@pytest.mark.crash_expected
+def test_a_thread_that_dies_before_it_serves_leaves_what_waits_to_the_next(runner, monkeypatch):
+    """There may be no memory for as little as that; nobody must count on the thread any more."""
+    made = []
+
+    def fail_once(*arguments):
+        made.append(arguments)
+        if len(made) == 1:
+            raise MemoryError
+        return Lender(*arguments)
+
+    monkeypatch.setattr(worker_module, "Lender", fail_once)
+    first, second = Call(), Call()
+    runner.submit([first])
+    assert first.done.wait(DEADLINE)
+    runner.submit([second])
+
+    assert second.done.wait(DEADLINE)
+    assert second.refused == ""
+    assert len(made) > 1

@@ -18,6 +18,7 @@ from karbor_actors import (
     ProtectionService,
     Resource,
 )
+from karbor_actors.errors import ArgumentError
 from karbor_actors.testing import (
     SHAPES,
     SyntheticProtection,
@@ -123,6 +124,30 @@ def test_input_and_output_go_through_a_file_that_is_left_nowhere(tmp_path, monke
 def test_input_and_output_on_the_event_loop_are_refused():
     with pytest.raises(ValueError, match="io blocks"):
         Work(io=1, is_async=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("cpu", -0.1),
+        ("sleep", "1"),
+        ("sleep", float("nan")),
+        ("sleep_spread", None),
+        ("io", 1.5),
+        ("io", -1),
+        ("failure_rate", 5),
+        ("failure_rate", "often"),
+        ("seed", "x"),
+        ("is_async", 1),
+        ("has_abort", "no"),
+        ("hooks", "on_main"),
+        ("hooks", (HookName.ON_ABORT,)),
+        ("hooks", ("on_mian",)),
+    ],
+)
+def test_work_that_cannot_be_is_refused_before_anything_runs(field, given):
+    with pytest.raises(ArgumentError, match=field):
+        Work(**{field: given})
 
 
 def test_all_fail_at_a_rate_of_one_and_none_at_a_rate_of_zero():

@@ -31,6 +31,14 @@ from karbor_actors import (
     Provider,
     Resource,
 )
+from karbor_actors.arguments import (
+    argument_error,
+    check_flags,
+    check_instance,
+    checked_count,
+    checked_limit,
+    is_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,8 +83,20 @@ class Work:
         """Refuse what cannot be.
 
         Raises:
+            ArgumentError: A field is none of what it says; ``on_abort`` is among *hooks*.
             ValueError: *io* with ``is_async``: it blocks, and would stop the event loop.
         """
+        for name in ("cpu", "sleep", "sleep_spread"):
+            checked_limit(name, getattr(self, name), positive=False, or_none=False)
+        checked_count("io", self.io, least=0)
+        if not is_number(self.failure_rate) or not 0 <= self.failure_rate <= 1:
+            raise argument_error("failure_rate", "a number from 0 to 1", self.failure_rate)
+        check_instance("seed", self.seed, int, "a whole number")
+        check_flags(is_async=self.is_async, has_abort=self.has_abort)
+        check_instance("hooks", self.hooks, tuple, "a tuple of hooks")
+        for hook in self.hooks:
+            if hook not in _BODIES:
+                raise argument_error("each of hooks", f"one of {', '.join(_BODIES)}", hook)
         if self.io and self.is_async:
             msg = "io blocks, which a hook on the event loop must not do; leave io or is_async out"
             raise ValueError(msg)

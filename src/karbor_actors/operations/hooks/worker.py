@@ -64,9 +64,9 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         """Serve the lanes."""
-        # Of the thread that makes it.
-        self.lender = Lender(self._may_owe, self._may_run, lambda: self.is_wanted)
         try:
+            # Of the thread that makes it.
+            self.lender = Lender(self._may_owe, self._may_run, lambda: self.is_wanted)
             while self.lane.serve(self):
                 pass
         except BaseException as error:  # a bug, or what foreign code has set in this thread

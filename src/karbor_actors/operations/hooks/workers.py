@@ -18,6 +18,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from karbor_actors.actors.lending import give_up_owed
 from karbor_actors.operations.hooks.event_loop import report_lost
 from karbor_actors.operations.hooks.pool import Pool
 from karbor_actors.operations.hooks.roster import Roster
@@ -343,6 +344,6 @@ class ThreadRunner(Roster):
             for lane in worker.expected_by[:]:
                 lane.came(worker)
                 stranded += lane.leave_queue()
-        worker.lender.give_up()
+        give_up_owed()  # the worker's own thread calls this
         report_lost(call, error)
         refuse(stranded, _NO_THREAD)
