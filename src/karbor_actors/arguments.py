@@ -135,10 +135,11 @@ def checked_count(
 
 def checked_choice(argument: str, given: Any, choices: type[EnumT]) -> EnumT:
     """Return the member of *choices* that *given* is, or is the value of."""
-    if not isinstance(given, str) or given not in set(choices):
+    try:
+        return choices(given)
+    except ValueError:
         expected = f"one of {', '.join(choices)}"
-        raise argument_error(argument, expected, given)
-    return choices(given)
+        raise argument_error(argument, expected, given) from None
 
 
 def checked_choices(argument: str, given: Any, choices: type[EnumT]) -> frozenset[EnumT] | None:

@@ -10,13 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from typing import TYPE_CHECKING, Final
 
 from karbor_actors.errors import BankFormatError, BankKeyError, describe_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _SECTION = struct.Struct(">QI")
 _LENGTH = struct.Struct(">I")
+
+pack_u32: Final[Callable[[int], bytes]] = _U32.pack
+"""Returns a number in 4 bytes, in order."""
+pack_u64: Final[Callable[[int], bytes]] = _U64.pack
+"""Returns a number in 8 bytes, in order."""
 
 SECTION_SIZE = _SECTION.size
 """Bytes of the prefix that all rows of one resource's section share."""
@@ -26,16 +35,6 @@ _DIGEST_SIZE = 32
 _MARK = b"\x00"
 MAX_NAME_SIZE = 1 << 16
 """The most bytes of a key, sub-section included."""
-
-
-def pack_u32(number: int) -> bytes:
-    """Return *number* in 4 bytes, in order."""
-    return _U32.pack(number)
-
-
-def pack_u64(number: int) -> bytes:
-    """Return *number* in 8 bytes, in order."""
-    return _U64.pack(number)
 
 
 def unpack_u64(packed: bytes, offset: int = 0) -> int:

@@ -240,7 +240,8 @@ class Transaction(Reader):
 
     def delete(self, table: Table, key: bytes) -> bool:
         """Remove the row *key*; return whether there was one."""
-        self._check()
+        if self._raw is None or self._thread != get_ident():  # as in put()
+            self._check()
         self.has_removed = True
         try:
             there: bool = self._raw.delete(key, db=self._tables[table])

@@ -105,6 +105,7 @@ class Intake:
     ) -> None:
         self._planned, self._kinds, self._runners = planned, planned.hook_kinds, runners
         self._admission, self._caps, self._paths, self._wake = admission, caps, paths, wake
+        self._has_caps = bool(caps)
         self._told: Callable[[], None] = self._granted  # one for all lines
         self._lines: dict[Hashable, _HookLine] = {}
         self.arrived: list[int] = []
@@ -229,7 +230,7 @@ class Intake:
             entries = gathered.get(known)
             if entries is None:
                 entries = lined.setdefault(self._line(hook), [])
-                if not self._caps:
+                if not self._has_caps:
                     gathered[known] = entries
             entries.append(entry)
         for line, entries in lined.items():
@@ -244,7 +245,7 @@ class Intake:
         return _HELD if kind == PREPARE_FINISH and self._kinds[hook - 1] else _PREPARE
 
     def _line(self, hook: int) -> _HookLine:
-        if self._caps:
+        if self._has_caps:
             return self._capped_line(hook)
         way = self._way(hook)
         return self._lines.get(way) or self._new_line(way, way, ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -123,7 +122,7 @@ class Roster(ABC):
     def leave(self, worker: Worker) -> None:
         """Have *worker* work for this lane no more."""
         self.came(worker)
-        with contextlib.suppress(ValueError):  # it was given up before
+        if worker in self.threads:  # else it was given up before
             self.threads.remove(worker)
         if len(self.threads) < self.limit:
             self.places = self.limit

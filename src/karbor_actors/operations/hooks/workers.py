@@ -136,8 +136,10 @@ class ThreadRunner(Roster):
         """See Roster: nothing is queued, nor would have to wait for it."""
         worker.is_lent = not is_waiting
         self._is_back(worker)
-        if worker.is_wanted or not is_waiting:
-            return not worker.is_wanted
+        if worker.is_wanted:
+            return False
+        if not is_waiting:
+            return True
         with self._lock:
             if worker.is_wanted or not self.has_room or self._at_disk is not None:
                 return False
