@@ -20,10 +20,11 @@ class Call:
     def __init__(self, gate: Gate) -> None:
         self.gate, self.done = gate, threading.Event()
 
-    async def execute_async(self, may_begin) -> None:
-        if may_begin(self):
+    async def execute_async(self, host) -> None:
+        if host.may_begin(self):
             self.gate.pass_through()
             self.done.set()
+        host.has_left(self)
 
     def refuse(self, why: str) -> None:
         raise AssertionError(why)
@@ -61,17 +62,37 @@ def test_a_call_can_be_given_up_while_a_loop_that_was_replaced_ends(monkeypatch)
         thread.join(DEADLINE)
 
 
+def test_a_call_that_has_ended_is_not_waited_for_while_the_next_one_blocks_the_loop():
+    """Its task is done, but what the loop is to do then comes after the next call's first step."""
+    runner = LoopRunner("test-loop")
+    ended, blocked = Body(), Call(Gate())
+    runner.submit([ended, blocked])
+    blocked.gate.wait_entered()
+    assert ended.done.is_set()
+    runner.abandon(blocked)
+    closing = threading.Thread(target=runner.close, daemon=True)
+    closing.start()
+    closing.join(DEADLINE)
+    is_closed = not closing.is_alive()
+    blocked.gate.open()
+
+    assert is_closed
+    for thread in (closing, *(t for t in threading.enumerate() if t.name == "test-loop")):
+        thread.join(DEADLINE)
+
+
 class Body:
     """Runs a coroutine function; says when it is done, or why it was refused."""
 
     def __init__(self, body=None) -> None:
         self.body, self.done, self.refused = body, threading.Event(), ""
 
-    async def execute_async(self, may_begin) -> None:
-        if may_begin(self):
+    async def execute_async(self, host) -> None:
+        if host.may_begin(self):
             if self.body is not None:
                 await self.body()
             self.done.set()
+        host.has_left(self)
 
     def refuse(self, why: str) -> None:
         self.refused = why

@@ -121,7 +121,7 @@ def decided_at_once(real: Any) -> Any:
 
 
 def never_fenced(_: Any) -> Any:
-    return lambda self: self.run.check_open()
+    return lambda self: self.run.check()
 
 
 def nothing(_: Any) -> Any:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from karbor_actors.actors import Dispatcher
     from karbor_actors.operations.hooks.attempt import Attempt
+    from karbor_actors.operations.hooks.worker import Host
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.operations.verbs.verb import Verb
     from karbor_actors.provider import Provider
@@ -65,7 +66,7 @@ class _Late:
         finally:
             self._engine.hurry(-1)
 
-    async def execute_async(self, may_begin: Callable[[Any], bool]) -> None:
+    async def execute_async(self, host: Host) -> None:
         """It is never asynchronous."""
         raise NotImplementedError
 

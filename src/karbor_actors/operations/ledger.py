@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.database.transactions import Transaction
     from karbor_actors.operations.admission.intake import Intake
     from karbor_actors.operations.hooks.attempt import Attempt
+    from karbor_actors.operations.hooks.worker import Host
     from karbor_actors.operations.outbox import Outbox
     from karbor_actors.operations.run import OperationRun
 
@@ -49,7 +50,7 @@ class _Mark:
         finally:
             self._report()
 
-    async def execute_async(self, may_begin: Callable[[Any], bool]) -> None:
+    async def execute_async(self, host: Host) -> None:
         """It is never asynchronous."""
         raise NotImplementedError
 

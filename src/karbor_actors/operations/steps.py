@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from karbor_actors.operations.handle import OperationHandle
+    from karbor_actors.operations.hooks.worker import Host
     from karbor_actors.operations.verbs.verb import Verb
 
 PLAN: Final = "plan"
@@ -66,7 +67,7 @@ class Step:
             self.done = StepDone(self, error=error)
         self._handle.tell(self.done)
 
-    async def execute_async(self, may_begin: Callable[[Any], bool]) -> None:
+    async def execute_async(self, host: Host) -> None:
         """Steps are never asynchronous."""
         raise NotImplementedError
 
@@ -91,7 +92,7 @@ class Tidying:
         except KarborError as error:
             _LOG.warning("the journal of %s stays: %s", self._verb.operation_id, error)
 
-    async def execute_async(self, may_begin: Callable[[Any], bool]) -> None:
+    async def execute_async(self, host: Host) -> None:
         """Steps are never asynchronous."""
         raise NotImplementedError
 

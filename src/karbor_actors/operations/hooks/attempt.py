@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from karbor_actors import faultpoints, liveness
 from karbor_actors.errors import FencedError, HookFailedError, HookGivenUpError, describe_cause
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from karbor_actors.operations.hooks.runner import Lane
+    from karbor_actors.operations.hooks.worker import Host
     from karbor_actors.operations.run import OperationRun
 
 
@@ -172,9 +173,10 @@ class Attempt:
             error = raised
         self.end(error)
 
-    async def execute_async(self, may_begin: Callable[[Self], bool]) -> None:
-        """Run an ``async def`` hook, if *may_begin* allows it."""
-        if not (may_begin(self) and self.begin()):
+    async def execute_async(self, host: Host) -> None:
+        """Run an ``async def`` hook on *host*, if it may begin there."""
+        if not (host.may_begin(self) and self.begin()):
+            host.has_left(self)
             return
         error: BaseException | None = None
         liveness.listener.set(self)  # the task's own
@@ -196,6 +198,7 @@ class Attempt:
         except BaseException as raised:
             error = raised
         self.end(error)
+        host.has_left(self)
 
     def body(self) -> Any:
         """Run the hook, and what the engine does with it; return what is to be awaited, or None.

@@ -62,6 +62,11 @@ def _own_threads(loop: asyncio.AbstractEventLoop, name: str) -> DaemonExecutor:
     return threads
 
 
+def _died_of(task: asyncio.Task[None]) -> BaseException:
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    return RuntimeError("it has not said that it ended") if error is None else error
+
+
 class _Loop:
     """An event loop on a thread of its own; it ends once it is told to, and its tasks have."""
 
@@ -71,7 +76,7 @@ class _Loop:
         self.waiting: dict[Call, None] = {}
         """Calls that have not begun, in order."""
         self._new: deque[Call] = deque()
-        self._begun: set[Call] = set()
+        self.begun: dict[Call, None] = {}
         """Calls that run as tasks, and have not ended."""
         self._begin = begin
         self.asked_at: float | None = None
@@ -83,7 +88,6 @@ class _Loop:
         self._calls: dict[asyncio.Task[None], Call] = {}
         # Made once: thousands of tasks wait at once, and the collector looks at all that each holds.
         self._when_done, self._context = self._done, contextvars.copy_context()
-        self._when_beginning = self._may_begin
         self._is_ending = self._has_ended = False
         self._loop = asyncio.new_event_loop()
         self._threads = _own_threads(self._loop, f"{name}-thread")
@@ -110,33 +114,31 @@ class _Loop:
         """End it after its tasks."""
         self._loop.call_soon_threadsafe(self._finish)
 
+    def may_begin(self, call: Call) -> bool:
+        """See Host."""
+        return self._begin(self, call)
+
+    def has_left(self, call: Call) -> None:
+        """See Host: not only once its task is done, after which another one may block the loop."""
+        if call in self.begun:
+            del self.begun[call]
+            self._forget(call)
+
     def _start(self) -> None:
         while self._new:
             call = self._new.popleft()
-            self._tasks[call] = task = self._loop.create_task(
-                call.execute_async(self._when_beginning)
-            )
+            self._tasks[call] = task = self._loop.create_task(call.execute_async(self))
             self._calls[task] = call
             task.add_done_callback(self._when_done, context=self._context)
-
-    def _may_begin(self, call: Call) -> bool:
-        if not self._begin(self, call):
-            return False
-        self._begun.add(call)
-        return True
 
     def _done(self, task: asyncio.Task[None]) -> None:
         call = self._calls.pop(task)
         del self._tasks[call]
-        if call in self._begun:
-            self._begun.discard(call)
-            error = asyncio.CancelledError() if task.cancelled() else task.exception()
-            if error is not None:  # a bug: it reports by itself what it meets
-                report_lost(call, error)
-            self._forget(call)
-        elif task.cancelled() and self._begin(self, call):  # a hook cancels all tasks there are
+        if task.cancelled() and self._begin(self, call):  # a hook cancels all tasks there are
             call.refuse("its task was cancelled before it began")
-            self._forget(call)
+        elif call in self.begun:  # a bug: it reports by itself what it meets
+            report_lost(call, _died_of(task))
+        self.has_left(call)
         if self._is_ending:
             self._finish()
 
@@ -268,6 +270,7 @@ class LoopRunner:
             if call not in loop.waiting:
                 return False
             del loop.waiting[call]
+            loop.begun[call] = None
             return True
 
     def _forget(self, call: Call) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from karbor_actors.actors import Lender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Coroutine, Iterable
 
     from karbor_actors.actors import ThreadDispatcher
     from karbor_actors.operations.hooks.roster import Roster
@@ -24,11 +24,21 @@ class Call(Protocol):
     def execute(self) -> None:
         """Run; must not raise."""
 
-    def execute_async(self, may_begin: Callable[[Self], bool]) -> Coroutine[Any, Any, None]:
-        """Run on the event loop, if *may_begin* says so once it is about to; must not raise."""
+    def execute_async(self, host: Host) -> Coroutine[Any, Any, None]:
+        """Run on *host*, if it may begin there, and say when it has reported; must not raise."""
 
     def refuse(self, why: str) -> None:
         """Report that it will not run; must not raise."""
+
+
+class Host(Protocol):
+    """The event loop that a call runs on, as the call sees it; on the loop's thread."""
+
+    def may_begin(self, call: Call) -> bool:
+        """Return whether *call*, which is about to begin, may: it may have been given up."""
+
+    def has_left(self, call: Call) -> None:
+        """Note that *call* has reported, or may not begin; it does nothing more here."""
 
 
 class Worker(threading.Thread):
