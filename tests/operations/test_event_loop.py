@@ -135,6 +135,12 @@ async def cancel_all_others():
             task.cancel()
 
 
+async def close_all_others():
+    for task in asyncio.all_tasks():
+        if task is not asyncio.current_task():
+            task.get_coro().close()
+
+
 @pytest.mark.crash_expected
 @pytest.mark.parametrize(
     "body",
@@ -145,6 +151,7 @@ async def cancel_all_others():
         leave_the_thread,
         leave_itself,
         cancel_all_others,
+        close_all_others,
     ],
 )
 def test_whatever_a_call_does_to_the_loop_each_of_the_others_runs_or_is_refused(body):

@@ -121,8 +121,8 @@ class _Loop:
     def has_left(self, call: Call) -> None:
         """See Host: not only once its task is done, after which another one may block the loop."""
         if call in self.begun:
-            del self.begun[call]
             self._forget(call)
+            del self.begun[call]
 
     def _start(self) -> None:
         while self._new:
@@ -134,8 +134,8 @@ class _Loop:
     def _done(self, task: asyncio.Task[None]) -> None:
         call = self._calls.pop(task)
         del self._tasks[call]
-        if task.cancelled() and self._begin(self, call):  # a hook cancels all tasks there are
-            call.refuse("its task was cancelled before it began")
+        if call in self.waiting and self._begin(self, call):  # a hook cancels all tasks there are
+            call.refuse("its task was cancelled, or died, before it began")
         elif call in self.begun:  # a bug: it reports by itself what it meets
             report_lost(call, _died_of(task))
         self.has_left(call)
