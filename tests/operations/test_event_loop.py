@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import ctypes
 import threading
+from unittest.mock import MagicMock
 
 import pytest
 
 from helpers import DEADLINE, Gate
+from karbor_actors.model import HookName
 from karbor_actors.operations.hooks import event_loop as module
+from karbor_actors.operations.hooks.attempt import Attempt
 from karbor_actors.operations.hooks.event_loop import LoopRunner
+from karbor_actors.operations.hooks.runner import Lane
 
 
 class Call:
@@ -168,3 +172,37 @@ def test_whatever_a_call_does_to_the_loop_each_of_the_others_runs_or_is_refused(
     loop = runner._current
     runner.close()
     assert not loop.thread.is_alive()
+
+
+def test_a_call_that_no_task_can_be_made_for_is_refused_and_the_others_run():
+    async def spoil():
+        def fail_once(loop, coroutine, **_):
+            loop.set_task_factory(None)
+            raise MemoryError
+
+        asyncio.get_running_loop().set_task_factory(fail_once)
+
+    runner = LoopRunner("test-loop")
+    first, calls = Body(spoil), [Body(), Body()]
+    runner.submit([first])
+    assert first.done.wait(DEADLINE)
+    runner.submit(calls)
+    assert all(call.done.wait(DEADLINE) for call in calls)
+    runner.close()
+
+    assert "MemoryError" in calls[0].refused
+    assert not calls[1].refused
+
+
+def test_a_hook_reports_once_although_its_task_is_done_before_it():
+    """As where a plugin makes the loop's tasks, and drops what a cancelled one was to run."""
+    reports, run = [], MagicMock(is_cancelled=False, needed=None, recovered=None, engine_main=None)
+    run.planned.operations[0].on_main = lambda *_: asyncio.sleep(0)
+    attempt = Attempt(run, 0, 0, HookName.ON_MAIN, 1, Lane.MAIN, reports.append)
+    running = attempt.execute_async(MagicMock())
+    running.send(None)
+    attempt.refuse("its task is done")
+    running.close()
+
+    assert reports == [attempt]
+    assert "its task is done" in str(attempt.error)

@@ -241,7 +241,9 @@ class Attempt:
         self.end(HookGivenUpError(why))
 
     def end(self, error: BaseException | None) -> None:
-        """Report how the body ended; after :meth:`begin`, once."""
+        """Report how the body ended; after :meth:`begin`, and what it says first counts."""
+        if self.has_ended:  # its task was done before it was: who makes tasks may be a plugin's
+            return
         run = self.run
         self.has_ended = True
         if self.began_at is not None:

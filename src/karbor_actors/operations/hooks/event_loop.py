@@ -127,20 +127,31 @@ class _Loop:
     def _start(self) -> None:
         while self._new:
             call = self._new.popleft()
-            self._tasks[call] = task = self._loop.create_task(call.execute_async(self))
+            running = call.execute_async(self)
+            try:
+                self._tasks[call] = task = self._loop.create_task(running)
+            except BaseException as error:  # of a factory that a hook has set; or no memory is left
+                self._ended(call, error)
+                running.close()
+                continue
             self._calls[task] = call
             task.add_done_callback(self._when_done, context=self._context)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         call = self._calls.pop(task)
         del self._tasks[call]
-        if call in self.waiting and self._begin(self, call):  # a hook cancels all tasks there are
-            call.refuse("its task was cancelled, or died, before it began")
-        elif call in self.begun:  # a bug: it reports by itself what it meets
-            report_lost(call, _died_of(task))
-        self.has_left(call)
+        if call in self.waiting or call in self.begun:
+            self._ended(call, _died_of(task))
         if self._is_ending:
             self._finish()
+
+    def _ended(self, call: Call, error: BaseException) -> None:
+        """Have *call* report, if it has not, that what was to run it died of *error*."""
+        if call in self.waiting and self._begin(self, call):  # a hook cancels all tasks there are
+            call.refuse(f"its task ended before it began: {describe_cause(error)}")
+        elif call in self.begun:  # a bug: it reports by itself what it meets
+            report_lost(call, error)
+        self.has_left(call)
 
     def _answer(self) -> None:
         self.asked_at = None
