@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import time
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors import faultpoints, liveness
@@ -197,8 +198,11 @@ class Attempt:
                 await asyncio.to_thread(faultpoints.injector.on_hook, self, "after")
         except BaseException as raised:
             error = raised
-        self.end(error)
-        host.has_left(self)
+        has_failed = error is not None or self.is_fenced
+        # What it has begun off the loop goes on, and may do what is to be undone.
+        if not (has_failed and host.outlives(self, partial(self.end, error))):
+            self.end(error)
+            host.has_left(self)
 
     def body(self) -> Any:
         """Run the hook, and what the engine does with it; return what is to be awaited, or None.

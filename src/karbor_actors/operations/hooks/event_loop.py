@@ -5,61 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import logging
-import os
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from karbor_actors.actors import DaemonExecutor
 from karbor_actors.actors.blocking import forbid_blocking
 from karbor_actors.errors import describe_cause
+from karbor_actors.operations.hooks.off_loop import OffLoop
+from karbor_actors.operations.hooks.pool import Pool
+from karbor_actors.operations.hooks.worker import report_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from concurrent.futures import Executor
 
     from karbor_actors.operations.hooks.worker import Call
 
 STUCK = 10.0
 """Seconds without an answer after which a loop counts as blocked."""
-_TO_THREAD = min(32, (os.cpu_count() or 1) + 4)
-"""Threads for what hooks have run off a loop, as asyncio has it."""
 MAX_RETIRED = 16
 """Loops that are blocked, at most; then new calls are refused until one answers."""
-
-
-_LOG = logging.getLogger("karbor_actors.operations")
-
-
-def report_lost(call: Call | None, error: BaseException) -> None:
-    """Have *call*, if any, report that what ran it died of *error*. Never raises."""
-    cause = describe_cause(error)
-    try:
-        if call is not None:
-            call.refuse(f"what ran it died: {cause}")
-    except BaseException as another:  # logged with the first: there is nobody else to tell
-        cause = f"{cause}; then {describe_cause(another)}"
-    _LOG.error("%s died of %s; others go on", threading.current_thread().name, cause)
-
-
-def _own_threads(loop: asyncio.AbstractEventLoop, name: str) -> DaemonExecutor:
-    """Have ``asyncio.to_thread`` on *loop* use threads that keep no process from ending.
-
-    It wants the loop's default executor, which asyncio wants to be a ThreadPoolExecutor.
-    """
-    threads = DaemonExecutor(_TO_THREAD, name)
-
-    def run_in_executor(
-        executor: Executor | None, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
-        future = (threads if executor is None else executor).submit(func, *args)
-        return asyncio.wrap_future(future, loop=loop)
-
-    with contextlib.suppress(AttributeError):  # a loop that is not Python's own may not let it be
-        loop.run_in_executor = run_in_executor  # type: ignore[method-assign, assignment]
-    return threads
 
 
 def _died_of(task: asyncio.Task[None]) -> BaseException:
@@ -71,14 +36,18 @@ class _Loop:
     """An event loop on a thread of its own; it ends once it is told to, and its tasks have."""
 
     def __init__(
-        self, name: str, begin: Callable[[_Loop, Call], bool], forget: Callable[[Call], None]
+        self,
+        name: str,
+        off_loop: OffLoop,
+        begin: Callable[[_Loop, Call], bool],
+        forget: Callable[[Call], None],
     ) -> None:
         self.waiting: dict[Call, None] = {}
         """Calls that have not begun, in order."""
         self._new: deque[Call] = deque()
         self.begun: dict[Call, None] = {}
         """Calls that run as tasks, and have not ended."""
-        self._begin = begin
+        self._off_loop, self._begin = off_loop, begin
         self.asked_at: float | None = None
         """Since when it has owed an answer."""
         self.has_given_up = False
@@ -90,7 +59,7 @@ class _Loop:
         self._when_done, self._context = self._done, contextvars.copy_context()
         self._is_ending = self._has_ended = False
         self._loop = asyncio.new_event_loop()
-        self._threads = _own_threads(self._loop, f"{name}-thread")
+        self._loop.set_default_executor(off_loop)
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
@@ -123,6 +92,18 @@ class _Loop:
         if call in self.begun:
             self._forget(call)
             del self.begun[call]
+
+    def outlives(self, call: Call, end: Callable[[], object]) -> bool:
+        """See Host."""
+
+        def ended() -> None:
+            end()
+            self._forget(call)
+
+        if not self._off_loop.outlives(call, ended):
+            return False
+        self.begun.pop(call, None)  # its task has nothing more to say
+        return True
 
     def _start(self) -> None:
         while self._new:
@@ -172,8 +153,6 @@ class _Loop:
                 except BaseException as error:  # of a callback, or set in this thread
                     report_lost(None, error)
             loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-            self._threads.shutdown()
         finally:
             loop.close()
 
@@ -189,10 +168,16 @@ class LoopRunner:
 
     A loop that does not answer is blocked by a hook that does not await: what has not begun on
     it goes to a new one, and what has begun stays.
+
+    Args:
+        name: What the names of its threads begin with.
+        workers: Places of each kind for what hooks run off the loop, at least.
+        pool: Whose threads those are.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, workers: int = 1, pool: Pool | None = None) -> None:
         self._name = name
+        self._off_loop = OffLoop(workers, name, pool or Pool())
         self._lock = threading.Lock()
         self._is_idle = threading.Condition(self._lock)
         self._current: _Loop | None = None
@@ -202,21 +187,22 @@ class LoopRunner:
 
     @property
     def abandoned(self) -> int:
-        """How many threads run loops that were blocked and have not ended."""
-        return sum(loop.thread.is_alive() for loop in self._retired)
+        """How many threads run loops that were blocked, or what given-up hooks began off a loop."""
+        return sum(loop.thread.is_alive() for loop in self._retired) + self._off_loop.abandoned
 
     def runs_caller(self) -> bool:
         """Return whether a task of its is what calls this."""
         own = threading.current_thread()
         with self._lock:
             loops = (self._current, *self._retired)
-        return any(loop is not None and loop.thread is own for loop in loops)
+        is_loop = any(loop is not None and loop.thread is own for loop in loops)
+        return is_loop or self._off_loop.runs_caller()
 
     def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
         """Start *calls* as tasks, in order."""
         with self._lock:
             if self._current is None:
-                self._current = _Loop(self._name, self._begin, self._forget)
+                self._current = _Loop(self._name, self._off_loop, self._begin, self._forget)
             self._wanted.update(calls)
             self._current.add(calls)
 
@@ -234,9 +220,14 @@ class LoopRunner:
                 else:
                     loop.has_given_up = True
                     loop.cancel(call)
+        self._off_loop.abandon(call)
 
     def look_around(self) -> None:
-        """See whether the loop answers; replace one that has not for a while. Never blocks."""
+        """See whether the loop answers; replace one that has not for a while. Never blocks.
+
+        And whether what hangs off the loop keeps a thaw waiting.
+        """
+        self._off_loop.look_around(time.monotonic())
         refused: list[Call] = []
         with self._lock:
             self._retired = [loop for loop in self._retired if loop.thread.is_alive()]
@@ -259,6 +250,7 @@ class LoopRunner:
             loop.end()
             if not loop.has_given_up:
                 loop.thread.join()
+        self._off_loop.close()
 
     def _replace(self, loop: _Loop) -> list[Call]:
         """Have another loop begin what waits at *loop*; return what is refused, if there are too many."""
@@ -271,7 +263,7 @@ class LoopRunner:
         loop.has_given_up = True
         loop.end()
         self._retired.append(loop)
-        self._current = _Loop(self._name, self._begin, self._forget)
+        self._current = _Loop(self._name, self._off_loop, self._begin, self._forget)
         self._current.add(waiting)
         return []
 

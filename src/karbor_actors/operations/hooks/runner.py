@@ -66,7 +66,7 @@ class Runners:
         if lookout is not None:
             for runner in self._lanes.values():
                 lookout.add(runner)
-        self._loop = LoopRunner(f"{name}-loop")
+        self._loop = LoopRunner(f"{name}-loop", workers, pool)
 
     @property
     def abandoned(self) -> int:

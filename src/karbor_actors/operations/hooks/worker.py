@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from karbor_actors.actors import Lender
+from karbor_actors.errors import describe_cause
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from karbor_actors.actors import ThreadDispatcher
     from karbor_actors.operations.hooks.roster import Roster
+
+_LOG = logging.getLogger("karbor_actors.operations")
 
 
 class Call(Protocol):
@@ -39,6 +43,9 @@ class Host(Protocol):
 
     def has_left(self, call: Call) -> None:
         """Note that *call* has reported, or may not begin; it does nothing more here."""
+
+    def outlives(self, call: Call, end: Callable[[], object]) -> bool:
+        """Return whether what *call* runs off the loop goes on; *end* is called once it has returned."""
 
 
 class Worker(threading.Thread):
@@ -88,6 +95,17 @@ class Worker(threading.Thread):
 
     def _may_run(self, dispatcher: ThreadDispatcher) -> bool:
         return self.lane.can_lend(self, is_waiting=dispatcher.blocks)
+
+
+def report_lost(call: Call | None, error: BaseException) -> None:
+    """Have *call*, if any, report that what ran it died of *error*. Never raises."""
+    cause = describe_cause(error)
+    try:
+        if call is not None:
+            call.refuse(f"what ran it died: {cause}")
+    except BaseException as another:  # logged with the first: there is nobody else to tell
+        cause = f"{cause}; then {describe_cause(another)}"
+    _LOG.error("%s died of %s; others go on", threading.current_thread().name, cause)
 
 
 def refuse(calls: Iterable[Call], why: str) -> None:

@@ -19,10 +19,9 @@ import time
 from typing import TYPE_CHECKING
 
 from karbor_actors.actors.lending import give_up_owed
-from karbor_actors.operations.hooks.event_loop import report_lost
 from karbor_actors.operations.hooks.pool import Pool
 from karbor_actors.operations.hooks.roster import Roster
-from karbor_actors.operations.hooks.worker import Worker, refuse
+from karbor_actors.operations.hooks.worker import Worker, refuse, report_lost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
