@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from karbor_actors import (
     Resource,
     TimeLimits,
 )
-from karbor_actors.operations.hooks import off_loop
+from karbor_actors.operations.hooks import event_loop, off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -269,6 +270,70 @@ def test_close_waits_for_no_thread_of_a_hook_that_was_given_up(serve, gate):
     closing.join(DEADLINE)
 
     assert not closing.is_alive()
+
+
+def test_close_waits_for_no_thread_that_a_hook_has_left_and_gone_on_without(serve, gate):
+    class Impatient(Operation):
+        async def on_main(self, checkpoint, resource, context, parameters, **kwargs):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(gate.pass_through), 0.01)
+
+    service = serve(Impatient=Impatient())
+    service.protect(plan_of("Impatient")).result(DEADLINE)
+    closing = threading.Thread(target=service.close)
+    closing.start()
+    closing.join(DEADLINE)
+
+    assert not closing.is_alive()
+
+
+def test_close_waits_for_no_generator_that_does_not_close(serve, monkeypatch):
+    monkeypatch.setattr(event_loop, "LAST", 0.1)
+    left = []
+
+    async def rows():
+        try:
+            yield 1
+        finally:
+            await asyncio.Event().wait()
+
+    class Leaving(Operation):
+        async def on_main(self, checkpoint, resource, context, parameters, **kwargs):
+            left.append(rows())
+            await anext(left[0])
+
+    service = serve(Leaving=Leaving())
+    service.protect(plan_of("Leaving")).result(DEADLINE)
+    closing = threading.Thread(target=service.close)
+    closing.start()
+    closing.join(DEADLINE)
+
+    assert not closing.is_alive()
+
+
+def test_bodies_that_come_back_together_are_seen_to_together(serve, monkeypatch):
+    """One worker for each of thousands would keep all others from opening and closing."""
+    looked = []
+
+    class Sleeping(Operation):
+        async def on_main(self, checkpoint, resource, context, parameters, **kwargs):
+            await asyncio.Event().wait()
+
+    service = serve(hanging="Sleeping", Sleeping=Sleeping())
+    engine = service._engine
+    undo_again = engine.undo_again
+
+    def count(operation_id: str):
+        looked.append(operation_id)
+        return undo_again(operation_id)
+
+    monkeypatch.setattr(engine, "undo_again", count)
+    handle = service.protect(plan_of("Sleeping", 300))
+    assert handle.wait(DEADLINE)
+    assert service.wait(DEADLINE)
+
+    assert service.provider("local").abort_pending == 0
+    assert len(looked) < 30
 
 
 def test_what_runs_off_the_loop_may_not_close_the_service(serve):

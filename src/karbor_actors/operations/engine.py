@@ -60,7 +60,9 @@ class _Late:
     def execute(self) -> None:
         """Begin to undo it; what fails is tried again at the next start."""
         try:
-            self._engine.undo_again(self._operation_id)
+            with self._engine.looks_after_one:
+                self._engine.is_looked_after(self._operation_id)
+                self._engine.undo_again(self._operation_id)
         except KarborError as error:
             _LOG.warning("%s stays abort_pending: %s", self._operation_id, error)
         finally:
@@ -72,6 +74,7 @@ class _Late:
 
     def refuse(self, why: str) -> None:
         """Leave it to the next start: nobody is there to do it."""
+        self._engine.is_looked_after(self._operation_id)
         _LOG.warning("%s stays abort_pending: %s", self._operation_id, why)
         self._engine.hurry(-1)
 
@@ -136,6 +139,10 @@ class Engine:
         self._is_closing = self._is_over = False
         self._late = 0
         """Operations that have ended, and may begin again at once: a body came back late."""
+        self._looked_after: set[str] = set()
+        """Those for which a worker is called, and has not begun: one for all bodies that came back."""
+        self.looks_after_one = threading.Lock()
+        """Held by that worker: others that wait for it would keep all from opening and closing."""
         self.pending = PendingAborts()
         """What ended operations could not undo."""
         self.undo_again: Callable[[str], OperationHandle | None] = lambda _: None
@@ -181,13 +188,23 @@ class Engine:
         Closing waits for that, but not where an ``on_abort`` itself took too long: the next one
         may do so too, and so on.
         """
+        if operation_id in self._looked_after or operation_id in self._handles:
+            return  # who looks sees it, and so does one that undoes it just now, when it ends
         late = [attempt for attempt in tuple(given_up) if attempt.has_ended]
         is_held = any(attempt.hook is not HookName.ON_ABORT for attempt in late)
         with self._lock:
             if self._is_over or not late or (self._is_closing and not is_held):
                 return  # the next start does it
+            if operation_id in self._looked_after or operation_id in self._handles:
+                return
+            self._looked_after.add(operation_id)
             self._late += 1
         self.runners.submit(Lane.RECORD, [_Late(self, operation_id)])
+
+    def is_looked_after(self, operation_id: str) -> None:
+        """Note that what came back of an operation until now is seen to; what comes later is not."""
+        with self._lock:
+            self._looked_after.discard(operation_id)
 
     def hurry(self, change: int) -> None:
         """Count an operation that is on its way to begin again; the engine is not idle until then."""

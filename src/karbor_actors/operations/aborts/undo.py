@@ -160,7 +160,7 @@ class Undo:
             return
         control.watch.released(resource)
         # A body that was given up may still freeze something: then it is undone once more.
-        is_last = all(late.resource != resource for late in control.overtime.late)
+        is_last = not control.overtime.late.of(resource)
         control.record(JournalRecord.of_abort(resource, ok=error is None and is_last))
         detail = {} if error is None else {"error": describe_cause(error)}
         kind = "abort_failed" if error else "aborted"

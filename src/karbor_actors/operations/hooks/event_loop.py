@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STUCK = 10.0
 """Seconds without an answer after which a loop counts as blocked."""
+LAST = 5.0
+"""Seconds that generators which hooks have left open get to close, when the loop ends."""
 MAX_RETIRED = 16
 """Loops that are blocked, at most; then new calls are refused until one answers."""
 
@@ -90,6 +92,7 @@ class _Loop:
     def has_left(self, call: Call) -> None:
         """See Host: not only once its task is done, after which another one may block the loop."""
         if call in self.begun:
+            self._off_loop.leave(call)
             self._forget(call)
             del self.begun[call]
 
@@ -152,7 +155,8 @@ class _Loop:
                     loop.run_forever()
                 except BaseException as error:  # of a callback, or set in this thread
                     report_lost(None, error)
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            with contextlib.suppress(TimeoutError):
+                loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), LAST))
         finally:
             loop.close()
 
@@ -249,7 +253,7 @@ class LoopRunner:
         if loop is not None:
             loop.end()
             if not loop.has_given_up:
-                loop.thread.join()
+                loop.thread.join(2 * LAST)  # what a generator does as it is closed may block
         self._off_loop.close()
 
     def _replace(self, loop: _Loop) -> list[Call]:

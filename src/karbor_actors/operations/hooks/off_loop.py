@@ -106,6 +106,11 @@ class OffLoop(ThreadPoolExecutor):
             if is_cancelled:
                 self._left(work)
 
+    def leave(self, whose: object) -> None:
+        """Wait no more for what *whose* has begun, which has ended, and well: as :meth:`abandon`."""
+        if whose in self._running:
+            self.abandon(whose)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: a loop that ends calls this, and there may be others."""
 

@@ -11,6 +11,8 @@ from karbor_actors.operations.messages import BodyFailed, NotBegun
 from karbor_actors.schedule import BEGUN, HOOKS_PER_RESOURCE, READY, WAITING, hook_name
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
     from karbor_actors.operations.control import OperationControl
     from karbor_actors.operations.hooks.attempt import Attempt
 
@@ -23,6 +25,42 @@ _LOOK = 0.2
 """Seconds between two looks at whether it has returned."""
 
 
+class LateBodies:
+    """Bodies that were given up and have not returned. The control thread; any may iterate."""
+
+    def __init__(self) -> None:
+        self._all: dict[Attempt, None] = {}
+        self._of: dict[int, set[Attempt]] = {}
+
+    def __contains__(self, attempt: object) -> bool:
+        return attempt in self._all
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Attempt]:
+        return iter(tuple(self._all))
+
+    def of(self, resource: int) -> Collection[Attempt]:
+        """Return those of *resource*: there may be thousands of others."""
+        return self._of.get(resource, ())
+
+    def update(self, attempts: Iterable[Attempt]) -> None:
+        """Add *attempts*."""
+        for attempt in attempts:
+            self._all[attempt] = None
+            self._of.setdefault(attempt.resource, set()).add(attempt)
+
+    def discard(self, attempt: Attempt) -> None:
+        """Take *attempt* out, if it is there."""
+        if attempt in self._all:
+            del self._all[attempt]
+            others = self._of[attempt.resource]
+            others.discard(attempt)
+            if not others:
+                del self._of[attempt.resource]
+
+
 class Overtime:
     """Gives bodies up: fences them off, and undoes what they did when they return.
 
@@ -31,8 +69,7 @@ class Overtime:
 
     def __init__(self, control: OperationControl) -> None:
         self._control = control
-        self.late: set[Attempt] = set()
-        """Bodies that were given up and have not returned."""
+        self.late = LateBodies()
 
     def look_at_clock(self) -> None:
         """Give up what has taken too long."""
@@ -71,8 +108,10 @@ class Overtime:
         it may never return, and then the next one may do what it did not: it is waited for as long
         again as it had, and 30 s at most.
         """
-        late = [a for a in self.late if a.resource == resource and a.hook is HookName.ON_ABORT]
-        self.late.difference_update(a for a in late if a.has_ended)  # the next one comes after it
+        late = [a for a in self.late.of(resource) if a.hook is HookName.ON_ABORT]
+        for attempt in late:
+            if attempt.has_ended:  # the next one comes after it
+                self.late.discard(attempt)
         limit = self._control.watch.limit_of(resource, HookName.ON_ABORT)
         grace = _ABORT_LINGERS if limit is None else limit + min(limit, _ABORT_LINGERS)
         began = max((a.began_at or 0.0 for a in late if not a.has_ended), default=-inf)
@@ -83,7 +122,7 @@ class Overtime:
         attempt = self._control.watch.ended(hook)
         if attempt is not None:
             attempt.is_fenced = True
-            self.late.add(attempt)
+            self.late.update([attempt])
             self._control.intake.abandon(attempt)
 
     def leave_all(self) -> None:
@@ -125,7 +164,7 @@ class Overtime:
         attempt.is_fenced = True
         has_begun = attempt.began_at is not None  # asked after it was fenced: else it never will
         if has_begun:
-            self.late.add(attempt)
+            self.late.update([attempt])
         control.intake.abandon(attempt)
         error = self._failure(attempt.resource, attempt.hook, attempt.number, why)
         if attempt.hook is HookName.ON_ABORT:
