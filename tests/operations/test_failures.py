@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -438,6 +439,31 @@ def test_a_handle_can_be_awaited_and_a_cancelled_waiter_cancels_nothing(service,
 
 async def _result(handle: Any) -> Any:
     return await handle
+
+
+def test_a_waiter_that_has_gone_leaves_no_error_that_nobody_looked_at(
+    service, tmp_path, journal, caplog
+):
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_main":
+            gate.pass_through()
+            raise ValueError("bad luck")
+
+    add(service, tmp_path, journal, behave, children={})
+    handle = service.protect(plan("one"))
+
+    async def leave_and_come_again() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(handle, 0.01)
+        gate.open()
+        with pytest.raises(OperationError, match="bad luck"):
+            await handle
+
+    asyncio.run(leave_and_come_again())
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_async_hooks_run_side_by_side_on_one_thread(service, tmp_path, journal):

@@ -43,6 +43,7 @@ TOUCHES: dict[str, Callable[[ProtectionService, OperationHandle], Any]] = {
     "handle.result": lambda _, handle: handle.result(),
     "handle.exception": lambda _, handle: handle.exception(),
     "handle.cancel": lambda _, handle: handle.cancel(),
+    "handle.suspend": lambda _, handle: handle.suspend(),
     "handle.progress": lambda _, handle: handle.progress(),
     "handle.events": lambda _, handle: list(handle.events()),
     "handle.add_done_callback": lambda _, handle: handle.add_done_callback(print),

@@ -357,7 +357,7 @@ class Engine:
         def call() -> None:
             try:
                 fn(*args)
-            except Exception:  # the host's code: reported to its log, the engine goes on
+            except BaseException:  # the host's code: reported to its log, the engine goes on
                 _LOG.exception("a done callback of the host failed")
 
         try:

@@ -196,6 +196,7 @@ class OperationHandle:
 
     def suspend(self) -> None:
         """End what is frozen or open, then stop; the next start of the service goes on."""
+        check_process(self._pid)
         self.is_suspended = True
         self.tell(Suspend())
 
@@ -246,7 +247,9 @@ class OperationHandle:
                 self._futures.append(future)
         if not is_going:
             self._fulfil(future)
-        return asyncio.shield(asyncio.wrap_future(future)).__await__()
+        waited = asyncio.wrap_future(future)
+        waited.add_done_callback(_look_at)
+        return asyncio.shield(waited).__await__()
 
     @property
     def is_decided(self) -> bool:
@@ -350,6 +353,12 @@ class OperationHandle:
             future.set_result(self._result)
         else:
             future.set_exception(self._error)
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Look at the error that *future* got: who awaited it may be gone, and others have it too."""
+    if not future.cancelled():
+        future.exception()
 
 
 class HookEvents:

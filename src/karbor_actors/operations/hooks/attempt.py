@@ -257,8 +257,8 @@ class Attempt:
             if self.hook in PREPARE_HOOKS:
                 run.prepared_at = time.time()
         if error is not None:
-            try:
-                self.error = hook_failure(self, error)
+            try:  # nobody reads what one raised that was given up, of which there may be thousands
+                self.error = error if self.is_fenced else hook_failure(self, error)
             except BaseException:  # no memory is left, say: what it raised is reported as it is
                 self.error = error
         self._report(self)
