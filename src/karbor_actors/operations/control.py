@@ -202,8 +202,8 @@ class OperationControl:
         for hook in self.intake.clear():
             self.foresight.leave_out(hook)
         self.withdraw(lambda _: True)
-        decision = JournalRecord.of_abort_decision(reason)
-        self.record(decision, lambda: self.undo.add_begun(reason))
+        self.overtime.take_back()
+        self.record(JournalRecord.of_abort_decision(reason), lambda: self.undo.add_begun(reason))
 
     def withdraw(self, is_meant: Callable[[int], bool]) -> None:
         """Tell the actors of the hooks that are meant, and run, to try no more."""

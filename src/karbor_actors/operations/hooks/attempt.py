@@ -237,6 +237,18 @@ class Attempt:
         run.running[self.resource] = self
         return True
 
+    def take_back(self) -> bool:
+        """Fence the body off, unless it has begun; return whether it never will. The control thread.
+
+        Whoever begins it says so first and looks at the fence then, as this does the other way round.
+        """
+        if self.began_at is None:
+            self.is_fenced = True
+            if self.began_at is None:
+                return True
+            self.is_fenced = False
+        return False
+
     def refuse(self, why: str) -> None:
         """Report that there is nobody to run the body, if it has not reported."""
         if self.has_ended:

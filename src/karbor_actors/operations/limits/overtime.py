@@ -83,6 +83,15 @@ class Overtime:
         control.watch.look_again(now)
         control.request_flush()
 
+    def take_back(self) -> None:
+        """Withdraw the hooks that wait for a worker and are not to begin: others may keep all busy."""
+        control = self._control
+        for attempt in control.watch.running():
+            if attempt.is_unwanted and attempt.take_back():
+                control.watch.ended(attempt.hook_number)
+                control.intake.abandon(attempt)
+                control.tell(attempt.hook_number, NotBegun())
+
     def end_grace(self) -> None:
         """Give up the bodies that go on although they should stop."""
         control = self._control
