@@ -17,6 +17,7 @@ from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.engine import Engine
 from karbor_actors.operations.hooks.attempt import Attempt
 from karbor_actors.operations.limits.alarms import Retries
+from karbor_actors.operations.limits.overtime import Overtime
 from karbor_actors.operations.outcome import Outcome
 from karbor_actors.operations.recovery import recovery
 from karbor_actors.operations.supervisor import SupervisorActor
@@ -124,6 +125,27 @@ def never_fenced(_: Any) -> Any:
     return lambda self: self.run.check()
 
 
+def lined_up_for_ever(_: Any) -> Any:
+    def admit(self: Any, hooks: Any) -> None:
+        needed = self.run.needed
+        self.intake.arrived += [hook for hook in hooks if needed is None or hook in needed]
+
+    return admit
+
+
+def not_passed_on(real: Any) -> Any:
+    """Nobody asks for the flush that gives the places to others of hooks that do not begin."""
+
+    def begin(self: Any, hooks: Any) -> None:
+        wanted = [hook for hook in hooks if self.schedule.begin(hook)]
+        for hook in set(hooks).difference(wanted):
+            self.foresight.leave_out(hook)
+            self.intake.leave(hook)
+        real(self, wanted)
+
+    return begin
+
+
 def nothing(_: Any) -> Any:
     return lambda *_: []
 
@@ -156,6 +178,12 @@ MUTANTS = {
     "what was given up may write": (Attempt, "check", never_fenced, "bounded", 673),
     "what is pending is not tried again first": (
         PendingAborts, "touched_by", nothing, "exclusive", 206),
+    "what is undone stands in line": (
+        OperationControl, "admit", lined_up_for_ever, "alone", 20),
+    "a place that nobody wants is not passed on": (
+        OperationControl, "_begin", not_passed_on, "alone", 326),
+    "what is undone waits for workers that others have": (
+        Overtime, "take_back", forgotten, "alone", 198),
 }  # fmt: skip
 """By what is wrong: what takes the place of what, which promise that breaks, and a seed that showed it."""
 

@@ -42,7 +42,7 @@ class Step:
         self.name = name
         self.done: StepDone | None = None
         """How it ended, once it has."""
-        self._handle, self._body = handle, body
+        self.handle, self._body = handle, body
 
     @classmethod
     def waiting(cls, handle: OperationHandle, others: list[OperationHandle]) -> Self | None:
@@ -65,7 +65,7 @@ class Step:
             self.done = StepDone(self, self._body())
         except BaseException as error:
             self.done = StepDone(self, error=error)
-        self._handle.tell(self.done)
+        self.handle.tell(self.done)
 
     async def execute_async(self, host: Host) -> None:
         """Steps are never asynchronous."""
@@ -74,7 +74,7 @@ class Step:
     def refuse(self, why: str) -> None:
         """Tell the supervisor that nobody is there to run it."""
         self.done = StepDone(self, error=TimeoutError(why))
-        self._handle.tell(self.done)
+        self.handle.tell(self.done)
 
 
 class Tidying:

@@ -122,6 +122,11 @@ class Intake:
         lines = self._lines.values()
         return not self.arrived and not any(line.waiting or line.granted for line in lines)
 
+    @property
+    def places(self) -> int:
+        """How many of its hooks are in, as the admission knows."""
+        return sum(line.inside for line in self._lines.values())
+
     def admit(self, now: float) -> list[int]:
         """Return the hooks that get in, at *now* in seconds."""
         if not (self._has_moved or self.arrived):

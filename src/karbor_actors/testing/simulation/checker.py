@@ -65,6 +65,7 @@ INVARIANTS: Mapping[str, str] = {
     "marked": "a checkpoint is available if, and only if, what made it succeeded; its manifest first",
     "decided": "what is to be undone, was held, or cannot be resumed does not go on; the rest does",
     "fresh": "operations run over the graph of when they got what they waited for, and keep to it",
+    "alone": "what is undone waits for no other operation's hooks, and no place is kept for nothing",
 }
 """What is checked, by name."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.limits import Caps
 from karbor_actors.model import HOOKS, HookName, RetryPolicy
+from karbor_actors.testing.simulation.crowds import with_crowd
 from karbor_actors.testing.simulation.faults import draw_crash, draw_rules
 from karbor_actors.testing.simulation.plugins import GROUPS, TYPES, Traits
 from karbor_actors.testing.simulation.rivals import with_rivals
@@ -23,6 +24,9 @@ _SEEDS_WITH_MORE = (3, 5)
 """By their rest when divided by eight."""
 SEEDS_WITH_RIVALS = (4, 14, 18, 20, 21, 28)
 """By their rest when divided by 32: none of these had ever shown a bug."""
+
+SEEDS_WITH_CROWDS = (6, 30, 42)
+"""By their rest when divided by 64: of none of those either."""
 
 
 def draw(seed: int) -> Scenario:
@@ -65,6 +69,9 @@ def _with_more(scenario: Scenario) -> Scenario:
     if scenario.seed % 32 in SEEDS_WITH_RIVALS:
         rng = random.Random(f"rivals of {scenario.seed}")  # noqa: S311 - must replay
         scenario = with_rivals(scenario, rng)
+    elif scenario.seed % 64 in SEEDS_WITH_CROWDS:
+        rng = random.Random(f"crowd of {scenario.seed}")  # noqa: S311 - must replay
+        scenario = with_crowd(scenario, rng)
     return _with_closings(scenario)
 
 

@@ -18,6 +18,7 @@ from karbor_actors.model import CheckpointStatus, OperationStatus
 from karbor_actors.testing.fault_rules import Action, Point
 from karbor_actors.testing.simulation.ends import check_told
 from karbor_actors.testing.simulation.locks import check_refusal
+from karbor_actors.testing.simulation.standstill import Standstill
 
 if TYPE_CHECKING:
     from karbor_actors.bank.journal.journal import OperationRecord
@@ -52,6 +53,7 @@ class Lookout:
         self.cancelled: list[OperationHandle] = []
         """Operations that were cancelled, and do not say yet that this is decided."""
         self._world.is_undo_recorded = self.is_undo_recorded
+        self._standstill = Standstill(process, lives.world)
         for name, store in lives.stores.items():
             store.on_manifest = partial(self.look_at_manifest, name)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.admission.conflicts import LockRequest
     from karbor_actors.operations.control import OperationControl
     from karbor_actors.operations.handle import OperationHandle
+    from karbor_actors.operations.run import OperationRun
     from karbor_actors.operations.verbs.verb import Verb
     from karbor_actors.testing.fault_rules import Rule
     from karbor_actors.testing.simulation.world import World
@@ -28,6 +29,21 @@ MAX_STEPS = 60_000
 """Turns of a process after which it counts as one that never ends."""
 MAX_SECONDS = 50_000.0
 """Virtual seconds after which it does."""
+
+
+class _StillDispatcher(SimulatedDispatcher):
+    """A dispatcher that says when nothing can run until time has passed."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.on_still: Callable[[], None] = lambda: None
+        """Called before the clock moves."""
+
+    def _jump(self, until: float | None) -> bool:
+        due = self._timers.next_due()
+        if due is not None and due > self.now():
+            self.on_still()
+        return super()._jump(until)
 
 
 class _SimulatedEngine(Engine):
@@ -47,6 +63,8 @@ class _SimulatedEngine(Engine):
         self._simulated, self._world = dispatcher, world
         self.on_end: Callable[[OperationHandle], None] = lambda _: None
         """Called at the very moment at which an operation is said to have ended."""
+        self.controls: dict[str, OperationControl] = {}
+        """By operation, from its first hook to its end."""
 
     def start(self, operation_id: str, verb: Verb, *, is_late: bool = False) -> OperationHandle:
         """See Engine."""
@@ -68,7 +86,13 @@ class _SimulatedEngine(Engine):
     def end(self, handle: OperationHandle, verb: Verb, control: OperationControl | None) -> None:
         """See Engine."""
         self._world.release(handle.id)
+        self.controls.pop(handle.id, None)
         super().end(handle, verb, control)
+
+    def control_of(self, run: OperationRun, *args: Any) -> OperationControl:
+        """See Engine."""
+        control = self.controls[run.id] = super().control_of(run, *args)
+        return control
 
     def _ended(self, handle: OperationHandle) -> None:
         self.on_end(handle)
@@ -120,11 +144,11 @@ class SimulatedProcess:
         caps: Caps | None = None,
         latest: float = LATEST,
     ) -> None:
-        self.dispatcher = SimulatedDispatcher(seed)
+        self.dispatcher = _StillDispatcher(seed)
         self.faults = SimulatedFaults(rules, seed, self.dispatcher, world)
         rng = random.Random(f"life {seed}")  # noqa: S311 - must replay
-        runners = SimulatedRunners(self.dispatcher, workers, rng, self.faults, world, latest)
-        self.engine = _SimulatedEngine(workers, caps, self.dispatcher, runners, world)
+        self.runners = SimulatedRunners(self.dispatcher, workers, rng, self.faults, world, latest)
+        self.engine = _SimulatedEngine(workers, caps, self.dispatcher, self.runners, world)
         self.service = ProtectionService(workers=workers, engine=self.engine)
         world.now = self.dispatcher.now
         world.is_dead = lambda: self.dispatcher.is_halted

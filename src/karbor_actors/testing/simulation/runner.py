@@ -95,6 +95,14 @@ class SimulatedRunners(Runners):
         self.is_calling = False
         """Whether a body runs just now."""
 
+    def waiting(self) -> list[Call]:
+        """Return what waits for a worker."""
+        return [call for queue in self._queues.values() for call in queue]
+
+    def running(self) -> list[Call]:
+        """Return what has a worker, or is on the loop, and was not given up."""
+        return [job.call for job in self._jobs if not job.is_abandoned]
+
     def runs_caller(self) -> bool:
         """See Runners."""
         return self.is_calling
