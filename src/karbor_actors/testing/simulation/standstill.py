@@ -45,8 +45,7 @@ class Standstill:
         waiting, running = self._runners.waiting(), self._runners.running()
         for handle in self._engine.handles():
             control = self._engine.controls.get(handle.id)
-            is_undone = control is not None and control.reason is not None
-            if is_undone or handle.cancel_reason is not None:
+            if self._is_undone(handle, control):
                 self._look_at_undone(handle, control, waiting, running)
             if control is not None:
                 self._look_at_places(handle, control, [*waiting, *running])
@@ -57,6 +56,17 @@ class Standstill:
             fired.rule.action in _LATE or fired.rule.point is Point.COMMIT_BEFORE
             for fired in self._faults.fired
         )
+
+    def _is_undone(self, handle: OperationHandle, control: OperationControl | None) -> bool:
+        """Return whether it was decided to undo it, and that may begin.
+
+        What began in an earlier process, say, is undone only once its turn has come to have its locks.
+        """
+        if control is not None:
+            return control.reason is not None
+        is_queued = (self._world.process, handle.id) in self._world.queued
+        has_begun = handle.id in self._world.operations
+        return handle.cancel_reason is not None and not (is_queued and has_begun)
 
     def _look_at_undone(
         self,
