@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,8 @@ from karbor_actors.errors import (
     CheckpointStateError,
     OperationNotFoundError,
 )
-from karbor_actors.model import CheckpointStatus, OperationStatus
+from karbor_actors.model import CheckpointStatus, HookName, OperationStatus
+from karbor_actors.operations.hooks.attempt import Attempt
 from karbor_actors.testing.fault_rules import Action, Point
 from karbor_actors.testing.simulation.ends import check_told
 from karbor_actors.testing.simulation.locks import check_refusal
@@ -47,6 +47,7 @@ class Lookout:
     def __init__(self, lives: Lives, process: SimulatedProcess, banks: list[Bank]) -> None:
         self._lives, self._world, self._banks = lives, lives.world, banks
         self._engine, self._faults = process.engine, process.faults
+        self._runners = process.runners
         self._engine.on_end = self.look_at_end
         self._world.is_pending = self.is_pending
         self._world.on_commit = self.look_at_cancels
@@ -90,13 +91,14 @@ class Lookout:
                 self._lives.blame("decided", f"{label} counts as cancelled before it is recorded")
 
     def _runs(self, operation: str) -> bool:
-        """Return whether a hook of *operation* has begun in this process, and not ended."""
-        inside: Counter[tuple[int, str, int]] = Counter()
-        for entry in self._world.entries:
-            if entry.operation == operation and entry.process == self._world.process:
-                change = {"begin": 1, "done": -1, "failed": -1, "late": -1}.get(entry.what, 0)
-                inside[entry.resource, entry.hook, entry.attempt] += change
-        return any(hook != "on_abort" and count for (_, hook, _), count in inside.items())
+        """Return whether a hook of *operation* has begun, and neither ended nor been given up."""
+        return any(
+            isinstance(call, Attempt)
+            and call.run.id == operation
+            and call.hook is not HookName.ON_ABORT
+            and call.began_at is not None
+            for call in self._runners.running()
+        )
 
     def look_at_end(self, handle: OperationHandle) -> None:
         """Compare what is said of an operation's end with what is durable at that moment."""
