@@ -60,10 +60,13 @@ class AbortSchedule:
                 self._unsettle(resource)
         return self._hand_out(fresh)
 
-    def hooks_changed(self, resources: Iterable[int]) -> list[int]:
-        """Look again at *resources*, whose hooks ended or were dropped; return what may begin."""
+    def hooks_changed(self, resources: Iterable[int] | None = None) -> list[int]:
+        """Look again at *resources*, whose hooks ended or were dropped; return what may begin.
+
+        Or at all of them: hooks that would have run will not, since nothing starts any more.
+        """
         candidates = []
-        for resource in resources:
+        for resource in sorted(self._unsettled) if resources is None else resources:
             candidates.append(resource)
             candidates += self._settle(resource)
         return self._hand_out(candidates)

@@ -271,8 +271,7 @@ class OperationControl:
         resource, name = hook // HOOKS_PER_RESOURCE, hook_name(hook)
         is_leaving = isinstance(error.__cause__, HookCancelledError)
         if is_leaving and self.run.needed is not None and hook not in self.run.needed:
-            self.schedule.withdraw(hook, has_run=True)  # it left early, when told to
-            self.suspending.end_spans()
+            self.hook_withdrawn(hook, has_run=True)  # it left early, when told to
             return
         touched = self.schedule.fail(hook)
         if self.reason is None or not is_leaving:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.bank.journal.records import JournalRecord
 from karbor_actors.model import OperationType
+from karbor_actors.schedule import HOOKS_PER_RESOURCE
 
 if TYPE_CHECKING:
     from karbor_actors.operations.control import OperationControl
@@ -79,6 +80,7 @@ class Foresight:
     def leave_out(self, hook: int) -> None:
         """Withdraw *hook*, which has no actor, and the intent that went before it."""
         self._control.schedule.withdraw(hook)
+        self._control.undo.hooks_changed([hook // HOOKS_PER_RESOURCE])
         if self.take(hook):
             self._control.record(JournalRecord.of_withdrawn([hook]))
 

@@ -108,9 +108,10 @@ class Undo:
             self._is_for_all = True
             self._control.run.on_decided()
             self.add(self.begun(), reason)
+            self.hooks_changed()  # some were to be undone before, when hooks could still start
 
-    def hooks_changed(self, resources: Iterable[int]) -> None:
-        """Look again at resources whose hooks ended or were dropped."""
+    def hooks_changed(self, resources: Iterable[int] | None = None) -> None:
+        """Look again at resources whose hooks ended or were dropped; or at all, if none starts now."""
         if self.unfinished:
             self._start(self._schedule.hooks_changed(resources))
 

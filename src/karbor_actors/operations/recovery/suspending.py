@@ -47,6 +47,7 @@ class Suspending:
         run.needed = needed = needed_hooks(run.planned, schedule)
         control.admit(control.intake.clear())
         control.withdraw(lambda hook: hook not in needed)
+        control.overtime.take_back()
         self.end_spans()
         return True
 
@@ -55,6 +56,7 @@ class Suspending:
         control, needed = self._control, self._control.run.needed
         if needed is not None and control.reason is None:
             schedule = control.schedule
-            if all(schedule.state(hook) in _ENDED for hook in needed):
+            if not schedule.is_closed and all(schedule.state(hook) in _ENDED for hook in needed):
                 schedule.close()
+                control.undo.hooks_changed()
         control.request_flush()
