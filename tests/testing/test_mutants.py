@@ -146,6 +146,20 @@ def not_passed_on(real: Any) -> Any:
     return begin
 
 
+def left_unseen(real: Any) -> Any:
+    """A hook that leaves, or is not tried again, is let go without a look at what is undone."""
+
+    def hook_withdrawn(self: Any, hook: int, *, has_run: bool = False) -> None:
+        if not has_run:
+            real(self, hook)
+            return
+        self._retire(hook)
+        self.schedule.withdraw(hook, has_run=True)
+        self.suspending.end_spans()
+
+    return hook_withdrawn
+
+
 def nothing(_: Any) -> Any:
     return lambda *_: []
 
@@ -183,7 +197,9 @@ MUTANTS = {
     "a place that nobody wants is not passed on": (
         OperationControl, "_begin", not_passed_on, "alone", 326),
     "what is undone waits for workers that others have": (
-        Overtime, "take_back", forgotten, "alone", 198),
+        Overtime, "take_back", forgotten, "alone", 170),
+    "what has left is not undone": (
+        OperationControl, "hook_withdrawn", left_unseen, "alone", 234),
 }  # fmt: skip
 """By what is wrong: what takes the place of what, which promise that breaks, and a seed that showed it."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.testing.fault_rules import Action, Point, Rule
 from karbor_actors.testing.simulation.faults import draw_crash
-from karbor_actors.testing.simulation.scenario import Process, Request
+from karbor_actors.testing.simulation.scenario import Closing, Process, Request
 
 if TYPE_CHECKING:
     import random
@@ -27,17 +27,22 @@ _LONG = Rule(
     seconds=50.0,
 )
 """What makes others wait in line for longer than they may hold what they froze."""
+_COPYING = replace(_LONG, probability=0.6, seconds=20.0)
+"""What has mains run while their service closes, and leave before they are given up."""
 
 
 def with_crowd(scenario: Scenario, rng: random.Random) -> Scenario:
-    """Return *scenario* with many short operations, slow hooks, and often an end before the end."""
+    """Return *scenario* with many short operations, slow hooks, and often an end before the end.
+
+    In half of them many hooks leave when they are told to, and the processes are closed.
+    """
     children: dict[str, list[str]] = {}
     for number in range(0, 2 * _PAIRS, 2):
         has_child = rng.random() < 0.6  # noqa: PLR2004
         children[f"r{number}"] = [f"r{number + 1}"] if has_child else []
         children[f"r{number + 1}"] = []
     traits = list(scenario.traits.values())
-    return replace(
+    made = replace(
         scenario,
         children=children,
         traits={name: rng.choice(traits) for name in children},
@@ -52,6 +57,24 @@ def with_crowd(scenario: Scenario, rng: random.Random) -> Scenario:
         processes=[_draw_process(rng) for _ in range(rng.choice((1, 1, 2)))],
         workers=rng.choice((1, 1, 2)),
     )
+    return _with_closings(made, rng) if rng.random() < 0.5 else made  # noqa: PLR2004
+
+
+def _with_closings(scenario: Scenario, rng: random.Random) -> Scenario:
+    return replace(
+        scenario,
+        traits={
+            name: replace(own, leaves=rng.random() < 0.8)  # noqa: PLR2004
+            for name, own in scenario.traits.items()
+        },
+        processes=[_with_closing(process, rng) for process in scenario.processes],
+    )
+
+
+def _with_closing(process: Process, rng: random.Random) -> Process:
+    """Return *process*, closed while mains run: what is suspended then may be undone soon after."""
+    closing = Closing(after=30 * rng.random(), timeout=rng.choice((None, 2.0, 4.0, 15.0)))
+    return replace(process, rules=[_COPYING, *process.rules], closing=closing)
 
 
 def _draw_request(rng: random.Random, verb: str, choice: int) -> Request:

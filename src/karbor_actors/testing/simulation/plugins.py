@@ -45,6 +45,8 @@ class Traits:
     """The hooks of copy; with none the engine copies."""
     groups: tuple[str, ...] = ()
     """The named groups that its hooks count against."""
+    leaves: bool = False
+    """Whether its hooks leave when they are told to."""
 
     def hooks(self, verb: str) -> tuple[HookName, ...]:
         """Return the hooks of a verb, in order."""
@@ -66,6 +68,8 @@ class SimulatedOperation(Operation):
         self, hook: HookName, checkpoint: Any, resource: Any, context: Any, arguments: Any
     ) -> None:
         """Do what *hook* of this verb does."""
+        if self.traits.leaves:
+            context.check_cancelled()
         own, operation = self.traits.hooks(self.verb), arguments["operation_log"].id
         if hook is own[0] and self._freezes:
             self.world.freeze(resource.id, operation)
