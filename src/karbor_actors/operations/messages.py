@@ -83,7 +83,7 @@ class ReleaseAborts:
     """To a supervisor: aborts have waited long enough for descendants."""
 
     resources: Sequence[int] | None = None
-    """Whose; None: all."""
+    """Whose; None: all. Empty: none, but bodies have had long enough to leave."""
 
 
 @dataclass(frozen=True, slots=True)

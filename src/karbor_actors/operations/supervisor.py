@@ -299,12 +299,11 @@ class SupervisorActor(EndingActor):
             self._close(control)
 
     def _grace_is_over(self, resources: Sequence[int] | None) -> None:
-        control = self._control
-        if control is None:
+        if (control := self._control) is None:
             self._give_up_plan()
             return
         control.undo.end_grace(resources)
-        if not resources and (self._cancelled is not None or control.suspending.is_on):
+        if resources == () or (resources is None and (self._cancelled or control.suspending.is_on)):
             control.overtime.end_grace()
 
     def _look_around(self) -> None:
@@ -354,7 +353,10 @@ class SupervisorActor(EndingActor):
         self._cancelled = reason
         self._verb.is_cancelled = True
         self._verb.is_final = reason.kind is not AbortKind.SHUTDOWN
+        grace = self._engine.abort_grace
         if self._control is not None:
+            if self._control.reason is not None:  # undone already: bodies had no grace
+                self._alarms.tell_later(grace, ReleaseAborts(()))
             self._control.abort(reason)
             return
         is_open = self._step is not None and self._step.name == "open"
@@ -363,10 +365,8 @@ class SupervisorActor(EndingActor):
         if self._is_waiting and self._is_refused:
             self._refuse_cancelled()
         else:
-            grace = self._engine.abort_grace
-            self._alarms.tell_later(
-                min(grace, PLAN_GRACE) if self._is_refused else grace, ReleaseAborts()
-            )
+            grace = min(grace, PLAN_GRACE) if self._is_refused else grace
+            self._alarms.tell_later(grace, ReleaseAborts())
 
     def _suspend(self) -> None:
         """Stop where the operation stands: what is recorded of it goes on at the next start."""
