@@ -70,6 +70,7 @@ ONCE_BAD = (
     16717,
     17571,
     17917,
+    18972,
     24783,
     26296,
     27029,
@@ -87,7 +88,7 @@ ONCE_BAD = (
     62659,
     103563,
 )
-"""Seeds that showed bugs of the engine, when they were found."""
+"""Seeds that showed bugs of the engine, or of what looks at it, when they were found."""
 MESSAGE_GRAPHS = ("one",)
 """The graphs for which a process is killed at every single message too; the others in tox -e stress."""
 

@@ -312,7 +312,9 @@ class Life:
     def _bury(self) -> None:
         """Close what is open, as the process's end does; write what a power cut left."""
         for handle in self._handles:
-            if handle.id in self._world.cancels and handle.is_decided:
+            # A cancel that died with an earlier process is nothing that this one could have decided.
+            cancelled_in, _ = self._world.cancels.get(handle.id, (-1, 0.0))
+            if cancelled_in == self._world.process and handle.is_decided:
                 self._world.decided.setdefault(handle.id, self._world.process)
         for bank in reversed(self._banks):
             # A dead process commits nothing more.
