@@ -19,7 +19,7 @@ from karbor_actors.operations.hooks.attempt import Attempt
 from karbor_actors.operations.limits.alarms import Retries
 from karbor_actors.operations.limits.overtime import Overtime
 from karbor_actors.operations.outcome import Outcome
-from karbor_actors.operations.recovery import recovery
+from karbor_actors.operations.recovery import recovering, recovery
 from karbor_actors.operations.supervisor import SupervisorActor
 from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.testing.simulation.simulate import simulate
@@ -121,6 +121,14 @@ def decided_at_once(real: Any) -> Any:
     return abort
 
 
+def decision_forgotten(real: Any) -> Any:
+    def replay(records: Any) -> Any:
+        journal = real(records)
+        return replace(journal, decisions=[d for d in journal.decisions if d.resources is not None])
+
+    return replay
+
+
 def never_fenced(_: Any) -> Any:
     return lambda self: self.run.check()
 
@@ -187,6 +195,8 @@ MUTANTS = {
         OperationControl, "record", not_awaited, "decided", 0),
     "a cancel counts before it is recorded": (
         OperationControl, "abort", decided_at_once, "decided", 10),
+    "a cancel is forgotten by who takes the operation up": (
+        recovering, "replay", decision_forgotten, "decided", 193),
     "an operation is taken up for ever": (
         recovery, "MAX_RECOVERIES", lambda _: 1_000, "decided", 50),
     "what was given up may write": (Attempt, "check", never_fenced, "bounded", 673),
