@@ -6,16 +6,13 @@ import asyncio
 import contextlib
 import ctypes
 import threading
-from unittest.mock import MagicMock
 
 import pytest
 
 from helpers import DEADLINE, Gate
-from karbor_actors.model import HookName
 from karbor_actors.operations.hooks import event_loop as module
-from karbor_actors.operations.hooks.attempt import Attempt
 from karbor_actors.operations.hooks.event_loop import LoopRunner
-from karbor_actors.operations.hooks.runner import Lane
+from lone_hooks import LoneHook
 
 
 class Call:
@@ -194,15 +191,59 @@ def test_a_call_that_no_task_can_be_made_for_is_refused_and_the_others_run():
     assert not calls[1].refused
 
 
+class Anywhere:
+    """A host where all may begin, and nothing runs off the loop."""
+
+    def may_begin(self, call) -> bool:
+        return True
+
+    def has_left(self, call) -> None:
+        pass
+
+    def outlives(self, call, end) -> bool:
+        return False
+
+
 def test_a_hook_reports_once_although_its_task_is_done_before_it():
     """As where a plugin makes the loop's tasks, and drops what a cancelled one was to run."""
-    reports, run = [], MagicMock(is_cancelled=False, needed=None, recovered=None, engine_main=None)
-    run.planned.operations[0].on_main = lambda *_: asyncio.sleep(0)
-    attempt = Attempt(run, 0, 0, HookName.ON_MAIN, 1, Lane.MAIN, reports.append)
-    running = attempt.execute_async(MagicMock())
+    hook = LoneHook(lambda: asyncio.sleep(0))
+    running = hook.attempt.execute_async(Anywhere())
     running.send(None)
-    attempt.refuse("its task is done")
+    hook.attempt.refuse("its task is done")
     running.close()
 
-    assert reports == [attempt]
-    assert "its task is done" in str(attempt.error)
+    assert hook.reports == [hook.attempt]
+    assert "its task is done" in str(hook.attempt.error)
+
+
+@pytest.mark.crash_expected
+def test_a_hook_whose_task_is_lost_reports_when_what_it_runs_off_the_loop_has_returned():
+    gate = Gate()
+
+    def forgetful(loop, coroutine, **_):
+        """Make a task that is done once what it runs waits for the first time."""
+
+        async def first_step():
+            kept.append((coroutine, coroutine.send(None)))
+
+        loop.set_task_factory(None)
+        return asyncio.Task(first_step(), loop=loop)
+
+    async def lose_the_next():
+        asyncio.get_running_loop().set_task_factory(forgetful)
+
+    kept: list[object] = []
+    runner, spoiling = LoopRunner("test-loop"), Body(lose_the_next)
+    hook = LoneHook(lambda: asyncio.to_thread(gate.pass_through))
+    runner.submit([spoiling])
+    assert spoiling.done.wait(DEADLINE)
+    runner.submit([hook.attempt])
+    gate.wait_entered()
+    assert not hook.done.wait(0.05)
+    gate.open()
+
+    assert hook.done.wait(DEADLINE)
+    runner.close()
+    assert "what ran it died" in str(hook.attempt.error)
+    kept.clear()
+    assert hook.reports == [hook.attempt]

@@ -24,6 +24,7 @@ from karbor_actors import (
     TimeLimits,
 )
 from karbor_actors.operations.hooks import event_loop, off_loop
+from karbor_actors.operations.limits import alarms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -349,3 +350,58 @@ def test_what_runs_off_the_loop_may_not_close_the_service(serve):
     service.protect(plan_of("Closing")).result(DEADLINE)
 
     assert refused == ["Closing-0"]
+
+
+def test_what_hooks_begin_after_they_were_given_up_keeps_no_place_and_no_close(
+    serve, held, gate, monkeypatch
+):
+    monkeypatch.setattr(alarms, "LOOK_EVERY", 0.05)
+
+    class Cleaning(Operation):
+        async def on_main(self, checkpoint, resource, context, parameters, **kwargs):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.to_thread(gate.pass_through)
+
+    class Writing(Operation):
+        async def on_main(self, checkpoint, resource, context, parameters, **kwargs):
+            await checkpoint.get_resource_bank_section(resource).aupdate_object("key", 1)
+
+    service = serve(hanging="Cleaning", Cleaning=Cleaning(), Writing=Writing())
+    assert service.protect(plan_of("Cleaning", PLACES)).wait(DEADLINE)
+    gate.wait_entered()
+    assert service.protect(plan_of("Writing")).result(DEADLINE).status == "available"
+    assert service.protect(plan_of("Cleaning")).wait(DEADLINE)
+    closing = threading.Thread(target=service.close)
+    closing.start()
+    closing.join(DEADLINE)
+
+    assert not closing.is_alive()
+
+
+def test_a_hook_that_fails_does_not_wait_for_the_turn_of_what_was_cancelled(
+    serve, gate, monkeypatch
+):
+    monkeypatch.setattr(off_loop, "_LEAST", 1)
+
+    class Copying(Operation):
+        async def on_main(self, checkpoint, resource, context, parameters, **kwargs):
+            await asyncio.to_thread(gate.pass_through)
+
+    class Failing(Operation):
+        async def on_main(self, checkpoint, resource, context, parameters, **kwargs):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.to_thread(gate.pass_through))
+                await asyncio.sleep(0.01)
+                raise OSError("the other of the two is not there")
+
+    service = serve(Copying=Copying(), Failing=Failing())
+    copies = service.protect(plan_of("Copying", WORKERS))
+    gate.wait_entered()
+    failing = service.protect(plan_of("Failing"))
+
+    assert failing.wait(DEADLINE)
+    assert failing.status is OperationStatus.FAILED
+    gate.open()
+    copies.result(DEADLINE)

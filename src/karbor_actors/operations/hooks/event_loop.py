@@ -8,6 +8,7 @@ import contextvars
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from karbor_actors.actors.blocking import forbid_blocking
@@ -58,7 +59,7 @@ class _Loop:
         self._tasks: dict[Call, asyncio.Task[None]] = {}
         self._calls: dict[asyncio.Task[None], Call] = {}
         # Made once: thousands of tasks wait at once, and the collector looks at all that each holds.
-        self._when_done, self._context = self._done, contextvars.copy_context()
+        self._when_done, self._context = self._done, contextvars.Context()
         self._is_ending = self._has_ended = False
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(off_loop)
@@ -100,8 +101,10 @@ class _Loop:
         """See Host."""
 
         def ended() -> None:
-            end()
-            self._forget(call)
+            try:
+                end()
+            finally:
+                self._forget(call)
 
         if not self._off_loop.outlives(call, ended):
             return False
@@ -134,7 +137,10 @@ class _Loop:
         if call in self.waiting and self._begin(self, call):  # a hook cancels all tasks there are
             call.refuse(f"its task ended before it began: {describe_cause(error)}")
         elif call in self.begun:  # a bug: it reports by itself what it meets
-            report_lost(call, error)
+            lost = partial(report_lost, call, error)
+            if self.outlives(call, lost):
+                return
+            lost()
         self.has_left(call)
 
     def _answer(self) -> None:

@@ -71,11 +71,11 @@ class ThreadRunner(Roster):
         self._front, self._front_since = 0, 0.0
         """The id of the call that was first in the queue at the last look, and since when."""
 
-    def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
-        """Queue *calls*, in order, with *first* before all others; not once closed. Any thread."""
+    def submit(self, calls: Sequence[Call], *, first: bool = False) -> bool:
+        """Queue *calls*, in order, with *first* before all others; False once closed. Any thread."""
         with self._lock:
             if self.is_closed:
-                return
+                return False
             is_taken = len(self._abandoned) < self._max_abandoned
             if is_taken:
                 if first:
@@ -86,6 +86,7 @@ class ThreadRunner(Roster):
         if not is_taken:
             refuse(calls, _TOO_MANY.format(self._max_abandoned))
         refuse(stranded, _NO_THREAD)
+        return True
 
     def look_around(self, now: float) -> None:
         """Call one more worker if nothing is taken from the queue, since all of them hang.
