@@ -162,3 +162,52 @@ def test_what_comes_while_the_lanes_are_closed_is_refused(monkeypatch):
     monkeypatch.setattr(off_loop._main, "submit", submit_late)
     with pytest.raises(RuntimeError, match="shut down"):
         off_loop.submit(int)
+
+
+def test_a_thread_whose_call_has_returned_is_not_replaced_when_the_hook_ends(runner):
+    """It is about to look for the next one: another would be started for every few hooks."""
+    ended = threading.Event()
+
+    async def body():
+        loop, returned = asyncio.get_running_loop(), asyncio.Event()
+
+        def stay(_):
+            loop.call_soon_threadsafe(returned.set)
+            assert ended.wait(DEADLINE)
+
+        loop._default_executor.submit(int).add_done_callback(stay)
+        await returned.wait()
+
+    run(runner, body)
+    run(runner, lambda: asyncio.sleep(0))  # the first has left by then
+    abandoned = runner.abandoned
+    ended.set()
+
+    assert abandoned == 0
+
+
+def test_close_does_not_wait_for_what_is_begun_after_the_end_of_its_hook(runner):
+    began, opened, tasks = threading.Event(), threading.Event(), []
+
+    def hang():
+        began.set()
+        opened.wait(DEADLINE)
+
+    async def body():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)  # the task does not end with the loop
+        tasks.append(loop.create_task(asyncio.to_thread(hang)))  # it begins after this
+
+    run(runner, body)
+    assert began.wait(DEADLINE)
+    closing = threading.Thread(target=runner.close)
+    closing.start()
+    closing.join(DEADLINE)
+    is_closed = not closing.is_alive()
+    opened.set()
+    closing.join(DEADLINE)
+
+    assert is_closed
+    for thread in threading.enumerate():
+        if thread.name.startswith("test-loop"):
+            thread.join(DEADLINE)
