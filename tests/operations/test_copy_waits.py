@@ -11,6 +11,7 @@ from crashes import copy_records
 from helpers import DEADLINE, Gate
 from karbor_actors import CheckpointStatus, OperationStatus, ProtectionService, ResourceStatus
 from karbor_actors.errors import OperationError, OperationSuspendedError
+from karbor_actors.operations.verbs.copy import Copy
 from kit import Journal, RecordingProtection, plan, provider, thing
 
 if TYPE_CHECKING:
@@ -284,3 +285,32 @@ def test_what_can_only_be_undone_in_the_copy_is_pending_until_its_bank_is_there(
         with pytest.raises(OperationError, match="was held"):
             host.recovered().result(DEADLINE)
         assert host.source.bank.journal.get(operation_id).abort_pending == 0
+
+
+def test_a_cancel_that_comes_while_it_is_recorded_that_a_copy_stands_still_says_so(
+    tmp_path, monkeypatch
+):
+    """It goes on once its target is there: who was told that it is cancelled would be wrong."""
+    left_by_a_crash(tmp_path, "on_main")
+    gate, told, stand_still = Gate(), [], Copy.stand_still
+
+    def held(verb: Copy) -> Any:
+        gate.pass_through()
+        return stand_still(verb)
+
+    with Host(tmp_path, Freezing()) as host:
+        monkeypatch.setattr(Copy, "stand_still", held)
+        host.service.add_provider(host.source)
+        handle = host.recovered()
+        gate.wait_entered()
+        canceller = threading.Thread(target=lambda: told.append(handle.cancel()))
+        canceller.start()
+        while handle.cancel_reason is None:
+            canceller.join(0.001)
+        handle.progress()  # answered after what it was told before
+        gate.open()
+        canceller.join(DEADLINE)
+
+        assert told == [False]
+        assert handle.status is OperationStatus.SUSPENDED
+        assert host.service.abort(handle.id).wait(DEADLINE)

@@ -168,6 +168,9 @@ class OperationHandle:
     def cancel(self) -> bool:
         """Have the operation stop and undo what it began; return whether it was still going.
 
+        False also where it is suspended meanwhile, which is recorded first: then
+        ``ProtectionService.abort()`` undoes it.
+
         It closes admission at once, and returns when it is durable that the operation can only
         be undone from now on; after ten seconds even if the bank does not answer, and at once on
         an event loop of the engine's and in a done callback. :meth:`wait` for its end.
@@ -179,7 +182,7 @@ class OperationHandle:
             # Looked at once the event can be seen: decided() looks the other way round.
             if not self._is_decided:
                 decision.wait(_DECISION_TIMEOUT)
-        return is_told
+        return is_told and self._status is not OperationStatus.SUSPENDED
 
     def cancel_for(self, reason: AbortReason) -> bool:
         """Do what :meth:`cancel` does, with a *reason* that ``on_abort`` is told."""
