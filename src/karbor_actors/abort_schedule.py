@@ -78,6 +78,12 @@ class AbortSchedule:
         self._handed_out.discard(resource)
         return self._hand_out(self._settle(resource))
 
+    def once_more(self, resource: int) -> list[int]:
+        """Have *resource*, whose abort ended, aborted again, before any above it; return what may begin."""
+        self._handed_out.discard(resource)
+        self._pending.add(resource)
+        return self._hand_out([resource])
+
     def release(self, resources: Iterable[int] | None = None) -> list[int]:
         """Wait no longer for descendants of *resources*, or of any; return what may begin now."""
         if resources is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers import DEADLINE, Gate
-from karbor_actors import OperationStatus, ProtectionService
+from karbor_actors import OperationStatus, ProtectionService, TimeLimits
 from kit import Journal, RecordingProtection, plan, provider
 
 if TYPE_CHECKING:
@@ -56,3 +56,37 @@ def test_a_main_that_does_not_leave_is_given_up_although_another_has_failed(
     stays.open()
     service.close()
     assert handle.status is OperationStatus.FAILED
+
+
+def test_what_came_back_while_it_was_undone_is_undone_once_more_before_its_parent(tmp_path: Path):
+    late, undoing, undone = Gate(), Gate(), []
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if (resource.id, hook) == ("disk", "on_prepare_begin"):
+            late.pass_through()
+        if hook == "on_abort":
+            undone.append(resource.id)
+            if undone == ["disk"]:
+                undoing.pass_through()
+
+    hooks = ("on_prepare_begin", "on_prepare_finish", "on_abort")
+    service = ProtectionService(workers=2)
+    service.add_provider(
+        provider(
+            tmp_path / "bank",
+            RecordingProtection(Journal(), behave, hooks),
+            {"server": ["disk"]},
+            time_limits=TimeLimits(prepare=0.1),
+        )
+    )
+    handle = service.protect(plan("server"))
+    undoing.wait_entered()
+    late.open()
+    while service.abandoned_threads:
+        assert not handle.wait(0.01)
+    handle.progress()  # answered after what the body that came back has told
+    undoing.open()
+
+    assert handle.wait(DEADLINE)
+    service.close()
+    assert undone == ["disk", "disk", "server"]

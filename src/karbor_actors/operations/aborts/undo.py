@@ -157,11 +157,11 @@ class Undo:
     def finish(self, resource: int, error: BaseException | None) -> None:
         """Deal with the end of *resource*'s abort, well or not."""
         control = self._control
+        # A body that was given up may still freeze something, or has: then it is undone once more.
+        is_last = not control.overtime.late.of(resource) and resource not in self._again
         if not self._ended(resource, error):
             return
         control.watch.released(resource)
-        # A body that was given up may still freeze something: then it is undone once more.
-        is_last = not control.overtime.late.of(resource)
         control.record(JournalRecord.of_abort(resource, ok=error is None and is_last))
         detail = {} if error is None else {"error": describe_cause(error)}
         kind = "abort_failed" if error else "aborted"
@@ -182,20 +182,25 @@ class Undo:
             self.failures.pop(resource, None)  # of an earlier round
         else:
             self.failures[resource] = error
-        self._start(self._schedule.aborted(resource))
         if resource in self._again:
             self._again -= {resource}
-            self.again(resource)
+            self._clear(resource)
+            self._start(self._schedule.once_more(resource))
+        else:
+            self._start(self._schedule.aborted(resource))
         return True
 
     def again(self, resource: int) -> None:
         """Abort *resource* once more: a body of its that was given up has returned."""
-        self.aborted.discard(resource)
-        self.failures.pop(resource, None)
+        self._clear(resource)
         if resource in self._refs:
             self._again |= {resource}
         elif resource in self._reasons:
             self._start(self._schedule.add([resource]))
+
+    def _clear(self, resource: int) -> None:
+        self.aborted.discard(resource)
+        self.failures.pop(resource, None)
 
     def arguments(self, resource: int) -> dict[str, Any]:
         """Return what ``on_abort`` gets beside the verb's own keyword arguments."""
