@@ -141,6 +141,14 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., ProtectionService]]:
         service.close()
 
 
+def closes(service: ProtectionService) -> bool:
+    """Return whether *service* closes before the deadline."""
+    closing = threading.Thread(target=service.close)
+    closing.start()
+    closing.join(DEADLINE)
+    return not closing.is_alive()
+
+
 def plan_of(kind: str, count: int = 1) -> Plan:
     return Plan("plan", "local", [Resource(kind, f"{kind}-{number}") for number in range(count)])
 
@@ -266,11 +274,8 @@ def test_close_waits_for_no_thread_of_a_hook_that_was_given_up(serve, gate):
 
     service = serve(hanging="Hanging", Hanging=Hanging())
     assert service.protect(plan_of("Hanging")).wait(DEADLINE)
-    closing = threading.Thread(target=service.close)
-    closing.start()
-    closing.join(DEADLINE)
 
-    assert not closing.is_alive()
+    assert closes(service)
 
 
 def test_close_waits_for_no_thread_that_a_hook_has_left_and_gone_on_without(serve, gate):
@@ -281,11 +286,8 @@ def test_close_waits_for_no_thread_that_a_hook_has_left_and_gone_on_without(serv
 
     service = serve(Impatient=Impatient())
     service.protect(plan_of("Impatient")).result(DEADLINE)
-    closing = threading.Thread(target=service.close)
-    closing.start()
-    closing.join(DEADLINE)
 
-    assert not closing.is_alive()
+    assert closes(service)
 
 
 def test_close_waits_for_no_generator_that_does_not_close(serve, monkeypatch):
@@ -305,11 +307,8 @@ def test_close_waits_for_no_generator_that_does_not_close(serve, monkeypatch):
 
     service = serve(Leaving=Leaving())
     service.protect(plan_of("Leaving")).result(DEADLINE)
-    closing = threading.Thread(target=service.close)
-    closing.start()
-    closing.join(DEADLINE)
 
-    assert not closing.is_alive()
+    assert closes(service)
 
 
 def test_bodies_that_come_back_together_are_seen_to_together(serve, monkeypatch):
@@ -373,11 +372,8 @@ def test_what_hooks_begin_after_they_were_given_up_keeps_no_place_and_no_close(
     gate.wait_entered()
     assert service.protect(plan_of("Writing")).result(DEADLINE).status == "available"
     assert service.protect(plan_of("Cleaning")).wait(DEADLINE)
-    closing = threading.Thread(target=service.close)
-    closing.start()
-    closing.join(DEADLINE)
 
-    assert not closing.is_alive()
+    assert closes(service)
 
 
 def test_a_hook_that_fails_does_not_wait_for_the_turn_of_what_was_cancelled(
