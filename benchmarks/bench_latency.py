@@ -130,7 +130,7 @@ def main() -> None:
     parser = measuring.parser(__doc__, repeats=5)
     parser.add_argument("--size", type=int, default=100, help="protects (%(default)s)")
     arguments = parser.parse_args()
-    measuring.run(arguments, "latency", "protects/s", cases, measure)
+    measuring.run(arguments, "latency", "protects/s", cases, measure, removes_late=True)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def main() -> None:
     parser = measuring.parser(__doc__, repeats=3)
     parser.add_argument("--size", type=int, default=1_000, help="operations (%(default)s)")
     arguments = parser.parse_args()
-    measuring.run(arguments, "operations", "hooks/s", cases, measure)
+    measuring.run(arguments, "operations", "hooks/s", cases, measure, removes_late=True)
 
 
 if __name__ == "__main__":

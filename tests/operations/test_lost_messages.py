@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers import DEADLINE
+from helpers import DEADLINE, Gate
 from karbor_actors import ProtectionService
 from karbor_actors.operations.limits import alarms
 from karbor_actors.testing import FaultPlan, Rule
@@ -15,7 +16,9 @@ from kit import RecordingProtection, failing, plan, provider, store_something
 if TYPE_CHECKING:
     from pathlib import Path
 
-TO_SUPERVISORS = ("Begin", "StepDone", "LocksGranted", "LookAtOutbox", "Flush")
+    from karbor_actors import Resource
+
+TO_SUPERVISORS = ("Begin", "StepDone", "LookAtOutbox", "Flush")
 TO_HOOKS = ("RunHook", "IntentDurable", "CompletionDurable", "BodyFailed")
 TO_ABORTS = ("RunAbort", "AbortSucceeded")
 TREE = {"server": ["disk1", "disk2"]}
@@ -45,6 +48,34 @@ def run(path: Path, journal, action: str, message: str, *, breaks: bool) -> str:
 @pytest.mark.parametrize("message", TO_SUPERVISORS)
 def test_what_a_supervisor_was_not_told_it_finds_out(tmp_path, journal, message):
     assert run(tmp_path, journal, "lose", message, breaks=False) == "succeeded"
+
+
+@pytest.mark.parametrize("action", ["lose", "duplicate"])
+def test_who_waits_for_its_locks_begins_once_however_often_it_is_told(tmp_path, journal, action):
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        store_something(verb, hook, resource, call)
+        if hook == "on_main":
+            gate.pass_through()
+
+    rule = Rule("message", action, where={"message": "LocksGranted"}, nth=1)
+    with ProtectionService(workers=4) as service:
+        service.add_provider(provider(tmp_path / "bank", RecordingProtection(journal, behave), {}))
+        with FaultPlan([rule], seed=1).installed() as faults:
+            first = service.protect(plan("server"))
+            gate.wait_entered()
+            second = service.protect(plan("server"))
+            deadline = time.monotonic() + DEADLINE
+            while second.id not in service._engine._waiting:
+                assert time.monotonic() < deadline, "it waits for no locks"
+                time.sleep(0.001)
+            gate.open()
+            assert first.wait(DEADLINE)
+            assert second.wait(DEADLINE), "it hangs"
+        assert faults.fired
+    assert (first.status, second.status) == ("succeeded", "succeeded")
+    assert len(journal.hooks()) == 2 * 4, "a body ran twice"
 
 
 @pytest.mark.parametrize("message", TO_HOOKS)

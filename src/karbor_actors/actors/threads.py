@@ -51,6 +51,7 @@ class ThreadDispatcher(Dispatcher):
 
     One with one thread runs its actors on others too, which lend themselves (`Lender`), but on one
     at a time: whoever has the turn looks for what is ready once more after it has given it back.
+    Where nobody lends himself who schedules, `lent_by` may find one who sleeps.
     Such a one may have a second thread of its own, which goes on while the first is lent.
 
     Args:
@@ -93,6 +94,9 @@ class ThreadDispatcher(Dispatcher):
         """Held by the one thread that runs its actors."""
         self._is_taken = False
         """Whether some thread has the turn, and looks again once it has given it back."""
+        self.lent_by: Callable[[ThreadDispatcher], bool] | None = None
+        """Has a thread that sleeps elsewhere `run_here`, or `rouse`, soon; returns whether one will."""
+        self._is_coming = False
         self._timers = TimerQueue()
         self._threads: set[threading.Thread] = set()
         self._started = 0
@@ -115,7 +119,17 @@ class ThreadDispatcher(Dispatcher):
             return
         if self.has_one_thread and (lender := current_lender()) is not None and lender.owes(self):
             return
-        self._find_worker()
+        if not self._is_coming and not self._is_lent():
+            self._find_worker()
+
+    def _is_lent(self) -> bool:
+        if self.lent_by is None:
+            return False
+        self._is_coming = True  # first: it may come at once
+        if self.lent_by(self):
+            return True
+        self._is_coming = False  # who has relied on it is seen by whom the caller wakes next
+        return False
 
     def schedule_all(self, runnables: Sequence[Runnable]) -> None:
         """See `Dispatcher.schedule_all`; as many workers are woken as there is work for."""
@@ -139,7 +153,7 @@ class ThreadDispatcher(Dispatcher):
         timer, is_first = self._timers.add(when, fn)
         if is_first and not (self._is_taken and when >= self._wakes_at):
             if self._waiters:
-                self._wake_keeper()
+                self._wake(keeper=True)
             elif self._may_grow:
                 self._grow()
         return timer
@@ -149,7 +163,7 @@ class ThreadDispatcher(Dispatcher):
 
         For some turns, until the thread has something else to do: a commit that it owes, say.
         """
-        turn, ready = self._turn, self._ready
+        turn, ready, self._is_coming = self._turn, self._ready, False  # before it looks
         if turn is None or not turn.acquire(False):
             return  # whoever has it looks again
         outer = current_dispatcher()
@@ -168,6 +182,7 @@ class ThreadDispatcher(Dispatcher):
 
     def rouse(self) -> None:
         """Find a worker for what is ready, if there is anything that nobody looks at."""
+        self._is_coming = False
         if self._ready and not self._is_taken:
             self._find_worker()
 
@@ -231,18 +246,11 @@ class ThreadDispatcher(Dispatcher):
         elif self._may_grow:
             self._grow()
 
-    def _wake(self) -> None:
+    def _wake(self, *, keeper: bool = False) -> None:
         try:
-            waiter = self._waiters.pop()
+            waiter = self._waiters.popleft() if keeper else self._waiters.pop()
         except IndexError:
-            return  # another thread woke it first; it looks at all that is ready
-        waiter.release()
-
-    def _wake_keeper(self) -> None:
-        try:
-            waiter = self._waiters.popleft()
-        except IndexError:
-            return  # every worker is busy and looks at the timers before it sleeps
+            return  # another thread woke it first; before it sleeps it looks at all that is to do
         waiter.release()
 
     def _grow(self) -> None:

@@ -123,10 +123,10 @@ class Engine:
         grace = checked_limit("abort_grace", abort_grace, positive=False, or_none=False)
         self.abort_grace = FOR_EVER if grace is None else grace
         check_instance("caps", caps, (Caps, type(None)), "a Caps, or None")
-        self.dispatcher: Dispatcher = dispatcher or ThreadDispatcher(
-            name="karbor-control", lends=True
-        )
+        own = ThreadDispatcher(name="karbor-control", lends=True)
+        self.dispatcher: Dispatcher = dispatcher or own
         self.runners = runners or Runners(workers, call_later=self.dispatcher.call_later)
+        own.lent_by = self.runners.lend
         self._events: Dispatcher = events or ThreadDispatcher(name="karbor-events")
         self._caps = caps or Caps()
         self._admission = new_admission(workers, self._caps)
@@ -317,14 +317,13 @@ class Engine:
 
     # -- locks
 
-    def acquire(self, operation_id: str, request: LockRequest, ref: ActorRef[Any]) -> None:
-        """Tell *ref* :class:`LocksGranted` once *request* is granted."""
+    def acquire(self, operation_id: str, request: LockRequest, ref: ActorRef[Any]) -> bool:
+        """Return whether *request* is granted; else *ref* is told :class:`LocksGranted` later."""
         with self._lock:
             granted = self._locks.request(operation_id, request)
             if not granted:
                 self._waiting[operation_id] = ref
-        if granted:
-            ref.tell(LocksGranted(waited=False))
+        return granted
 
     def covers(self, operation_id: str, request: LockRequest) -> bool:
         """Return whether the operation has been granted all of *request*."""
@@ -349,7 +348,7 @@ class Engine:
         for ref in granted:
             if ref is not None:  # else it asks later, and has them
                 with suppress(ActorDeadError):  # its successor ends it, and gives them back
-                    ref.tell(LocksGranted(waited=True))
+                    ref.tell(LocksGranted())
 
     def _defer(self, fn: Callable[..., object], *args: Any) -> None:
         """Call *fn* on the event thread; what it raises is logged."""

@@ -20,10 +20,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class LocksGranted:
-    """To a supervisor: what the operation touches is its own now."""
-
-    waited: bool
-    """Whether another operation had it first, so that what was planned may be stale."""
+    """To a supervisor that waited: what it touches is its own now; what was planned may be stale."""
 
 
 @dataclass(frozen=True, slots=True)

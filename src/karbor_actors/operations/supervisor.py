@@ -78,8 +78,8 @@ class SupervisorActor(EndingActor):
                 self._flush()
             case StepDone():
                 self._step_done(message)
-            case LocksGranted(waited=waited):
-                self._locks_granted(waited=waited)
+            case LocksGranted():
+                self._locks_granted(waited=True)
             case Cancel(reason=reason):
                 self._cancel(reason)
             case Suspend():
@@ -218,13 +218,12 @@ class SupervisorActor(EndingActor):
     def _acquire(self, request: LockRequest) -> None:
         """Have what was planned locked; a plan made again mostly needs what is had already."""
         engine, own_id = self._engine, self._handle.id
-        if self._has_waited and engine.covers(own_id, request):
-            self._locks_granted(waited=False)
-            return
-        if self._has_waited:
+        has_all = self._has_waited and engine.covers(own_id, request)
+        if self._has_waited and not has_all:
             engine.release(own_id)
         self._is_waiting = True
-        engine.acquire(own_id, request, self.actor_ref)
+        if has_all or engine.acquire(own_id, request, self.actor_ref):
+            self._locks_granted(waited=False)
 
     def _locks_granted(self, *, waited: bool) -> None:
         if self._step is not None or self._control is not None or self._outcome is not None:

@@ -42,7 +42,7 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE_BUFFER = 1 << 20
 _SMALL = 1 << 13
-"""What has fewer bytes (most manifests) needs no such buffer, which is mapped and unmapped each time."""
+"""What has fewer bytes (most manifests) is written without a buffer, which is mapped each time."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -170,11 +170,16 @@ class LocalStore:
 
     def _write(self, tmp_name: str, data: Data) -> None:
         fd = os.open(tmp_name, _WRITE_FLAGS, 0o600, dir_fd=self._tmp)
-        is_small = isinstance(data, bytes) and len(data) < _SMALL
-        with open(fd, "wb", buffering=_SMALL if is_small else _WRITE_BUFFER) as file:
-            file.writelines(parts_of(data))
-            file.flush()
+        try:
+            if isinstance(data, bytes) and len(data) < _SMALL:
+                while data:
+                    data = data[os.write(fd, data) :]
+            else:
+                with open(fd, "wb", buffering=_WRITE_BUFFER, closefd=False) as file:
+                    file.writelines(parts_of(data))
             os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def _make_folders(self, fan: str) -> None:
         """Make the folder *fan*, and those whose names begin as its does: each sync costs as much."""

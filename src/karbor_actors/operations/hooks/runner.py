@@ -17,6 +17,7 @@ from karbor_actors.operations.hooks.workers import ThreadRunner
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from karbor_actors.actors import ThreadDispatcher
     from karbor_actors.operations.hooks.worker import Call
 
 
@@ -92,6 +93,10 @@ class Runners:
     def submit(self, lane: Lane, calls: Sequence[Call], *, first: bool = False) -> None:
         """Queue *calls* on the workers of *lane*, with *first* before all others."""
         self._lanes[lane].submit(calls, first=first)
+
+    def lend(self, dispatcher: ThreadDispatcher) -> bool:
+        """Have a worker that sleeps run *dispatcher*'s actors, and then what they plan."""
+        return self._lanes[Lane.PLAN].lend(dispatcher)
 
     def submit_async(self, calls: Sequence[Call]) -> None:
         """Start *calls* on the event loop."""

@@ -26,6 +26,7 @@ from karbor_actors.operations.hooks.worker import Worker, refuse, report_lost
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from karbor_actors.actors import ThreadDispatcher
     from karbor_actors.operations.hooks.lookout import Lookout
     from karbor_actors.operations.hooks.worker import Call
 
@@ -86,6 +87,21 @@ class ThreadRunner(Roster):
         if not is_taken:
             refuse(calls, _TOO_MANY.format(self._max_abandoned))
         refuse(stranded, _NO_THREAD)
+        return True
+
+    def lend(self, dispatcher: ThreadDispatcher) -> bool:
+        """Wake a worker to run *dispatcher*'s actors; return whether one sleeps, and has room here.
+
+        What those hand to this lane it runs next. Any thread.
+        """
+        with self._lock:
+            if self.is_closed or not self.has_room or not self.pool.sleepers:
+                return False
+            worker = self.pool.sleepers.pop()
+            self.join(worker)
+            self._count_on(worker)  # so that it has them run elsewhere if it finds a call first
+            worker.lender.owed.append(dispatcher)
+        worker.alarm.release()
         return True
 
     def look_around(self, now: float) -> None:

@@ -73,10 +73,10 @@ class _SimulatedEngine(Engine):
         handle.add_done_callback(self._ended)
         return handle
 
-    def acquire(self, operation_id: str, request: LockRequest, ref: ActorRef[Any]) -> None:
+    def acquire(self, operation_id: str, request: LockRequest, ref: ActorRef[Any]) -> bool:
         """See Engine."""
         self._world.queue(operation_id)
-        super().acquire(operation_id, request, ref)
+        return super().acquire(operation_id, request, ref)
 
     def release(self, operation_id: str) -> None:
         """See Engine."""

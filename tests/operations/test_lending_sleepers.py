@@ -1,0 +1,143 @@
+"""Workers that sleep are woken to run the actors of the control dispatcher."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from helpers import DEADLINE, Gate
+from karbor_actors.operations.hooks.worker import Worker
+from lane_kit import Call, Lanes, Storm, wait_until
+
+
+@pytest.fixture
+def lanes():
+    made = Lanes(4, 4, 4)
+    made.control.lent_by = made.lanes[1].lend
+    yield made
+    made.close()
+
+
+class Heard:
+    """What an actor has been told, and on which threads."""
+
+    def __init__(self, lanes: Lanes, then=lambda _: None) -> None:
+        self.threads: list[threading.Thread] = []
+        self.last = threading.Event()
+        self.then = then
+        self.ref = lanes.handing(self.hear)
+
+    def hear(self, call: Call) -> None:
+        self.threads.append(threading.current_thread())
+        self.then(call)
+        self.last.set()
+
+    def tell(self, call: Call | None = None) -> None:
+        self.ref.tell(call or Call())
+
+    def wait(self) -> threading.Thread:
+        assert self.last.wait(DEADLINE), "nobody ran the actor"
+        self.last.clear()
+        return self.threads[-1]
+
+
+def sleep_all(lanes: Lanes) -> None:
+    """Wait until a worker sleeps, and the dispatcher's own thread, too."""
+    lanes.make_quick()
+    wait_until(lambda: lanes.lanes[0].pool.sleepers and lanes.control._waiters)
+
+
+def test_a_thread_that_sleeps_runs_an_actor_and_then_what_that_hands_on(lanes):
+    heard = Heard(lanes, lambda call: lanes.lanes[2].submit([call]))
+    same = []
+    for _ in range(20):
+        sleep_all(lanes)
+        call = Call()
+        heard.tell(call)
+        assert call.done.wait(DEADLINE)
+        same.append(isinstance(heard.wait(), Worker) and call.thread is heard.threads[-1])
+    assert True in same, "another thread may come first, but not each time"
+
+
+@pytest.mark.parametrize("why", ["nobody sleeps", "its lane is full", "its lane is closed"])
+def test_where_no_thread_comes_the_dispatchers_own_does(lanes, why):
+    heard, gate = Heard(lanes), Gate()
+    if why == "its lane is full":
+        lanes.lanes[1].submit([Call(gate.pass_through) for _ in range(4)])
+        wait_until(lambda: lanes.lanes[1].running == 4)
+    elif why == "its lane is closed":
+        sleep_all(lanes)
+        lanes.lanes[1].close()
+    heard.tell()
+    assert not isinstance(heard.wait(), Worker)
+    gate.open()
+
+
+def test_an_actor_does_not_wait_for_a_call_that_the_thread_finds_first(lanes):
+    heard = Heard(lanes)
+    for _ in range(30):
+        sleep_all(lanes)
+        gate = Gate()
+        heard.tell()
+        lanes.lanes[1].submit([Call(gate.pass_through)])
+        heard.wait()
+        heard.tell()
+        heard.wait()
+        gate.open()
+
+
+def test_an_actor_is_run_although_the_thread_is_to_end(lanes):
+    for _ in range(30):
+        own = Lanes(2, 2)
+        own.control.lent_by = own.lanes[0].lend
+        heard = Heard(own)
+        sleep_all(own)
+        heard.tell()
+        own.close()
+        assert heard.threads, "nobody ran the actor"
+
+
+@pytest.mark.crash_expected
+def test_an_actor_is_run_although_the_thread_dies(lanes, monkeypatch):
+    heard = Heard(lanes)
+    sleep_all(lanes)
+    dying = []
+
+    def die(lane, worker):
+        dying.append(worker)
+        monkeypatch.undo()
+        raise SystemExit
+
+    monkeypatch.setattr(type(lanes.lanes[1]), "_pay", die)
+    heard.tell()
+    assert heard.wait() not in dying
+    assert dying
+    sleep_all(lanes)
+    heard.tell()
+    heard.wait()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_in_a_storm_nothing_is_lost_and_no_lane_has_more_than_its_workers(seed):
+    limits = (1, 2, 5)
+    lanes = Lanes(*limits)
+    lanes.control.lent_by = lanes.lanes[seed % 3].lend
+    storm = Storm(lanes, seed)
+    tellers = [threading.Thread(target=tell_all_along, args=(storm,)) for _ in range(3)]
+    for thread in tellers:
+        thread.start()
+    assert storm.is_over.wait(DEADLINE)
+    for thread in tellers:
+        thread.join(DEADLINE)
+    lanes.close()
+    assert set(storm.ran.values()) == {1}
+    assert all(storm.most[lane] <= limit for lane, limit in enumerate(limits))
+
+
+def tell_all_along(storm: Storm) -> None:
+    """Tell the storm's actor, which hands on calls, as long as any are left, with pauses."""
+    while storm.left:
+        storm.told.tell(Call())
+        time.sleep(storm.random.choice((0, 0.0005, 0.003)))
