@@ -215,7 +215,7 @@ def validate_parameters(
             schemas[resource_type] = _prepared(schema_for, resource_type)
         except LookupError:
             faults.append(Fault(resource_type, "is a type that no plugin handles"))
-    counts = Counter(resource.type for resource in graph.nodes)
+    counts = Counter(resource.type for resource in graph.nodes) if own else Counter()
     values: list[bytes] = []
     type_places: dict[str, int] = {}
     own_places: dict[int, int] = {}
