@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
-from itertools import accumulate, chain, compress, count, repeat
+from itertools import accumulate, chain, compress, count, islice, repeat
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from karbor_actors.errors import (
@@ -306,16 +306,20 @@ def _listings_in_parallel(
     map_parallel: MapParallel,
     parallel_from: int,
 ) -> Iterator[Sequence[Resource]]:
+    coming, left_alone = iter(nodes), max(parallel_from - 1, 0)
     done = 0
-    while done < len(nodes):
-        if len(nodes) - done < parallel_from:
-            yield look_up(nodes[done])
-            done += 1
-        else:
-            due = nodes[done : done + _LOOKUPS_AT_ONCE]
+    while len(nodes) > done:
+        while (waiting := len(nodes) - done) > left_alone:
+            # No more than there are: an iterator that has come to the end of a list stays there.
+            due = list(islice(coming, min(waiting, _LOOKUPS_AT_ONCE)))
             done += len(due)
             for _, children in zip(due, map_parallel(look_up, due), strict=True):
                 yield children
+        for resource in coming:
+            yield look_up(resource)
+            done += 1
+            if len(nodes) - done > left_alone:
+                break
 
 
 def _look_up(
