@@ -70,6 +70,8 @@ class Bank:
         """Through which everything is written."""
         self.journal = Journal(parts.environment, parts.writer)
         """The operations' records and journals."""
+        self.reserve = parts.reserve
+        """The space that it keeps for what must write although its disk is full."""
         self._parts = parts
         self._environment = parts.environment
         self._closing = closing

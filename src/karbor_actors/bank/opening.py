@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.actors.dispatcher import Dispatcher
 from karbor_actors.arguments import argument_error, check_flags, check_instance
-from karbor_actors.bank import reserve
 from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
 from karbor_actors.bank.blocks.blocks import BlockStore
 from karbor_actors.bank.database.data_files import OLD
@@ -17,6 +16,8 @@ from karbor_actors.bank.database.mapping import data_file
 from karbor_actors.bank.journal import abort_marks
 from karbor_actors.bank.manifests.manifests import Manifests
 from karbor_actors.bank.parts import BankParts
+from karbor_actors.bank.reserve import NAME as RESERVE
+from karbor_actors.bank.reserve import Reserve
 from karbor_actors.errors import BankFullError, BankPathError, BankReadonlyError
 from karbor_actors.store.local import LocalStore
 from karbor_actors.store.objects import open_store
@@ -75,7 +76,7 @@ def refuse_lost_records(path: str) -> None:
     """
     try:
         # Before the records are looked for: somebody may be making the bank just now.
-        marks = (reserve.NAME, abort_marks.NAME)
+        marks = (RESERVE, abort_marks.NAME)
         is_used = any(os.path.lexists(os.path.join(path, name)) for name in marks) or any(
             # As a bank's objects are kept: the rest, tmp/, may be empty.
             len(name) == _FAN
@@ -119,14 +120,16 @@ def open_parts(
     Who opens them for writing holds the bank's lease. On a full disk the records get the space that
     the bank has kept for that.
     """
+    # A simulated disk has no use for it.
+    reserve = Reserve(path, environment, is_kept=not environment.readonly and dispatcher is None)
+    closing.callback(reserve.close)
     try:
-        parts = _open_parts(environment, path, objects, closing, dispatcher)
+        parts = _open_parts(environment, path, objects, closing, dispatcher, reserve)
     except BankFullError:
-        if environment.readonly or not reserve.give_up(path, environment.path):
+        if not reserve.give_up():
             raise
-        return _open_parts(environment, path, objects, closing, dispatcher)
-    if not environment.readonly and dispatcher is None:  # a simulated disk has no use for it
-        reserve.keep(path)
+        return _open_parts(environment, path, objects, closing, dispatcher, reserve)
+    reserve.keep()
     return parts
 
 
@@ -136,6 +139,7 @@ def _open_parts(
     objects: ObjectStore,
     closing: contextlib.ExitStack,
     dispatcher: Dispatcher | None,
+    reserve: Reserve,
 ) -> BankParts:
     writer: BankWriter | None = None
     with contextlib.ExitStack() as parts:
@@ -151,4 +155,4 @@ def _open_parts(
         if writer is not None:
             manifests.settle_all()
         closing.enter_context(parts.pop_all())
-    return BankParts(environment, who_writes, blocks, manifests)
+    return BankParts(environment, who_writes, blocks, manifests, reserve)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from karbor_actors.bank.blocks.blocks import BlockStore
     from karbor_actors.bank.database.environment import Environment
     from karbor_actors.bank.manifests.manifests import Manifests
+    from karbor_actors.bank.reserve import Reserve
     from karbor_actors.bank.writer import Writer
 
 
@@ -24,6 +25,8 @@ class BankParts:
     """Where bulk data is."""
     manifests: Manifests
     """What says in the object store what each checkpoint is."""
+    reserve: Reserve
+    """Space for a start, and for a delete, on a full disk."""
 
     @property
     def is_writable(self) -> bool:

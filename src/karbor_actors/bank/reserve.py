@@ -1,44 +1,135 @@
-"""A little space that a bank keeps for a start on a full disk.
+"""A little space that a bank keeps for a start, and for a delete, on a full disk.
 
 What a killed process left frozen is undone at the next start, which has to write: who owns the
-bank now, and what is undone. So a file beside the records holds some space, and gives it to the
-records when they cannot be opened otherwise.
+bank now, and what is undone. And a delete, which is to free space, writes first: who runs it, and
+that the checkpoint is going. So a file beside the records holds some space. It is given up for as
+long as somebody needs it: most of it to the records, before anybody else takes it; the rest is free,
+for the objects that change. Then it is taken back.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import stat
-from typing import Final
+import threading
+from typing import TYPE_CHECKING, Final
 
-from karbor_actors.bank.database.mapping import data_file
+from karbor_actors.bank.database.mapping import MappedFile, data_file
+from karbor_actors.errors import BankError
+
+if TYPE_CHECKING:
+    from karbor_actors.bank.database.environment import Environment
 
 NAME: Final = "reserve"
 """The file's name in the bank's directory."""
 _SIZE: Final = 1 << 20
 """Bytes: some 60 commits' of new pages, before those of the first ones are free again."""
+_FOR_RECORDS: Final = 3 * _SIZE // 4
+"""Bytes that the records get of it at most; of a smaller one, as large a part."""
 
 
-def keep(directory: str) -> None:
-    """Make the file, or see that it is there; where there is no space for it there is none."""
+class Reserve:
+    """The space that one open bank keeps. Any thread may call it; it waits for the disk.
+
+    No method raises for what the disk refuses: then there is less space, or none.
+
+    Args:
+        directory: The bank's.
+        environment: Its records.
+        is_kept: Whether there is any: not for who only reads, nor in a simulation.
+    """
+
+    def __init__(self, directory: str, environment: Environment, *, is_kept: bool) -> None:
+        self._directory, self._environment, self._is_kept = directory, environment, is_kept
+        self._lock = threading.Lock()
+        self._users = 0
+        self._is_given_up = False
+
+    def keep(self) -> None:
+        """See that there is one, when the bank is opened, where there is space for it."""
+        if self._is_kept and not self._is_given_up:
+            _fill(self._directory, leaves_half=True)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the file system has less space left than is kept, or only what was kept."""
+        if not self._is_kept:
+            return False
+        try:
+            return self._is_given_up or _free(self._directory) < _SIZE
+        except OSError:
+            return False
+
+    def use(self) -> None:
+        """Give it up until :meth:`leave` was called as often."""
+        with self._lock:
+            self._users += 1
+            self._give_up()
+
+    def leave(self) -> None:
+        """Need it no more; take it back if nobody does."""
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._take_back()
+
+    def give_up(self) -> bool:
+        """Give it up until somebody takes it back; return whether there was any."""
+        with self._lock:
+            return self._give_up()
+
+    def close(self) -> None:
+        """Take it back, since nobody writes any more. Idempotent."""
+        with self._lock:
+            self._take_back()
+
+    def _give_up(self) -> bool:
+        if not self._is_kept or self._is_given_up:
+            return False
+        self._is_given_up = True  # also if there is none: what the others leave is kept
+        size = _remove(self._directory)
+        if size:
+            with contextlib.suppress(BankError, OSError):
+                self._environment.run_alone(lambda file: _allocate(file, size * 3 // 4))
+        return size > 0
+
+    def _take_back(self) -> None:
+        if not self._is_given_up:
+            return
+        self._is_given_up = False
+        with contextlib.suppress(BankError, OSError):
+            self._environment.run_alone(MappedFile.cut)
+            _fill(self._directory)
+
+
+def _free(place: str | int) -> float:
+    """Return how many bytes the file system of a path or descriptor has left; inf if it says nothing."""
+    status = os.statvfs(place)
+    return status.f_bavail * status.f_frsize if status.f_blocks else math.inf
+
+
+def _fill(directory: str, *, leaves_half: bool = False) -> None:
+    """Make the file, or add what it lacks, as far as there is space.
+
+    Args:
+        directory: The bank's.
+        leaves_half: Whether to leave as much space free as it takes.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
+    with contextlib.suppress(OSError):
         fd = os.open(os.path.join(directory, NAME), flags, 0o600)
-    except OSError:
-        return
-    try:
-        status = os.fstat(fd)
-        if _is_own(status) and status.st_size < _SIZE:
-            try:
+        try:
+            status = os.fstat(fd)
+            missing = _SIZE - status.st_size
+            if leaves_half:
+                missing = int(min(missing, _free(fd) // 2))
+            if _is_own(status) and missing > 0:
                 # Not zeros, nor posix_fallocate(): a file system may keep those without space.
-                written = os.pwrite(fd, os.urandom(_SIZE), 0)
-            except OSError:
-                written = 0
-            if written < _SIZE:
-                os.ftruncate(fd, 0)
-    finally:
-        os.close(fd)
+                os.pwrite(fd, os.urandom(missing), status.st_size)
+        finally:
+            os.close(fd)
 
 
 def _is_own(status: os.stat_result) -> bool:
@@ -46,20 +137,27 @@ def _is_own(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
-def give_up(directory: str, records: str) -> bool:
-    """Give the space to the data file in the folder *records*; return whether there was any."""
+def _remove(directory: str) -> int:
+    """Remove the file; return how many bytes it had, 0 if there is none."""
     path = os.path.join(directory, NAME)
     try:
         status = os.lstat(path)
-        if not _is_own(status) or status.st_size < _SIZE:
-            return False
+        if not _is_own(status):
+            return 0
         os.unlink(path)
-        fd = os.open(data_file(records), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False
+        return 0
+    return status.st_size
+
+
+def _allocate(file: MappedFile, size: int) -> None:
+    """Have the data file's end, which LMDB does not use yet, hold *size* bytes more, if it may."""
+    used = file.info()["used_bytes"]
+    fd = os.open(data_file(file.path), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        with contextlib.suppress(OSError):  # before anybody else takes it
-            os.posix_fallocate(fd, os.fstat(fd).st_size, _SIZE)
+        has = max(os.fstat(fd).st_size, used)
+        more = min(size, used + _FOR_RECORDS - has)
+        if more > 0:
+            os.posix_fallocate(fd, has, more)
     finally:
         os.close(fd)
-    return True

@@ -280,6 +280,16 @@ class Environment:
                 shutil.rmtree(making, ignore_errors=True)  # gone, unless it failed
         tidy_folder(self.path)
 
+    def run_alone(self, work: Callable[[MappedFile], T]) -> T:
+        """Return what *work* makes of the data file while nobody, of any process, writes to it."""
+        with self._committing:
+            file = self._opened()
+            raw = file.begin()
+            try:
+                return work(file)
+            finally:
+                raw.abort()
+
     def _opened(self) -> MappedFile:
         if self._file is None:
             raise BankClosedError

@@ -307,6 +307,12 @@ class MappedFile:
             if missing > 0:
                 os.truncate(self._data, self._least_bytes + missing)
 
+    def cut(self) -> None:
+        """Give back what the data file has beyond its last page in use. Within :meth:`begin`."""
+        self.check_place()
+        self._least_bytes = 0
+        os.truncate(self._data, self.info()["used_bytes"])
+
     def _missing_bytes(self) -> int:
         needed = int((self._raw.info()["last_pgno"] + 1) * self._page_size)
         if needed > self._least_bytes:

@@ -43,6 +43,7 @@ from karbor_actors.bank.manifests.records import manifest_records
 from karbor_actors.errors import (
     BankError,
     BankFormatError,
+    BankFullError,
     ObjectNotFoundError,
     describe_cause,
 )
@@ -130,6 +131,8 @@ class Manifests:
     def change(self, number: int, change: Change[CheckpointRow]) -> CheckpointRow:
         """Run *change*, which gives the new row, and have the manifest say the same.
 
+        Where a checkpoint is deleted to make space, and there is none to say so, its manifest goes.
+
         Raises:
             StoreError: The row is changed; the manifest will be, at the next opening or call.
         """
@@ -144,7 +147,12 @@ class Manifests:
         with self._alone(number):
             row, must = self._writer.write(listed)
             if must:
-                self._settle(number, row)
+                try:
+                    self._settle(number, row)
+                except BankFullError:
+                    if row.status is not CheckpointStatus.DELETING:
+                        raise
+                    remove_manifest(self._store, self.folder(row.id))
                 self._unlist(number)
         return row
 

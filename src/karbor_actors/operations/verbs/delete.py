@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from karbor_actors.bank.checkpoints.resource_rows import Ending, KeptArtifact
 from karbor_actors.bank.checkpoints.rows import held_error
-from karbor_actors.errors import CheckpointStateError
+from karbor_actors.errors import BankFullError, CheckpointStateError
 from karbor_actors.model import (
     CheckpointStatus,
     OnFailure,
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from karbor_actors.operations.run import OperationRun
     from karbor_actors.operations.verbs.options import CallOptions
     from karbor_actors.provider import Provider
+
+T = TypeVar("T")
 
 _COMPLETED, _TAKEN, _FORCE = "completed hooks", "resources with hooks", "force"
 _RUNNING = (OperationStatus.QUEUED, OperationStatus.RUNNING, OperationStatus.ABORTING)
@@ -87,6 +89,8 @@ class Delete(CheckpointVerb):
         """The resources with which artifacts were kept, by number."""
         self._ended: list[OperationRecord] = []
         """What had ended on this checkpoint when it was planned: earlier deletes did a part."""
+        self._has_reserve = False
+        """Whether it has the space that the bank keeps, until it has ended."""
 
     def check_status(self, checkpoint: Checkpoint) -> None:
         """Want any checkpoint that is not being made; with force, by no operation there is."""
@@ -173,8 +177,11 @@ class Delete(CheckpointVerb):
     def open(self, planned: PlannedOperation) -> OperationRun:
         """Mark the checkpoint ``deleting`` and record the operation.
 
-        Raises StalePlan if another delete came to its end since it was planned.
+        Raises StalePlan if another delete came to its end since it was planned. On a full disk it
+        has the bank's reserve from here on: what its hooks did must be recorded too.
         """
+        if self.bank.reserve.is_needed:
+            self._use_reserve()
         checkpoint = self._reread().view(is_writable=True)
         if self.recovered is None:
             ended = self._find_ended()
@@ -183,13 +190,48 @@ class Delete(CheckpointVerb):
             if not self._force:
                 self._want_unneeded(checkpoint)
         # Recorded before it is marked: what is marked has an operation that goes on after a crash.
-        run = self._begin(planned, checkpoint)
+        run = self._write(lambda: self._begin(planned, checkpoint))
         found = self.recovered
         if found is None or not found.record.status.is_terminal:  # else it has been deleted, or not
             # Its manifest must say so too before a hook runs: rebuilt, it must not look whole.
             deletable = DELETABLE | _MAKING if self._force else DELETABLE
-            run.checkpoint.set_status(CheckpointStatus.DELETING, expected=deletable)
+            now = CheckpointStatus.DELETING
+            self._write(lambda: run.checkpoint.set_status(now, expected=deletable))
         return run
+
+    def _write(self, change: Callable[[], T]) -> T:
+        """Return what *change* does; if there is no space for it, again with the bank's reserve."""
+        try:
+            return change()
+        except BankFullError:
+            if self._has_reserve:
+                raise
+            self._use_reserve()
+            return change()
+
+    def _use_reserve(self) -> None:
+        if not self._has_reserve:
+            self._has_reserve = True
+            self.bank.reserve.use()
+
+    @property
+    def must_tidy(self) -> bool:
+        """Whether :meth:`tidy` has anything to do."""
+        return self._has_reserve or super().must_tidy
+
+    def tidy(self) -> None:
+        """Drop what nobody needs once the operation has ended, and need the reserve no more."""
+        try:
+            super().tidy()
+        finally:
+            if self._has_reserve:
+                self._has_reserve = False
+                self.bank.reserve.leave()
+
+    def _record_end(self, outcome: Outcome, change: Change[Any] | None) -> Any:
+        """Commit the operation's end, and *change* with it; return what that returned."""
+        record = super()._record_end
+        return self._write(lambda: record(outcome, change))
 
     def abandon(self, outcome: Outcome) -> Change[Any] | None:
         """Return what says that it was not deleted; what had been done need not be done again."""
@@ -240,7 +282,7 @@ class Delete(CheckpointVerb):
         """Remove the records and blocks, or return what says that something is in the way."""
         is_forced = self._force and outcome.status is not OperationStatus.CANCELLED
         if outcome.status is OperationStatus.SUCCEEDED or is_forced:
-            run.checkpoint.purge()
+            self._write(run.checkpoint.purge)
             if is_forced and outcome.status is OperationStatus.FAILED:
                 outcome.status = OperationStatus.PARTIAL
             return None
