@@ -8,6 +8,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from karbor_actors.bank.database.transactions import Table, Transaction
+from karbor_actors.errors import BankFullError
 
 T = TypeVar("T")
 Change = Callable[[Transaction], T]
@@ -18,6 +19,45 @@ but the transaction, and what it returns is made anew by each run.
 """
 OnDone = Callable[[T | None, BaseException | None], None]
 """Hears of a change's result, or of the error that kept all of it from being recorded."""
+
+LEAST_STEP: Final = 32
+"""How many rows one transaction removes where there is little space: each may cost a page at first."""
+_LESS: Final = 8
+
+
+def smaller_step(step: int, error: BankFullError) -> int:
+    """Return how many rows to remove at once where there was no space to remove *step*.
+
+    A page that changes is written anew before the old one is free: what is to free space needs some,
+    the less the less it does at once.
+
+    Raises:
+        BankFullError: It is *error*: no fewer are worth a try.
+    """
+    if step <= LEAST_STEP:
+        raise error
+    return max(step // _LESS, LEAST_STEP)
+
+
+def write_in_steps(
+    write: Callable[[Change[bool]], bool], change_of: Callable[[int], Change[bool]], step: int
+) -> None:
+    """Write the change of so many rows, again and again, until it returns that none is left.
+
+    Args:
+        write: Runs a change and returns its result, durable.
+        change_of: Returns the change that removes so many rows.
+        step: How many at first; fewer where there is no space for so many.
+
+    Raises:
+        BankFullError: There is no space for a few either; what was removed before is.
+    """
+    while True:
+        try:
+            if write(change_of(step)):
+                return
+        except BankFullError as error:
+            step = smaller_step(step, error)
 
 
 class Put:

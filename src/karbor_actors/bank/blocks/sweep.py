@@ -9,7 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.blocks import rows as block_rows
-from karbor_actors.errors import BankClosedError, BankError
+from karbor_actors.bank.writer import smaller_step
+from karbor_actors.errors import BankClosedError, BankError, BankFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,40 +93,59 @@ class Sweeper:
         """Free what nobody needs, as far as open sessions let it. Runs on the calling thread.
 
         Never raises for what can wait: it is logged, stays listed, and the next sweep takes it.
-        While another thread sweeps, that one starts over instead.
+        While another thread sweeps, that one starts over instead. On a full disk it takes small
+        steps, each to its end: what is listed on the way would take more space than is freed.
         """
         with self._lock:
             self._is_sweep_due = True
             if self._is_sweeping:
                 return
             self._is_sweeping = True
+        step = STEP
         while self._must_sweep():
             try:
-                self._release_ranges()
-                self._remove_unreferenced()
-                self._delete_objects()
+                try:
+                    self._free(step)
+                except BankFullError as error:
+                    step = smaller_step(step, error)
+                    with self._lock:
+                        self._is_sweep_due = True
             except BankError as error:
                 _LOG.warning("some space could not be freed yet: %s", error)
+
+    def _free(self, step: int) -> None:
+        """Free what is unneeded, *step* blocks in a transaction; with small ones, all of one first."""
+        if step < STEP:  # what is listed gives space to list more
+            self._remove_unreferenced(step)
+            self._delete_objects()
+        left = self._unowned_ranges()
+        while True:
+            left = self._release(left, step)
+            self._remove_unreferenced(step)
+            self._delete_objects()
+            if not left:
+                return
 
     def _must_sweep(self) -> bool:
         with self._lock:
             self._is_sweeping, self._is_sweep_due = self._is_sweep_due, False
             return self._is_sweeping
 
-    def _release_ranges(self) -> None:
+    def _release(self, ranges: list[tuple[int, int]], step: int) -> list[tuple[int, int]]:
+        """Give up the references of *ranges*, those of one small step at least; return what is left."""
         turn = self._next_ids(1)
-        ranges = self._unowned_ranges()
         if not ranges:
-            return
+            return []
         try:
-            for at in range(0, len(ranges), STEP):
-                left = ranges[at : at + STEP]
-                while left:
-                    change = partial(block_rows.release, ranges=left, turn=turn, limit=STEP)
-                    left = left[self._write(change) :]
+            while ranges:
+                change = partial(block_rows.release, ranges=ranges[:STEP], turn=turn, limit=step)
+                ranges = ranges[self._write(change) :]
+                if step < STEP:
+                    break
         finally:
             with self._lock:
                 self._rounds[turn] = self._last_session
+        return ranges
 
     def _unowned_ranges(self) -> list[tuple[int, int]]:
         """Return the garbage ranges of no open session."""
@@ -135,12 +155,12 @@ class Sweeper:
             owned = set().union(*self._sessions.values())
         return [item for item in found if item[0] not in owned]
 
-    def _remove_unreferenced(self) -> None:
+    def _remove_unreferenced(self, step: int) -> None:
         before = self._removable_before()
         with self._environment.snapshot() as snapshot:
             more = any(turn < before for _, turn, _ in islice(block_rows.unreferenced(snapshot), 1))
         while more:
-            change = partial(block_rows.remove_unreferenced, before=before, limit=STEP)
+            change = partial(block_rows.remove_unreferenced, before=before, limit=step)
             dead, more = self._write(change)
             self.bury(dead)
 

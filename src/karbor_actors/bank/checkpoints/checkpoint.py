@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.bank.checkpoints import rows
@@ -15,6 +16,7 @@ from karbor_actors.bank.database.records import pack_record
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.manifests.manifests import MAKING
 from karbor_actors.bank.streams.streams import delete_streams
+from karbor_actors.bank.writer import write_in_steps
 from karbor_actors.errors import BankKeyError, describe_key
 from karbor_actors.model import CheckpointStatus, Resource
 
@@ -219,9 +221,8 @@ class Checkpoint(StoredCheckpoint):
                 self.set_status(CheckpointStatus.DELETING, expected={CheckpointStatus.DELETING})
             self._parts.manifests.remove(self.number, self.id)
             delete_streams(self._parts.blocks, pack_u64(self.number))
-            change = rows.remove_checkpoint(self.number, _REMOVED_AT_ONCE)
-            while not self._parts.writer.write(change):
-                pass
+            change_of = partial(rows.remove_checkpoint, self.number)
+            write_in_steps(self._parts.writer.write, change_of, _REMOVED_AT_ONCE)
         self._know(dataclasses.replace(self._row, status=CheckpointStatus.DELETED))
 
     def hold(self, reason: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from karbor_actors.bank.streams.rows import (
     unpack_row,
 )
 from karbor_actors.bank.streams.session import Readable, StreamSession
+from karbor_actors.bank.writer import write_in_steps
 from karbor_actors.errors import ObjectNotFoundError
 
 if TYPE_CHECKING:
@@ -142,6 +142,9 @@ def delete_streams(blocks: BlockStore, scope: bytes) -> None:
 
     In transactions of bounded size; interrupted, it is done again.
     """
-    while blocks.write(partial(hide, scope=scope, limit=_STEP)) == _STEP:
-        pass
+
+    def hiding(limit: int) -> Change[bool]:
+        return lambda transaction: hide(transaction, scope, limit) < limit
+
+    write_in_steps(blocks.write, hiding, _STEP)
     blocks.sweeper.sweep()
