@@ -220,13 +220,21 @@ class Delete(CheckpointVerb):
         return self._has_reserve or super().must_tidy
 
     def tidy(self) -> None:
-        """Drop what nobody needs once the operation has ended, and need the reserve no more."""
+        """Drop what nobody needs once the operation has ended, however early or late."""
+        self._leave_reserve()
+        super().tidy()
+
+    def close(self, run: OperationRun, outcome: Outcome) -> Any:
+        """See Verb. Who hears of the end finds the reserve taken back, and only the rest free."""
         try:
-            super().tidy()
+            return super().close(run, outcome)
         finally:
-            if self._has_reserve:
-                self._has_reserve = False
-                self.bank.reserve.leave()
+            self._leave_reserve()
+
+    def _leave_reserve(self) -> None:
+        if self._has_reserve:
+            self._has_reserve = False
+            self.bank.reserve.leave()
 
     def _record_end(self, outcome: Outcome, change: Change[Any] | None) -> Any:
         """Commit the operation's end, and *change* with it; return what that returned."""
