@@ -233,6 +233,29 @@ def test_a_full_disk_loses_nothing(cli, small_disk, app):
     cli.protect("app", bank="disk/bank")
 
 
+@pytest.mark.parametrize("size", [300, 400_000])
+def test_a_bank_that_has_filled_its_disk_can_be_emptied(cli, small_disk, app, size):
+    where = ("--bank", "disk/bank")
+    for name in ("one", "two", "three"):
+        (app / name).write_bytes(os.urandom(size))
+        cli.protect("app", bank="disk/bank")
+    with pytest.raises(OSError, match="No space"), (small_disk / "filler").open("wb") as filler:
+        while True:
+            filler.write(bytes(4096))
+            filler.flush()
+    (app / "four").write_bytes(os.urandom(100_000))
+    cli.fails(10, "protect", "app", *where)
+
+    left = cli("checkpoints", "list", *where, "--json").document
+    assert len(left) >= 3
+    for checkpoint in left:
+        cli("delete", checkpoint["id"], *where, "--yes")
+    assert cli("checkpoints", "list", *where, "--json").document == []
+    (small_disk / "filler").unlink()
+    cli.protect("app", bank="disk/bank")
+    cli("bank", "check", "--deep", *where)
+
+
 def test_a_disk_that_is_full_from_the_start_is_said_to_be(cli, small_disk, app):
     with pytest.raises(OSError, match="No space"):
         (small_disk / "filler").write_bytes(bytes(8 << 20))

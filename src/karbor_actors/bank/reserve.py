@@ -26,8 +26,10 @@ NAME: Final = "reserve"
 """The file's name in the bank's directory."""
 _SIZE: Final = 1 << 20
 """Bytes: some 60 commits' of new pages, before those of the first ones are free again."""
+_FOR_START: Final = _SIZE // 4
+"""Bytes that a delete leaves of it: one that takes more than there is must not keep others from all."""
 _FOR_RECORDS: Final = 3 * _SIZE // 4
-"""Bytes that the records get of it at most; of a smaller one, as large a part."""
+"""Bytes that the records get at most of what is given up; of less, as large a part."""
 
 
 class Reserve:
@@ -63,10 +65,10 @@ class Reserve:
             return False
 
     def use(self) -> None:
-        """Give it up until :meth:`leave` was called as often."""
+        """Give up most of it until :meth:`leave` was called as often."""
         with self._lock:
             self._users += 1
-            self._give_up()
+            self._give_up(_FOR_START)
 
     def leave(self) -> None:
         """Need it no more; take it back if nobody does."""
@@ -76,24 +78,24 @@ class Reserve:
                 self._take_back()
 
     def give_up(self) -> bool:
-        """Give it up until somebody takes it back; return whether there was any."""
+        """Give up all of it until somebody takes it back; return whether there was any."""
         with self._lock:
-            return self._give_up()
+            return self._give_up(0)
 
     def close(self) -> None:
         """Take it back, since nobody writes any more. Idempotent."""
         with self._lock:
             self._take_back()
 
-    def _give_up(self) -> bool:
-        if not self._is_kept or self._is_given_up:
+    def _give_up(self, rest: int) -> bool:
+        if not self._is_kept:
             return False
-        self._is_given_up = True  # also if there is none: what the others leave is kept
-        size = _remove(self._directory)
-        if size:
+        self._is_given_up = True  # also if there is none: what others leave is kept then
+        freed = _shrink(self._directory, rest)
+        if freed:
             with contextlib.suppress(BankError, OSError):
-                self._environment.run_alone(lambda file: _allocate(file, size * 3 // 4))
-        return size > 0
+                self._environment.run_alone(lambda file: _allocate(file, freed * 3 // 4))
+        return freed > 0
 
     def _take_back(self) -> None:
         if not self._is_given_up:
@@ -137,17 +139,23 @@ def _is_own(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
-def _remove(directory: str) -> int:
-    """Remove the file; return how many bytes it had, 0 if there is none."""
-    path = os.path.join(directory, NAME)
+def _shrink(directory: str, rest: int) -> int:
+    """Leave *rest* bytes of the file; return how many are free now."""
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        status = os.lstat(path)
-        if not _is_own(status):
-            return 0
-        os.unlink(path)
+        fd = os.open(os.path.join(directory, NAME), flags)
     except OSError:
         return 0
-    return status.st_size
+    try:
+        status = os.fstat(fd)
+        if not _is_own(status) or status.st_size <= rest:
+            return 0
+        os.ftruncate(fd, rest)
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
+    return status.st_size - rest
 
 
 def _allocate(file: MappedFile, size: int) -> None:

@@ -204,9 +204,10 @@ class Delete(CheckpointVerb):
         try:
             return change()
         except BankFullError:
-            if self._has_reserve:
+            if not self._has_reserve:
+                self._use_reserve()
+            elif not self.bank.reserve.give_up():
                 raise
-            self._use_reserve()
             return change()
 
     def _use_reserve(self) -> None:
