@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import lmdb
 import pytest
 
-from helpers import DEADLINE
+from helpers import DEADLINE, fill
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -239,10 +239,7 @@ def test_a_bank_that_has_filled_its_disk_can_be_emptied(cli, small_disk, app, si
     for name in ("one", "two", "three"):
         (app / name).write_bytes(os.urandom(size))
         cli.protect("app", bank="disk/bank")
-    with pytest.raises(OSError, match="No space"), (small_disk / "filler").open("wb") as filler:
-        while True:
-            filler.write(bytes(4096))
-            filler.flush()
+    fill(small_disk / "filler")
     (app / "four").write_bytes(os.urandom(100_000))
     cli.fails(10, "protect", "app", *where)
 

@@ -305,14 +305,14 @@ def test_a_delete_killed_in_a_hook_ends_although_the_disk_is_still_full(tmp_path
 
 def test_a_delete_killed_at_any_commit_ends_although_the_disk_is_still_full(tmp_path, monkeypatch):
     with mounted(tmp_path / "bank", "8m"):
-        made = frozen_disk(tmp_path, 14)
+        made = frozen_disk(tmp_path, 24)
         for point in ("put_before", "put_after"):  # of the manifest's head
             rule = {"point": point, "action": "kill"}
             monkeypatch.setenv("KARBOR_ACTORS_FAULTS", json.dumps({"rules": [rule]}))
             assert run_until_killed(tmp_path, "delete", made.pop())
             monkeypatch.delenv("KARBOR_ACTORS_FAULTS")
             assert recover(tmp_path) == ["succeeded"]
-        for nth in range(4, 28, 2):  # the first ones open the bank
+        for nth in range(4, 64, 3):  # the first ones open the bank
             rule = {"point": "commit_before", "action": "kill", "nth": nth}
             monkeypatch.setenv("KARBOR_ACTORS_FAULTS", json.dumps({"rules": [rule]}))
             was_killed = run_until_killed(tmp_path, "delete", made.pop())
