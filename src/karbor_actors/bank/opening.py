@@ -120,7 +120,7 @@ def open_parts(
     Who opens them for writing holds the bank's lease. On a full disk the records get the space that
     the bank has kept for that.
     """
-    # A simulated disk has no use for it.
+    # A simulated disk has no use for it. Registered first: it is taken back when nobody writes.
     reserve = Reserve(path, environment, is_kept=not environment.readonly and dispatcher is None)
     closing.callback(reserve.close)
     try:

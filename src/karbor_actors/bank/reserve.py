@@ -3,8 +3,8 @@
 What a killed process left frozen is undone at the next start, which has to write: who owns the
 bank now, and what is undone. And a delete, which is to free space, writes first: who runs it, and
 that the checkpoint is going. So a file beside the records holds some space. It is given up for as
-long as somebody needs it: most of it to the records, before anybody else takes it; the rest is free,
-for the objects that change. Then it is taken back.
+long as somebody needs it: most of it to the records, as the end of their data file, before anybody
+else takes it; the rest is free, for the objects that change. Then it is taken back.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import os
 import stat
 import threading
 from typing import TYPE_CHECKING, Final
+
+import lmdb
 
 from karbor_actors.bank.database.mapping import MappedFile, data_file
 from karbor_actors.errors import BankError
@@ -30,6 +32,7 @@ _FOR_START: Final = _SIZE // 4
 """Bytes that a delete leaves of it: one that takes more than there is must not keep others from all."""
 _FOR_RECORDS: Final = 3 * _SIZE // 4
 """Bytes that the records get at most of what is given up; of less, as large a part."""
+_REFUSALS: Final = (BankError, OSError, lmdb.Error)
 
 
 class Reserve:
@@ -93,7 +96,7 @@ class Reserve:
         self._is_given_up = True  # also if there is none: what others leave is kept then
         freed = _shrink(self._directory, rest)
         if freed:
-            with contextlib.suppress(BankError, OSError):
+            with contextlib.suppress(*_REFUSALS):
                 self._environment.run_alone(lambda file: _allocate(file, freed * 3 // 4))
         return freed > 0
 
@@ -101,7 +104,8 @@ class Reserve:
         if not self._is_given_up:
             return
         self._is_given_up = False
-        with contextlib.suppress(BankError, OSError):
+        with contextlib.suppress(*_REFUSALS):
+            self._environment.check_may_wait()  # a forked child leaves it to its parent
             self._environment.run_alone(MappedFile.cut)
             _fill(self._directory)
 

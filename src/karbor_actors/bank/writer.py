@@ -20,7 +20,7 @@ but the transaction, and what it returns is made anew by each run.
 OnDone = Callable[[T | None, BaseException | None], None]
 """Hears of a change's result, or of the error that kept all of it from being recorded."""
 
-LEAST_STEP: Final = 32
+_LEAST_STEP: Final = 32
 """How many rows one transaction removes where there is little space: each may cost a page at first."""
 _LESS: Final = 8
 
@@ -34,9 +34,9 @@ def smaller_step(step: int, error: BankFullError) -> int:
     Raises:
         BankFullError: It is *error*: no fewer are worth a try.
     """
-    if step <= LEAST_STEP:
+    if step <= _LEAST_STEP:
         raise error
-    return max(step // _LESS, LEAST_STEP)
+    return max(step // _LESS, _LEAST_STEP)
 
 
 def write_in_steps(
@@ -47,15 +47,17 @@ def write_in_steps(
     Args:
         write: Runs a change and returns its result, durable.
         change_of: Returns the change that removes so many rows.
-        step: How many at first; fewer where there is no space for so many.
+        step: How many at most; fewer where there is no space for so many.
 
     Raises:
         BankFullError: There is no space for a few either; what was removed before is.
     """
+    most = step
     while True:
         try:
             if write(change_of(step)):
                 return
+            step = min(2 * step, most)  # there may be more space by now
         except BankFullError as error:
             step = smaller_step(step, error)
 

@@ -200,7 +200,10 @@ class Delete(CheckpointVerb):
         return run
 
     def _write(self, change: Callable[[], T]) -> T:
-        """Return what *change* does; if there is no space for it, again with the bank's reserve."""
+        """Return what *change* does; if there is no space for it, again with the bank's reserve.
+
+        One that has that gets what it leaves for a start, too: its end frees its journal at least.
+        """
         try:
             return change()
         except BankFullError:
