@@ -176,6 +176,22 @@ def test_each_delete_may_be_a_process_of_its_own(disk):
     check_whole(disk)
 
 
+def test_a_bank_that_keeps_nothing_any_more_keeps_what_its_deletes_free(disk):
+    with serve(disk, Saving(300)) as service:
+        for _ in range(5):
+            protect(service)
+    (disk / "bank" / "reserve").unlink()
+    fill(disk / "ballast")
+    sizes = []
+    with serve(disk, Saving(300)) as service:
+        for checkpoint in service.provider("local").bank.checkpoints():
+            service.delete(checkpoint.id).result(DEADLINE)
+            sizes.append((disk / "bank" / "reserve").stat().st_size)
+    assert sizes == sorted(set(sizes)), "more and more"
+    (disk / "ballast").unlink()
+    check_whole(disk)
+
+
 def test_several_deletes_at_once_have_it_until_the_last_one_has_ended(disk):
     gate = Gate()
     plugin = Saving(300)
