@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -35,7 +36,10 @@ class Heard:
         self.last.set()
 
     def tell(self, call: Call | None = None) -> None:
-        self.ref.tell(call or Call())
+        """Tell the actor, on a thread that is not the main one."""
+        thread = threading.Thread(target=self.ref.tell, args=(call or Call(),))
+        thread.start()
+        thread.join(DEADLINE)
 
     def wait(self) -> threading.Thread:
         assert self.last.wait(DEADLINE), "nobody ran the actor"
@@ -59,6 +63,35 @@ def test_a_thread_that_sleeps_runs_an_actor_and_then_what_that_hands_on(lanes):
         assert call.done.wait(DEADLINE)
         same.append(isinstance(heard.wait(), Worker) and call.thread is heard.threads[-1])
     assert True in same, "another thread may come first, but not each time"
+
+
+def test_no_worker_comes_for_the_main_thread_which_may_be_interrupted_as_it_wakes_one(lanes):
+    heard = Heard(lanes)
+    for _ in range(5):
+        sleep_all(lanes)
+        heard.ref.tell(Call())
+        assert not isinstance(heard.wait(), Worker)
+
+
+def test_one_worker_comes_however_often_it_is_asked_for(lanes):
+    lanes.lanes[0].submit([Call(lambda: time.sleep(0.02)) for _ in range(4)])
+    wait_until(lambda: len(lanes.lanes[0].pool.sleepers) == 4)
+    came, sleepers = [], lanes.lanes[0].pool.sleepers
+
+    def ask() -> None:
+        for _ in range(3):
+            assert lanes.lanes[1].lend(lanes.control)
+        came.append(4 - len(sleepers))
+
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(10)  # none of those that are woken gets on meanwhile
+    try:
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(DEADLINE)
+    finally:
+        sys.setswitchinterval(switching)
+    assert came == [1]
 
 
 @pytest.mark.parametrize("why", ["nobody sleeps", "its lane is full", "its lane is closed"])

@@ -96,7 +96,6 @@ class ThreadDispatcher(Dispatcher):
         """Whether some thread has the turn, and looks again once it has given it back."""
         self.lent_by: Callable[[ThreadDispatcher], bool] | None = None
         """Has a thread that sleeps elsewhere `run_here`, or `rouse`, soon; returns whether one will."""
-        self._is_coming = False
         self._timers = TimerQueue()
         self._threads: set[threading.Thread] = set()
         self._started = 0
@@ -119,17 +118,8 @@ class ThreadDispatcher(Dispatcher):
             return
         if self.has_one_thread and (lender := current_lender()) is not None and lender.owes(self):
             return
-        if not self._is_coming and not self._is_lent():
+        if self.lent_by is None or not self.lent_by(self):
             self._find_worker()
-
-    def _is_lent(self) -> bool:
-        if self.lent_by is None:
-            return False
-        self._is_coming = True  # first: it may come at once
-        if self.lent_by(self):
-            return True
-        self._is_coming = False  # who has relied on it is seen by whom the caller wakes next
-        return False
 
     def schedule_all(self, runnables: Sequence[Runnable]) -> None:
         """See `Dispatcher.schedule_all`; as many workers are woken as there is work for."""
@@ -163,7 +153,7 @@ class ThreadDispatcher(Dispatcher):
 
         For some turns, until the thread has something else to do: a commit that it owes, say.
         """
-        turn, ready, self._is_coming = self._turn, self._ready, False  # before it looks
+        turn, ready = self._turn, self._ready
         if turn is None or not turn.acquire(False):
             return  # whoever has it looks again
         outer = current_dispatcher()
@@ -182,7 +172,6 @@ class ThreadDispatcher(Dispatcher):
 
     def rouse(self) -> None:
         """Find a worker for what is ready, if there is anything that nobody looks at."""
-        self._is_coming = False
         if self._ready and not self._is_taken:
             self._find_worker()
 

@@ -69,6 +69,8 @@ class ThreadRunner(Roster):
         self._abandoned: set[Worker] = set()
         self._at_disk: Worker | None = None
         """The one that is lent to what waits for a disk: several disks may hang, and take one only."""
+        self._lent: Worker | None = None
+        """The last one that was woken to run actors."""
         self._front, self._front_since = 0, 0.0
         """The id of the call that was first in the queue at the last look, and since when."""
 
@@ -90,14 +92,19 @@ class ThreadRunner(Roster):
         return True
 
     def lend(self, dispatcher: ThreadDispatcher) -> bool:
-        """Wake a worker to run *dispatcher*'s actors; return whether one sleeps, and has room here.
+        """Wake a worker to run *dispatcher*'s actors; return whether one comes.
 
-        What those hand to this lane it runs next. Any thread.
+        One that sleeps, and has room here: what they hand to this lane it runs next. Any thread, but
+        none comes for the main one, which signals interrupt anywhere: the worker would be lost.
         """
+        if threading.current_thread() is threading.main_thread():
+            return False
         with self._lock:
+            if self._lent is not None and dispatcher in self._lent.lender.owed:
+                return True
             if self.is_closed or not self.has_room or not self.pool.sleepers:
                 return False
-            worker = self.pool.sleepers.pop()
+            worker = self._lent = self.pool.sleepers.pop()
             self.join(worker)
             self._count_on(worker)  # so that it has them run elsewhere if it finds a call first
             worker.lender.owed.append(dispatcher)
