@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from karbor_actors.errors import DispatcherClosedError
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from karbor_actors.actors.timers import Timer
+
+T = TypeVar("T")
 
 logger = logging.getLogger("karbor_actors.actors")
 logger.addHandler(logging.NullHandler())
@@ -133,6 +135,13 @@ class Dispatcher(abc.ABC):
                 nothing more, and whoever asked them something gets `pykka.ActorDeadError`.
             RuntimeError: when called by an actor or a timer of this dispatcher.
         """
+
+    def uninterrupted(self, function: Callable[[], T]) -> T:
+        """Return what *function* does, which no signal interrupts if the main thread calls this.
+
+        It is quick, and waits for nobody: one of the dispatcher's threads may call it.
+        """
+        return function()
 
     def await_reply(self, future: Reply, timeout: float | None) -> Any:
         """Wait for *future* on a thread that belongs to this dispatcher, or asks its actors."""

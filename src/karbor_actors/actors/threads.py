@@ -7,9 +7,9 @@ import threading
 import time
 import weakref
 from collections import deque
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from karbor_actors.actors.dispatcher import (
     Dispatcher,
@@ -19,6 +19,7 @@ from karbor_actors.actors.dispatcher import (
 )
 from karbor_actors.actors.lending import Lender, current_lender
 from karbor_actors.actors.timers import TimerQueue
+from karbor_actors.actors.uninterrupted import Errand, is_main_thread
 from karbor_actors.arguments import check_instance, checked_count
 from karbor_actors.errors import DispatcherClosedError
 
@@ -30,11 +31,14 @@ if TYPE_CHECKING:
 
     Waiter = threading.Lock  # held while its worker sleeps; a release wakes it
 
+T = TypeVar("T")
+
 _TURNS_BETWEEN_LOOKS = 16
 """Turns after which a busy worker looks whether a timer is due."""
 _LENT_TURNS = 8
 """Turns that a thread which is lent takes at most before one of the dispatcher's own goes on."""
 _SHOWN = 3
+_release = type(threading.Lock()).release
 _dispatchers: weakref.WeakSet[ThreadDispatcher] = weakref.WeakSet()
 
 
@@ -87,6 +91,9 @@ class ThreadDispatcher(Dispatcher):
             self.throughput = self._lent_turns = 1
         self._ready: deque[Runnable] = deque()
         self._waiters: deque[Waiter] = deque()
+        # In one call, and not of Python's: a signal that came in between would lose the worker.
+        self._wake_last = map(_release, iter(self._waiters.pop, None))
+        self._wake_first = map(_release, iter(self._waiters.popleft, None))
         self._keeper: Waiter | None = None
         self._wakes_at = inf
         """When the keeper wakes by itself; ``inf`` while it is about to decide that."""
@@ -204,6 +211,14 @@ class ThreadDispatcher(Dispatcher):
             msg = f"dispatcher {self.name!r} gave up {len(left)} actors at its deadline: {shown}"
             raise TimeoutError(msg)
 
+    def uninterrupted(self, function: Callable[[], T]) -> T:
+        """See `Dispatcher.uninterrupted`."""
+        if self._closed or not is_main_thread():
+            return function()
+        errand = Errand(function)
+        self.schedule(errand)
+        return errand.wait(lambda: self._closed)
+
     def await_reply(self, future: Reply, timeout: float | None) -> Any:
         """Wait for *future*; a spare thread takes over from a worker that waits."""
         if not self._spare or current_dispatcher() is not self:
@@ -236,11 +251,10 @@ class ThreadDispatcher(Dispatcher):
             self._grow()
 
     def _wake(self, *, keeper: bool = False) -> None:
-        try:
-            waiter = self._waiters.popleft() if keeper else self._waiters.pop()
-        except IndexError:
-            return  # another thread woke it first; before it sleeps it looks at all that is to do
-        waiter.release()
+        with suppress(
+            IndexError
+        ):  # another thread woke it first, and it looks at all there is to do
+            next(self._wake_first if keeper else self._wake_last)
 
     def _grow(self) -> None:
         with self._lock:

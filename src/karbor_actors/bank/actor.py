@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from operator import itemgetter
-from threading import Lock, get_ident, main_thread
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from pykka import ActorDeadError, Timeout
@@ -15,6 +15,7 @@ from karbor_actors.actors.dispatcher import current_dispatcher
 from karbor_actors.actors.lending import give_up_owed
 from karbor_actors.actors.pooled import PooledActor
 from karbor_actors.actors.threads import ThreadDispatcher
+from karbor_actors.actors.uninterrupted import is_main_thread
 from karbor_actors.errors import BankBrokenError, BankClosedError, BankError, describe_cause
 
 if TYPE_CHECKING:
@@ -177,11 +178,10 @@ class BankWriter:
                 wait for.
         """
         check_may_block("a write to the bank")
-        thread = get_ident()
-        if self.thread == thread:
+        if self.thread == get_ident():
             raise BankError("the bank's own thread cannot wait for a write; use submit()")
         self._environment.check_may_wait()
-        if not self.is_told and self._own is not None and thread != main_thread().ident:
+        if not self.is_told and self._own is not None and not is_main_thread():
             # Who would wait anyway commits itself, if nobody does; not the main thread, which
             # signals interrupt: the actor would die of a Ctrl-C.
             lent = _Lent(change)
@@ -193,7 +193,7 @@ class BankWriter:
         answer: _Answer[T] = _Answer()
         self._queue.append((change, answer))
         if not self.is_told:
-            self.tell_of_waiting()
+            self._dispatcher.uninterrupted(self.tell_of_waiting)
         dispatcher = current_dispatcher() or self._dispatcher
         result: T = dispatcher.await_reply(answer, None)
         return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pykka import ActorDeadError
@@ -160,6 +161,9 @@ class Engine:
             ServiceClosedError: The engine is being closed.
             RuntimeError: The system refuses it its first thread.
         """
+        return self.dispatcher.uninterrupted(partial(self._start, operation_id, verb, is_late))
+
+    def _start(self, operation_id: str, verb: Verb, is_late: bool) -> OperationHandle:
         handle = OperationHandle(operation_id, verb.type, self._calls_later)
         handle.set_checkpoint_id(verb.checkpoint_id)
         with self._lock:

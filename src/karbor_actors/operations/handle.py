@@ -10,8 +10,9 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pykka
 
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 
     from pykka import ActorRef
 
+    from karbor_actors.actors.mailbox import Mailbox
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.model import HookName, OperationType
+
+T = TypeVar("T")
 
 _LOG = logging.getLogger("karbor_actors.operations")
 _ASK_TIMEOUT = _DECISION_TIMEOUT = 10.0
@@ -98,9 +102,9 @@ class OperationHandle:
         """Of those who await the end."""
         self._status = OperationStatus.QUEUED
         self._checkpoint_id: str | None = None
-        self._supervisor: ActorRef[Any] | None = None
+        self._supervisor: Mailbox[Any] | None = None
         self._progress: Progress | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may cancel what its thread waits for
         self._streams: Sequence[EventStream] = ()
         self.has_listeners = False
         """Whether events are wanted."""
@@ -192,7 +196,7 @@ class OperationHandle:
             return False
         self.cancel_reason = self.cancel_reason or reason
         try:
-            supervisor.tell(Cancel(reason))
+            self._uninterrupted(partial(supervisor.tell, Cancel(reason)))
         except pykka.ActorDeadError:
             return False
         return True
@@ -201,7 +205,7 @@ class OperationHandle:
         """End what is frozen or open, then stop; the next start of the service goes on."""
         check_process(self._pid)
         self.is_suspended = True
-        self.tell(Suspend())
+        self._uninterrupted(partial(self.tell, Suspend()))
 
     def progress(self) -> Progress:
         """Return how far the operation is."""
@@ -209,8 +213,8 @@ class OperationHandle:
         supervisor = self._supervisor
         if supervisor is not None and not self._is_settled:
             with suppress(pykka.ActorDeadError, pykka.Timeout):
-                found = supervisor.ask(GetProgress(), block=True, timeout=_ASK_TIMEOUT)
-                return cast("Progress", found)
+                asked = self._uninterrupted(partial(supervisor.ask, GetProgress(), block=False))
+                return cast("Progress", asked.get(timeout=_ASK_TIMEOUT))
         return self._progress or Progress(OperationStatus.QUEUED)
 
     def events(self) -> EventStream:
@@ -269,7 +273,7 @@ class OperationHandle:
 
     def attach(self, supervisor: ActorRef[Any]) -> None:
         """Say which actor runs the operation."""
-        self._supervisor = supervisor
+        self._supervisor = cast("Mailbox[Any]", supervisor)
 
     def tell(self, message: object) -> bool:
         """Tell the actor that runs the operation now; return False once it has ended."""
@@ -349,6 +353,11 @@ class OperationHandle:
                 if self._waiters and waiter in self._waiters:
                     self._waiters.remove(waiter)
         return self._is_settled
+
+    def _uninterrupted(self, function: Callable[[], T]) -> T:
+        """Return what *function* does, which tells the supervisor something."""
+        dispatcher = None if self._supervisor is None else self._supervisor.dispatcher
+        return function() if dispatcher is None else dispatcher.uninterrupted(function)
 
     def _fulfil(self, future: Future[Any]) -> None:
         """Tell who awaits the end of it."""

@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from karbor_actors.actors.lending import give_up_owed
+from karbor_actors.actors.uninterrupted import is_main_thread
 from karbor_actors.operations.hooks.pool import Pool
 from karbor_actors.operations.hooks.roster import Roster
 from karbor_actors.operations.hooks.worker import Worker, refuse, report_lost
@@ -97,7 +98,7 @@ class ThreadRunner(Roster):
         One that sleeps, and has room here: what they hand to this lane it runs next. Any thread, but
         none comes for the main one, which signals interrupt anywhere: the worker would be lost.
         """
-        if threading.current_thread() is threading.main_thread():
+        if is_main_thread():
             return False
         with self._lock:
             if self._lent is not None and dispatcher in self._lent.lender.owed:

@@ -1,0 +1,68 @@
+"""What no signal interrupts: the main thread has another thread do it.
+
+The handler of a signal may raise (that of Ctrl-C does) between any two steps of the main thread. What is
+half done there stays so for ever: an actor that was claimed and not scheduled, an operation that is known
+and has no supervisor. So the main thread hands over what must not stop half-way, and waits for it; who
+interrupts it interrupts the waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_LOOK = 1.0
+"""Seconds after which who waits looks whether anybody will come."""
+
+
+class Errand(Generic[T]):
+    """A call that one thread makes for another one, once.
+
+    Args:
+        function: What is called. It is quick, and waits for nobody.
+    """
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._to_do = [function]
+        self._ended = threading.Lock()
+        self._ended.acquire()
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Make the call, unless somebody has; any thread. Never raises."""
+        try:
+            function = self._to_do.pop()
+        except IndexError:
+            return
+        try:
+            self._result = function()
+        except BaseException as error:  # raised where it is waited for
+            self._error = error
+        self._ended.release()
+
+    def wait(self, is_over: Callable[[], bool]) -> T:
+        """Return what it returns, or raise what it raises; make the call here once nobody else will.
+
+        If the waiting is interrupted, the call is made all the same.
+
+        Args:
+            is_over: Returns whether no other thread is there to make it.
+        """
+        while not self._ended.acquire(timeout=_LOOK):
+            if is_over():
+                self.run()
+        if self._error is not None:
+            raise self._error
+        result: T = self._result
+        return result
+
+
+def is_main_thread() -> bool:
+    """Return whether the calling thread is the one that signals interrupt."""
+    return threading.get_ident() == threading.main_thread().ident

@@ -1,0 +1,187 @@
+"""Ctrl-C, or any signal whose handler raises, at any moment of a call that the main thread makes."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from helpers import DEADLINE, Gate
+from karbor_actors import Bank, OperationStatus, ProtectionService
+from karbor_actors.actors import ThreadDispatcher
+from karbor_actors.actors.uninterrupted import Errand
+from karbor_actors.bank.database.transactions import Table
+from karbor_actors.bank.writer import Put
+from karbor_actors.testing import make_graph, synthetic_plan, synthetic_provider
+
+
+class Interruptions:
+    """Interrupts what is called after a random time; seeded."""
+
+    def __init__(self, longest: float) -> None:
+        self._random, self._longest = random.Random(1), longest
+        self.count = 0
+
+    def call(self, function) -> None:
+        """Call *function*, interrupted or not."""
+        try:
+            signal.setitimer(signal.ITIMER_REAL, self._random.uniform(1e-6, self._longest))
+            function()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            self.count += 1
+        surely(lambda: signal.setitimer(signal.ITIMER_REAL, 0))
+
+
+def surely(function):
+    """Return what *function* does, which the last signal may come late for."""
+    while True:
+        try:
+            return function()
+        except KeyboardInterrupt:
+            pass
+
+
+@pytest.fixture(autouse=True)
+def _raising():
+    def handle(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, handle)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def service(tmp_path):
+    with ProtectionService(workers=2) as made:
+        provider = synthetic_provider(make_graph("flat", 1), bank=Bank.open(tmp_path / "bank"))
+        made.add_provider(provider)
+        yield made
+
+
+PLAN = synthetic_plan(make_graph("flat", 1))
+
+
+@pytest.fixture
+def dispatcher():
+    made = ThreadDispatcher(name="test")
+    yield made
+    made.close(timeout=DEADLINE)
+
+
+def test_a_thread_of_the_dispatchers_does_it_for_the_main_one_and_any_other_itself(dispatcher):
+    ask = partial(dispatcher.uninterrupted, threading.current_thread)
+    assert ask().name.startswith("test-")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(ask).result() is pool.submit(threading.current_thread).result()
+
+
+def test_what_it_raises_is_raised(dispatcher):
+    def fail() -> None:
+        raise LookupError("nothing there")
+
+    with pytest.raises(LookupError, match="nothing there"):
+        dispatcher.uninterrupted(fail)
+
+
+def test_a_dispatcher_that_is_closed_leaves_it_to_who_asks():
+    dispatcher = ThreadDispatcher(name="test")
+    dispatcher.close()
+    assert dispatcher.uninterrupted(threading.current_thread) is threading.main_thread()
+
+
+def test_what_nobody_comes_for_any_more_is_done_by_who_waits():
+    done = []
+    errand = Errand(lambda: done.append(threading.current_thread()))
+    errand.wait(lambda: True)
+    errand.run()
+    assert done == [threading.main_thread()]
+
+
+def test_who_interrupts_it_interrupts_the_waiting_only(dispatcher):
+    gate, done = Gate(), threading.Event()
+
+    def work() -> None:
+        gate.pass_through()
+        done.set()
+
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher.uninterrupted(work)
+    gate.open()
+    assert done.wait(DEADLINE)
+
+
+def test_a_dispatcher_loses_no_thread(dispatcher):
+    class Runnable:
+        def __init__(self, run) -> None:
+            self.run = run
+
+    dispatcher.uninterrupted(lambda: None)  # it has a thread
+    interruptions = Interruptions(25e-6)
+    for _ in range(1000):
+        interruptions.call(lambda: dispatcher.schedule(Runnable(lambda: None)))
+        is_run = threading.Event()
+        surely(lambda is_run=is_run: dispatcher.schedule(Runnable(is_run.set)))
+        assert surely(lambda is_run=is_run: is_run.wait(DEADLINE)), "its thread was lost"
+    assert interruptions.count > 100
+
+
+def test_each_operation_ends_and_the_service_closes(service):
+    interruptions = Interruptions(200e-6)
+    for _ in range(400):
+        interruptions.call(lambda: service.protect(PLAN))
+    handle = surely(lambda: service.protect(PLAN))
+    assert surely(lambda: handle.result(DEADLINE)) is not None
+    assert service.wait(DEADLINE), "an operation does not end"
+    assert interruptions.count > 100
+    records = service.operation_history("synthetic")
+    assert {record.status for record in records} == {OperationStatus.SUCCEEDED}
+
+
+@pytest.mark.parametrize("call", ["cancel", "progress", "suspend"])
+def test_an_operation_that_is_asked_something_ends(service, call):
+    interruptions = Interruptions(200e-6)
+    for _ in range(100):
+        handle = surely(lambda: service.protect(PLAN))
+        for _ in range(3):
+            interruptions.call(getattr(handle, call))
+        assert surely(lambda handle=handle: handle.wait(DEADLINE)), f"lost at its {call}()"
+    assert interruptions.count > 20
+
+
+def test_the_bank_goes_on(service):
+    writer = service.provider("synthetic").bank.writer
+    interruptions = Interruptions(400e-6)
+    for number in range(400):
+        interruptions.call(
+            lambda number=number: writer.write(Put(Table.META, b"key", b"%d" % number))
+        )
+    written = threading.Event()
+    writer.submit(Put(Table.META, b"key", b"last"), lambda *_: written.set())
+    assert written.wait(DEADLINE), "the writer was lost"
+    assert interruptions.count > 100
+
+
+def test_a_handler_may_cancel_what_its_thread_waits_for(service):
+    """It runs between two steps of whatever the main thread does, which may hold a lock."""
+    began, cancelled = time.monotonic(), []
+
+    def cancel(*_: object) -> None:
+        cancelled.append(handle.cancel())
+
+    signal.signal(signal.SIGALRM, cancel)
+    rng = random.Random(1)
+    for _ in range(200):
+        handle = service.protect(PLAN)
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 1e-3))
+        assert handle.wait(DEADLINE)
+    assert time.monotonic() - began < DEADLINE
+    assert True in cancelled
