@@ -132,6 +132,50 @@ def test_an_actor_is_run_although_the_thread_is_to_end(lanes):
         assert heard.threads, "nobody ran the actor"
 
 
+class Lock:
+    """A pool's lock; whoever has given it back may be made to wait for something else."""
+
+    def __init__(self, lanes: Lanes, monkeypatch) -> None:
+        self.lock = lanes.lanes[0].pool.lock
+        self.then = lambda: None
+        for owner, name in (
+            (lanes.lanes[0].pool, "lock"),
+            *((lane, "_lock") for lane in lanes.lanes),
+        ):
+            monkeypatch.setattr(owner, name, self)
+
+    def __enter__(self):
+        self.lock.acquire()
+
+    def __exit__(self, *_):
+        self.lock.release()
+        self.then()
+
+
+def test_a_thread_that_is_lent_as_it_falls_asleep_sleeps_once(lanes, monkeypatch):
+    heard = Heard(lanes)
+    sleep_all(lanes)
+    lock, pool = Lock(lanes, monkeypatch), lanes.lanes[0].pool
+
+    def lend_it():
+        if threading.current_thread() in pool.sleepers:
+            lock.then = lambda: None
+            teller = threading.Thread(target=heard.tell)
+            teller.start()
+            teller.join(DEADLINE)
+
+    lock.then = lend_it
+    call, gate = Call(), Gate()
+    lanes.lanes[0].submit([call])
+    assert call.done.wait(DEADLINE)
+    heard.wait()
+    wait_until(lambda: not any(lane.threads for lane in lanes.lanes))
+    assert len(set(pool.sleepers)) == len(pool.sleepers)
+    lanes.lanes[1].submit([Call(gate.pass_through) for _ in range(4)])
+    wait_until(lambda: lanes.lanes[1].running == 4)
+    gate.open()
+
+
 @pytest.mark.crash_expected
 def test_an_actor_is_run_although_the_thread_dies(lanes, monkeypatch):
     heard = Heard(lanes)

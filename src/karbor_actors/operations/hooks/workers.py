@@ -327,13 +327,14 @@ class ThreadRunner(Roster):
             if self._go_over(worker):
                 return True
             self.pool.take_owed(worker)
-            if not worker.lender.owed:
+            is_owing = bool(worker.lender.owed)  # not looked at later: who sleeps may be lent
+            if not is_owing:
                 self.leave(worker)
                 if self.pool.is_closed:
                     self.pool.forget(worker)
                     return False
                 self.pool.sleepers.append(worker)
-        if worker.lender.owed:
+        if is_owing:
             self._pay(worker)
             return True
         return self.pool.sleep(worker)
