@@ -132,6 +132,27 @@ def test_an_actor_is_run_although_the_thread_is_to_end(lanes):
         assert heard.threads, "nobody ran the actor"
 
 
+def test_an_actor_does_not_wait_for_a_call_that_is_given_up_as_the_thread_takes_it(
+    lanes, monkeypatch
+):
+    heard, gate = Heard(lanes), Gate()
+    sleep_all(lanes)
+    lane, hanging = lanes.lanes[1], Call(gate.pass_through)
+
+    def take(worker, call):
+        vars(worker)["call"] = call
+        if call is hanging:
+            lane.abandon(hanging)
+
+    monkeypatch.setattr(
+        Worker, "call", property(lambda own: vars(own)["call"], take), raising=False
+    )
+    lane.queue.append(hanging)  # nobody is woken for it
+    heard.tell()
+    heard.wait()
+    gate.open()
+
+
 class Lock:
     """A pool's lock; whoever has given it back may be made to wait for something else."""
 

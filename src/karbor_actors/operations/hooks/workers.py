@@ -230,7 +230,7 @@ class ThreadRunner(Roster):
                     return True
                 continue
             worker.call = call
-            if worker.expected_by:
+            if worker.expected_by or owed:  # if given up just now, it is expected no more, but owes
                 self._took_first(worker)
                 began = time.monotonic()
                 call.execute()
