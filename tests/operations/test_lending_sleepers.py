@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from itertools import count
 
 import pytest
 
@@ -172,6 +173,9 @@ class Lock:
         self.lock.release()
         self.then()
 
+    def locked(self):
+        return self.lock.locked()
+
 
 def test_a_thread_that_is_lent_as_it_falls_asleep_sleeps_once(lanes, monkeypatch):
     heard = Heard(lanes)
@@ -195,6 +199,54 @@ def test_a_thread_that_is_lent_as_it_falls_asleep_sleeps_once(lanes, monkeypatch
     lanes.lanes[1].submit([Call(gate.pass_through) for _ in range(4)])
     wait_until(lambda: lanes.lanes[1].running == 4)
     gate.open()
+
+
+def test_who_tells_an_actor_something_does_not_wait_for_the_pools_lock(lanes):
+    """The collector, and signals, interrupt a thread that has it, and may have it tell something."""
+    heard = Heard(lanes)
+    sleep_all(lanes)
+    teller = threading.Thread(target=heard.tell)
+    with lanes.lanes[0].pool.lock:
+        teller.start()
+        assert not isinstance(heard.wait(), Worker)
+    teller.join(DEADLINE)
+
+
+def interrupted_at(number: int, tell) -> bool:
+    """Call *tell*; return whether the lending within came to where a signal is seen so many times.
+
+    That is as a function begins, and after one that is not in Python. Then its handler raises.
+    """
+    seen, is_lending = count(), False
+
+    def see(frame, event, _):
+        nonlocal is_lending
+        if frame.f_code.co_name == "lend":
+            is_lending = event != "return"
+        if is_lending and event in ("call", "c_return") and next(seen) == number:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(see)
+    try:
+        tell()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+def test_nothing_is_lost_where_a_signal_throws_out_who_lends(lanes):
+    heard, interrupted = Heard(lanes), 0
+    for number in range(40):
+        sleep_all(lanes)
+        interrupted += interrupted_at(number, heard.tell)
+        heard.wait()
+        heard.tell()
+        heard.wait()
+        wait_until(lambda: not any(lane.expected or lane.threads for lane in lanes.lanes))
+    assert interrupted > 10
 
 
 @pytest.mark.crash_expected

@@ -198,8 +198,7 @@ class ThreadDispatcher(Dispatcher):
         self._all_stopped.wait(_remaining(deadline))
         left = self._abandon_all()
         with self._lock:
-            self._closed = True
-            self._may_grow = False
+            self._closed, self._may_grow = True, False
             threads = list(self._threads)
         self._timers.clear()
         while self._waiters:
@@ -378,12 +377,10 @@ class ThreadDispatcher(Dispatcher):
         self._lock = threading.RLock()
         self._turn = threading.Lock() if self.has_one_thread else None
         self._is_taken = False
-        self._timers = TimerQueue()
-        self._threads = set()
+        self._timers, self._threads = TimerQueue(), set()
         self._waiters.clear()
         self._ready.clear()
-        self._closed = True
-        self._may_grow = False
+        self._closed, self._may_grow = True, False
         self._stop_order, self.is_closing = [], True
         self._all_stopped.set()
         self._abandon_all()

@@ -95,10 +95,11 @@ class ThreadRunner(Roster):
     def lend(self, dispatcher: ThreadDispatcher) -> bool:
         """Wake a worker to run *dispatcher*'s actors; return whether one comes.
 
-        One that sleeps, and has room here: what they hand to this lane it runs next. Any thread, but
-        none comes for the main one, which signals interrupt anywhere: the worker would be lost.
+        One that sleeps, and has room here: what they hand to this lane it runs next. Any thread, also
+        one that the collector interrupts, whatever it is doing. None comes for the main thread, which
+        signals interrupt anywhere: the worker would be lost.
         """
-        if is_main_thread():
+        if is_main_thread() or self._lock.locked():  # it may be this very thread that has it
             return False
         with self._lock:
             if self._lent is not None and dispatcher in self._lent.lender.owed:
