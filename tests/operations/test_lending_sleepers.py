@@ -10,8 +10,9 @@ from itertools import count
 import pytest
 
 from helpers import DEADLINE, Gate
+from karbor_actors.actors import ThreadDispatcher
 from karbor_actors.operations.hooks.worker import Worker
-from lane_kit import Call, Lanes, Storm, wait_until
+from lane_kit import Call, Handing, Lanes, Storm, wait_until
 
 
 @pytest.fixture
@@ -152,6 +153,37 @@ def test_an_actor_does_not_wait_for_a_call_that_is_given_up_as_the_thread_takes_
     heard.tell()
     heard.wait()
     gate.open()
+
+
+def test_what_is_left_to_a_thread_does_not_wait_for_a_call_of_the_lane_that_it_goes_over_to(lanes):
+    gate, other = Gate(), ThreadDispatcher(name="test-other")
+    _, planning, passed_by = lanes.lanes
+    heard = threading.Event()
+    ref = Handing.start_on(other, lambda _: heard.set())
+    ref.ask(None, timeout=DEADLINE)
+    other.lent_by = lambda _: True
+    ref.tell(Call())
+    other.lent_by = None
+
+    def leave_it(_):
+        own = threading.current_thread()
+        if isinstance(own, Worker) and not planning.pool.owed:
+            own.passes_by = [passed_by]
+            passed_by.queue.append(Call(gate.pass_through))
+            with planning.pool.lock:
+                planning._count_on(own)
+                planning.pool.owed.append(other)
+
+    leaving = Heard(lanes, leave_it)
+    while not passed_by.running:
+        sleep_all(lanes)
+        leaving.tell()
+        leaving.wait()
+        time.sleep(0.01)
+    was_heard = heard.wait(DEADLINE / 2)
+    gate.open()
+    other.close(timeout=DEADLINE)
+    assert was_heard
 
 
 class Lock:

@@ -325,9 +325,9 @@ class ThreadRunner(Roster):
             if self.queue:
                 return True
             self.came(worker)
+            self.pool.take_owed(worker)  # first: what it goes over to may take long
             if self._go_over(worker):
                 return True
-            self.pool.take_owed(worker)
             is_owing = bool(worker.lender.owed)  # not looked at later: who sleeps may be lent
             if not is_owing:
                 self.leave(worker)
