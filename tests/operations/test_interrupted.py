@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +21,9 @@ from karbor_actors.actors.uninterrupted import Errand
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.writer import Put
 from karbor_actors.testing import make_graph, synthetic_plan, synthetic_provider
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 class Interruptions:
@@ -36,6 +42,31 @@ class Interruptions:
         except KeyboardInterrupt:
             self.count += 1
         surely(lambda: signal.setitimer(signal.ITIMER_REAL, 0))
+
+
+def interrupted_at(number: int, function) -> bool:
+    """Call *function*; return whether it came to a place where a signal is seen so many times.
+
+    That is as a function begins, and after one that is not in Python. There it is interrupted. Places
+    in others' code are left out: a thread whose start is interrupted stays in `threading`'s books.
+    """
+    seen = count()
+
+    def see(frame: FrameType, event: str, _argument: object) -> None:
+        if event not in ("call", "c_return") or "karbor_actors" not in frame.f_code.co_filename:
+            return
+        if next(seen) == number:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(see)
+    try:
+        function()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
 
 
 def surely(function):
@@ -134,6 +165,23 @@ def test_a_dispatcher_loses_no_thread(dispatcher):
     assert interruptions.count > 100
 
 
+def test_a_dispatcher_gets_its_first_thread_wherever_the_call_that_starts_it_is_interrupted():
+    class Runnable:
+        def __init__(self, run) -> None:
+            self.run = run
+
+    number, is_interrupted = 0, True
+    while is_interrupted:
+        dispatcher, is_run = ThreadDispatcher(name="test"), threading.Event()
+        schedule = partial(dispatcher.schedule, Runnable(lambda: None))
+        is_interrupted = interrupted_at(number, schedule)
+        dispatcher.schedule(Runnable(is_run.set))
+        assert is_run.wait(DEADLINE), f"it has no thread: interrupted at {number}"
+        dispatcher.close(timeout=DEADLINE)
+        number += 1
+    assert number > 5
+
+
 def test_each_operation_ends_and_the_service_closes(service):
     interruptions = Interruptions(200e-6)
     for _ in range(400):
@@ -142,6 +190,16 @@ def test_each_operation_ends_and_the_service_closes(service):
     assert surely(lambda: handle.result(DEADLINE)) is not None
     assert service.wait(DEADLINE), "an operation does not end"
     assert interruptions.count > 100
+    records = service.operation_history("synthetic")
+    assert {record.status for record in records} == {OperationStatus.SUCCEEDED}
+
+
+def test_an_operation_ends_wherever_the_call_that_begins_it_is_interrupted(service):
+    number = 0
+    while interrupted_at(number, lambda: service.protect(PLAN)):
+        number += 1
+        assert service.wait(DEADLINE), f"an operation does not end: interrupted at {number}"
+    assert number > 30
     records = service.operation_history("synthetic")
     assert {record.status for record in records} == {OperationStatus.SUCCEEDED}
 

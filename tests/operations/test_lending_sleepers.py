@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from itertools import count
 
 import pytest
 
@@ -242,43 +241,6 @@ def test_who_tells_an_actor_something_does_not_wait_for_the_pools_lock(lanes):
         teller.start()
         assert not isinstance(heard.wait(), Worker)
     teller.join(DEADLINE)
-
-
-def interrupted_at(number: int, tell) -> bool:
-    """Call *tell*; return whether the lending within came to where a signal is seen so many times.
-
-    That is as a function begins, and after one that is not in Python. Then its handler raises.
-    """
-    seen, is_lending = count(), False
-
-    def see(frame, event, _):
-        nonlocal is_lending
-        if frame.f_code.co_name == "lend":
-            is_lending = event != "return"
-        if is_lending and event in ("call", "c_return") and next(seen) == number:
-            sys.setprofile(None)
-            raise KeyboardInterrupt
-
-    sys.setprofile(see)
-    try:
-        tell()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.setprofile(None)
-    return False
-
-
-def test_nothing_is_lost_where_a_signal_throws_out_who_lends(lanes):
-    heard, interrupted = Heard(lanes), 0
-    for number in range(40):
-        sleep_all(lanes)
-        interrupted += interrupted_at(number, heard.tell)
-        heard.wait()
-        heard.tell()
-        heard.wait()
-        wait_until(lambda: not any(lane.expected or lane.threads for lane in lanes.lanes))
-    assert interrupted > 10
 
 
 @pytest.mark.crash_expected

@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from contextlib import nullcontext, suppress
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from karbor_actors.actors.dispatcher import (
     Dispatcher,
@@ -26,12 +26,10 @@ from karbor_actors.errors import DispatcherClosedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from karbor_actors.actors.dispatcher import Reply, Runnable
+    from karbor_actors.actors.dispatcher import Reply, Runnable, T
     from karbor_actors.actors.timers import Timer
 
     Waiter = threading.Lock  # held while its worker sleeps; a release wakes it
-
-T = TypeVar("T")
 
 _TURNS_BETWEEN_LOOKS = 16
 """Turns after which a busy worker looks whether a timer is due."""
@@ -263,13 +261,15 @@ class ThreadDispatcher(Dispatcher):
             self._started += 1
             name = f"{self.name}-{self._started}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
-            self._threads.add(thread)
-            self._update_may_grow()
             try:
+                self._threads.add(thread)
+                self._update_may_grow()
                 thread.start()
-            except RuntimeError:
+            except BaseException as error:  # of a signal's handler, too
+                if thread.ident is not None:
+                    raise
                 self._threads.discard(thread)
-                if not self._threads:
+                if not self._threads or not isinstance(error, RuntimeError):
                     self._may_grow = True
                     raise
                 # The workers there are do the work, more slowly.

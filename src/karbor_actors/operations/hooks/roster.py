@@ -116,8 +116,8 @@ class Roster(ABC):
     def join(self, worker: Worker) -> None:
         """Have *worker* work for this lane."""
         worker.lane = self
+        worker.name = f"{self._name}-{worker.number}"
         self.threads.append(worker)
-        worker.name = f"{self._name}-{worker.number}"  # last: a signal's handler may raise here
 
     def leave(self, worker: Worker) -> None:
         """Have *worker* work for this lane no more."""
@@ -151,5 +151,5 @@ class Roster(ABC):
 
     def _count_on(self, worker: Worker) -> None:
         if self not in worker.expected_by:
-            self.expected += 1  # first: a signal's handler may raise after the call
             worker.expected_by.append(self)
+            self.expected += 1
