@@ -160,8 +160,12 @@ class SimulatedProcess:
 
     def bury(self) -> None:
         """End the dispatcher, and write what a power cut left; all banks are closed."""
-        if not self.dispatcher.is_halted:
-            self.dispatcher.close()
+        try:
+            if not self.dispatcher.is_halted:
+                self.dispatcher.close()
+        except TimeoutError:
+            if not self.dispatcher.is_halted:  # else it was killed as it closed
+                raise
         if self.faults.torn is not None:
             path, data = self.faults.torn
             path.write_bytes(data)
