@@ -13,6 +13,7 @@ import pytest
 from helpers import DEADLINE, Gate
 from karbor_actors import (
     Bank,
+    HookName,
     Operation,
     OperationError,
     OperationStatus,
@@ -30,7 +31,16 @@ from karbor_actors.operations.hooks.attempt import Attempt
 from karbor_actors.operations.limits import alarms
 from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.store import MemoryStore
-from kit import TYPE, Journal, RecordingProtection, Things, plan, provider, thing
+from kit import (
+    TYPE,
+    Journal,
+    RecordingProtection,
+    Things,
+    plan,
+    provider,
+    store_something,
+    thing,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -474,6 +484,21 @@ def test_a_hook_that_holds_its_resource_for_too_long_is_given_up_at_once(
         returns.set()
         service.close()
     join_workers()
+
+
+def test_what_waits_for_a_worker_is_not_held_yet(tmp_path, journal, monkeypatch):
+    submit = workers.ThreadRunner.submit
+
+    def submit_late(lane: Any, calls: Any, **keywords: Any) -> bool:
+        if any(getattr(call, "hook", None) is HookName.ON_PREPARE_BEGIN for call in calls):
+            threading.Timer(3.0, submit, (lane, calls), keywords).start()
+            return True
+        return submit(lane, calls, **keywords)
+
+    monkeypatch.setattr(workers.ThreadRunner, "submit", submit_late)
+    limits = TimeLimits(max_quiesce=2.0)
+    with service_with(tmp_path, journal, store_something, limits, {}) as service:
+        service.protect(plan("one")).result(DEADLINE)
 
 
 @pytest.mark.parametrize("on_failure", ["abort", "isolate"])

@@ -35,7 +35,9 @@ class Watch:
         self._attempts: dict[int, Attempt] = {}
         """By hook number."""
         self.held: dict[int, float] = {}
-        """Since when each resource is held that is, by the engine's clock."""
+        """Since when each resource is held that is, by the engine's clock, or is about to be."""
+        self._holders: dict[int, Attempt] = {}
+        """By resource, what began to hold it, or will: one that waits for a worker holds nothing yet."""
         self.soonest = inf
         """No hook is overdue before then, by the engine's clock."""
 
@@ -44,8 +46,9 @@ class Watch:
         self._attempts[attempt.hook_number] = attempt
         if now + self._shortest < self.soonest:  # noqa: PLR1730 - too soon, often; but cheap
             self.soonest = now + self._shortest
-        if self._planned.abort_kinds[attempt.resource] and attempt.hook in PREPARE_HOOKS:
-            self.held.setdefault(attempt.resource, now)
+        resource, holds = attempt.resource, attempt.hook in PREPARE_HOOKS
+        if holds and self._planned.abort_kinds[resource] and resource not in self.held:
+            self.held[resource], self._holders[resource] = now, attempt
 
     def hold(self, resources: Iterable[int], now: float) -> None:
         """Watch *resources*, which an earlier process held: their time counts from *now* on."""
@@ -69,11 +72,12 @@ class Watch:
         """Note that *hook* completed: its resource is held no more, if that was the span's end."""
         resource, kind = divmod(hook, HOOKS_PER_RESOURCE)
         if resource in self.held and kind >= self._last_of_span(resource):
-            del self.held[resource]
+            self.released(resource)
 
     def released(self, resource: int) -> None:
         """Note that *resource* was undone."""
         self.held.pop(resource, None)
+        self._holders.pop(resource, None)
 
     def overdue(self, now: float) -> list[Attempt]:
         """Return the attempts that have taken too long; they are watched no more."""
@@ -86,7 +90,7 @@ class Watch:
         """Return the resources whose critical span has taken too long, once each."""
         late = [r for r, since in self.held.items() if self._left_held(r, since, now) <= 0]
         for resource in late:
-            del self.held[resource]
+            self.released(resource)
         return late
 
     def look_again(self, now: float) -> None:
@@ -108,6 +112,8 @@ class Watch:
 
     def _left_held(self, resource: int, since: float, now: float) -> float:
         limit = self._limits_of(resource).max_quiesce
+        if limit is not None and (holder := self._holders.get(resource)) is not None:
+            since = now if holder.began_at is None else holder.began_at
         return inf if limit is None else since + limit - now
 
     def _limits_of(self, resource: int) -> TimeLimits:
