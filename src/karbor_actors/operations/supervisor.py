@@ -387,6 +387,7 @@ class SupervisorActor(EndingActor):
 
     def _close(self, control: OperationControl) -> None:
         run = control.run
+        control.intake.clear()  # what was dropped while it waited gets no place any more
         outcome = self._outcome = Outcome.of(control, self._cancelled)
         if self._verb.waits_for and not run.is_settled():
             outcome.status = OperationStatus.SUSPENDED
