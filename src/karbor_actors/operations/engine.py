@@ -107,7 +107,8 @@ class Engine:
         caps: How many hooks of a kind run at once.
         dispatcher: Where the actors run; one control thread by default.
         runners: Where bodies run; threads by default.
-        events: Where done callbacks run; one thread by default.
+        events: Where done callbacks run, and operations are started for the main thread; one thread
+            for each by default.
     """
 
     def __init__(
@@ -129,6 +130,8 @@ class Engine:
         self.runners = runners or Runners(workers, call_later=self.dispatcher.call_later)
         own.lent_by = self.runners.lend
         self._events: Dispatcher = events or ThreadDispatcher(name="karbor-events")
+        self._starts: Dispatcher = events or ThreadDispatcher(name="karbor-start")
+        """Starts what the main thread asks for, however long a turn of the control's takes."""
         self._caps = caps or Caps()
         self._admission = new_admission(workers, self._caps)
         self._locks = LockTable()
@@ -161,7 +164,7 @@ class Engine:
             ServiceClosedError: The engine is being closed.
             RuntimeError: The system refuses it its first thread.
         """
-        return self.dispatcher.uninterrupted(partial(self._start, operation_id, verb, is_late))
+        return self._starts.uninterrupted(partial(self._start, operation_id, verb, is_late))
 
     def _start(self, operation_id: str, verb: Verb, is_late: bool) -> OperationHandle:
         handle = OperationHandle(operation_id, verb.type, self._calls_later)
@@ -292,6 +295,7 @@ class Engine:
 
     def close(self) -> None:
         """End every thread; all operations have ended. Idempotent."""
+        self._starts.close()
         self.runners.close()
         self.dispatcher.close()
         self._events.close()
