@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-OURS, IN_MEMORY = "karbor_actors", "karbor_actors, in memory"
+OURS, IN_MEMORY = "karbor_actors, asked by a thread", "karbor_actors, in memory"
 MAIN = "karbor_actors, asked by the main thread"
 STORED = "karbor_actors, what it stores alone"
 MEMORY = "/dev/shm"  # noqa: S108 - folders of the benchmark's own are made there

@@ -207,7 +207,7 @@ GOALS = (
     Goal(
         "a small protect / (hooks on its way + 2 commits + 2 ms)",
         "latency",
-        partial(figure, name="latency / bound"),
+        partial(figure, name="latency / bound", system="by a thread"),
         1,
     ),
     Goal(
