@@ -116,21 +116,21 @@ def run(
             absent = case.split()[1]
             missing += [{"case": case.name, "system": one, "module": absent[one]} for one in absent]
     _print_tables(unit, results, figures, missing)
+    found = {"results": results, "figures": figures, "missing": missing}
+    print(json.dumps({"benchmark": name, "unit": unit, **_where(arguments), **found}))
+
+
+def _where(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what was measured, on what, and how."""
     # Not where things lie on one machine: its file system is said.
     given = {k: v for k, v in vars(arguments).items() if not os.path.isabs(str(v))}
     del given["one_run"]
-    line = {
-        "benchmark": name,
-        "unit": unit,
+    return {
         "commit": commit(),
         "python": platform.python_version(),
         "machine": machine(arguments.directory),
         "parameters": given,
-        "results": results,
-        "figures": figures,
-        "missing": missing,
     }
-    print(json.dumps(line))
 
 
 def _measure_case(
