@@ -498,7 +498,8 @@ def test_what_waits_for_a_worker_is_not_held_yet(tmp_path, journal, monkeypatch)
     monkeypatch.setattr(workers.ThreadRunner, "submit", submit_late)
     limits = TimeLimits(max_quiesce=2.0)
     with service_with(tmp_path, journal, store_something, limits, {}) as service:
-        service.protect(plan("one")).result(DEADLINE)
+        assert service.protect(plan("one")).result(DEADLINE).status == "available"
+    assert not journal.aborted()
 
 
 @pytest.mark.parametrize("on_failure", ["abort", "isolate"])

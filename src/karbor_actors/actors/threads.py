@@ -53,8 +53,8 @@ class ThreadDispatcher(Dispatcher):
 
     One with one thread runs its actors on others too, which lend themselves (`Lender`), but on one
     at a time: whoever has the turn looks for what is ready once more after it has given it back.
-    Where nobody lends himself who schedules, `lent_by` may find one who sleeps.
     Such a one may have a second thread of its own, which goes on while the first is lent.
+    Where nobody lends himself who schedules, `lent_by` may find one who sleeps.
 
     Args:
         threads: how many actors may run at the same time; at least 1.
@@ -248,9 +248,7 @@ class ThreadDispatcher(Dispatcher):
             self._grow()
 
     def _wake(self, *, keeper: bool = False) -> None:
-        with suppress(
-            IndexError
-        ):  # another thread woke it first, and it looks at all there is to do
+        with suppress(IndexError):  # another thread woke it first; it looks at all that is to do
             next(self._wake_first if keeper else self._wake_last)
 
     def _grow(self) -> None:
