@@ -231,6 +231,21 @@ def test_nothing_but_the_command_line_prints():
     assert not faults
 
 
+def test_the_main_thread_waits_for_nothing_that_a_signal_leaves_locked():
+    """See actors/waiting.py."""
+    made = {"Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier"}
+    forbidden = {f"threading.{name}" for name in made} | {"queue.Queue", "Queue"}
+    faults = [
+        module.where(node)
+        for module in ENGINE
+        if module.layer not in ("testing", "cli")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in forbidden | made - {"Event"}
+    ]
+
+    assert not faults, "use Bell or Flag:\n" + "\n".join(faults)
+
+
 def test_modules_are_short_enough_to_read():
     long = [
         f"{module.where(1)} has {lines} lines"

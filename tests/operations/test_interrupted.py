@@ -18,9 +18,17 @@ from helpers import DEADLINE, Gate
 from karbor_actors import Bank, OperationStatus, ProtectionService
 from karbor_actors.actors import ThreadDispatcher
 from karbor_actors.actors.uninterrupted import Errand
+from karbor_actors.bank.database.environment import Environment
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.writer import Put
-from karbor_actors.testing import make_graph, synthetic_plan, synthetic_provider
+from karbor_actors.testing import (
+    SyntheticProtection,
+    Work,
+    make_graph,
+    synthetic_plan,
+    synthetic_provider,
+)
+from karbor_actors.testing.synthetic import NODE_TYPE
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -44,29 +52,33 @@ class Interruptions:
         surely(lambda: signal.setitimer(signal.ITIMER_REAL, 0))
 
 
-def interrupted_at(number: int, function) -> bool:
+def interrupted_at(number: int, function, *, others: bool = False) -> bool:
     """Call *function*; return whether it came to a place where a signal is seen so many times.
 
     That is as a function begins, and after one that is not in Python. There it is interrupted. Places
-    in others' code are left out: a thread whose start is interrupted stays in `threading`'s books.
+    in *others'* code are left out: a thread whose start is interrupted stays in `threading`'s books.
     """
-    seen = count()
+    seen, places = count(), list[int]()
 
     def see(frame: FrameType, event: str, _argument: object) -> None:
-        if event not in ("call", "c_return") or "karbor_actors" not in frame.f_code.co_filename:
+        is_own = others or "karbor_actors" in frame.f_code.co_filename
+        if event not in ("call", "c_return") or not is_own:
             return
         if next(seen) == number:
             sys.setprofile(None)
+            places.append(number)
             raise KeyboardInterrupt
 
+    unheard, sys.unraisablehook = sys.unraisablehook, lambda _: None  # where an object ends
     sys.setprofile(see)
     try:
         function()
     except KeyboardInterrupt:
-        return True
+        pass
     finally:
         sys.setprofile(None)
-    return False
+        sys.unraisablehook = unheard
+    return bool(places)
 
 
 def surely(function):
@@ -200,6 +212,8 @@ def test_an_operation_ends_wherever_the_call_that_begins_it_is_interrupted(servi
         number += 1
         assert service.wait(DEADLINE), f"an operation does not end: interrupted at {number}"
     assert number > 30
+    service.protect(PLAN).result(DEADLINE)  # begins after those that nobody has a handle of
+    assert service.wait(DEADLINE)
     records = service.operation_history("synthetic")
     assert {record.status for record in records} == {OperationStatus.SUCCEEDED}
 
@@ -213,6 +227,29 @@ def test_an_operation_that_is_asked_something_ends(service, call):
             interruptions.call(getattr(handle, call))
         assert surely(lambda handle=handle: handle.wait(DEADLINE)), f"lost at its {call}()"
     assert interruptions.count > 20
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda handle: handle.wait(0),
+        lambda handle: handle.exception(DEADLINE),
+        lambda handle: list(handle.events()),
+        lambda handle: handle.cancel(),
+        lambda handle: handle.progress(),
+    ],
+    ids=["wait", "exception", "events", "cancel", "progress"],
+)
+def test_who_waits_for_an_operation_leaves_nothing_locked_wherever_he_is_interrupted(service, wait):
+    work = Work(sleep=0.002)  # it goes on when he begins to wait
+    service.provider("synthetic").protection_plugins[NODE_TYPE] = SyntheticProtection(work)
+    number, is_interrupted = 0, True
+    while is_interrupted:
+        handle = service.protect(PLAN)
+        is_interrupted = interrupted_at(number, partial(wait, handle), others=True)
+        assert handle.wait(DEADLINE), f"lost: interrupted at {number}"
+        number += 1
+    assert number > 3
 
 
 def test_the_bank_goes_on(service):
@@ -243,3 +280,52 @@ def test_a_handler_may_cancel_what_its_thread_waits_for(service):
         assert handle.wait(DEADLINE)
     assert time.monotonic() - began < DEADLINE
     assert True in cancelled
+
+
+def grow(environment: Environment) -> None:
+    """Have the map of *environment* grow, which waits for all who read."""
+    thread = threading.Thread(target=environment._opened().grow, daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    assert not thread.is_alive(), "somebody is still counted as reading"
+
+
+def test_who_was_interrupted_while_it_read_reads_no_more(tmp_path):
+    def read() -> None:
+        with environment.snapshot() as snapshot:
+            snapshot.get(Table.META, b"key")
+
+    with Environment(str(tmp_path / "bank"), map_size=1 << 16) as environment:
+        number = 0
+        while interrupted_at(number, read):
+            assert not environment.is_reading, f"interrupted at {number}"
+            environment.check_may_wait()
+            if number % 5 == 0:
+                grow(environment)
+            number += 1
+        assert number > 10
+
+
+@pytest.mark.parametrize("call", ["compact", "close"])
+def test_a_bank_is_of_use_wherever_a_call_is_interrupted(tmp_path, call):
+    number, is_interrupted = 0, True
+    while is_interrupted:
+        bank = Bank.open(tmp_path / "bank")
+        is_interrupted = interrupted_at(number, getattr(bank, call))
+        bank.close()
+        with Bank.open(tmp_path / "bank") as again:
+            again.writer.write(Put(Table.META, b"key", b"%d" % number))
+        number += 1
+    assert number > 10
+
+
+def test_a_bank_may_be_opened_wherever_opening_it_was_interrupted(tmp_path):
+    number, opened = 0, []
+    while interrupted_at(number, lambda: opened.append(Bank.open(tmp_path / "bank"))):
+        while opened:  # nobody heard of it
+            opened.pop().close()
+        with Bank.open(tmp_path / "bank") as bank:
+            bank.writer.write(Put(Table.META, b"key", b"%d" % number))
+        number += 1
+    opened.pop().close()
+    assert number > 20

@@ -29,7 +29,7 @@ RUNTIME = f"""
 import os
 
 from karbor_actors.actors import PooledActor, ThreadDispatcher, set_default_dispatcher
-from karbor_actors.actors.mailbox import PooledFuture
+from karbor_actors.actors.future import PooledFuture
 
 set_default_dispatcher(
     ThreadDispatcher(threads=int(os.environ["{THREADS_VARIABLE}"]), name="pykka-suite")

@@ -7,6 +7,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from karbor_actors.actors.waiting import Flag
 from karbor_actors.errors import DispatcherClosedError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Dispatcher(abc.ABC):
         self.is_closing = False
         """Whether `close()` was called: no actor can be started any more."""
         self._asked: Resident | None = None
-        self._all_stopped = threading.Event()
+        self._all_stopped = Flag()
         self._dead_letters = 0
 
     @abc.abstractmethod

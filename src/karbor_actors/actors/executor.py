@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -29,7 +31,8 @@ class DaemonExecutor(Executor):
     def __init__(self, workers: int, name: str) -> None:
         self._workers, self._name = workers, name
         self._queue: SimpleQueue[_Work | None] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
+        self._idle: deque[None] = deque()
+        """As many as threads wait for work, less what is on its way to one."""
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._is_closed = False
@@ -67,7 +70,10 @@ class DaemonExecutor(Executor):
             self._queue.put(None)
 
     def _grow(self) -> None:
-        if self._idle.acquire(blocking=False) or len(self._threads) == self._workers:
+        with suppress(IndexError):
+            self._idle.pop()
+            return
+        if len(self._threads) == self._workers:
             return
         name = f"{self._name}_{len(self._threads)}"
         thread = threading.Thread(target=_serve, args=(self._queue, self._idle), name=name)
@@ -118,13 +124,13 @@ class _Work:
             self.future.set_result(result)
 
 
-def _serve(queue: SimpleQueue[_Work | None], idle: threading.Semaphore) -> None:
+def _serve(queue: SimpleQueue[_Work | None], idle: deque[None]) -> None:
     """Run what is queued, until there is a None; knows no executor, which may be forgotten."""
     while True:
         try:
             work = queue.get_nowait()
         except Empty:
-            idle.release()
+            idle.append(None)
             work = queue.get()
         if work is None:
             return

@@ -1,4 +1,4 @@
-"""A pooled actor's mailbox and its futures: how messages get in and are run.
+"""A pooled actor's mailbox: how messages get in and are run.
 
 The mailbox is the actor's ref as well, so that what a hook actor is made of is two objects.
 
@@ -24,12 +24,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pykka
-from pykka import ActorDeadError, ActorRef, ActorRegistry, ThreadingFuture
+from pykka import ActorDeadError, ActorRef, ActorRegistry
 from pykka._envelope import Envelope
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
 from karbor_actors import faultpoints
-from karbor_actors.actors.dispatcher import current_dispatcher, logger
+from karbor_actors.actors.dispatcher import logger
+from karbor_actors.actors.future import PooledFuture
+from karbor_actors.actors.waiting import Flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,29 +44,6 @@ T = TypeVar("T")
 
 PYKKA_MESSAGES = frozenset({_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr})
 _making = threading.RLock()  # guards what is made lazily, by all mailboxes: it is rare and quick
-
-
-class PooledFuture(ThreadingFuture[T]):
-    """The reply to an ask; while it waits, the dispatcher may put the thread to use."""
-
-    dispatcher: Dispatcher | None = None
-    """Where the asked actor lives, once it was asked."""
-
-    def get(self, *, timeout: float | None = None) -> Any:
-        """See `pykka.Future.get`."""
-        if self._result is None and self._get_hook is None:
-            dispatcher = current_dispatcher() or self.dispatcher
-            if dispatcher is not None:
-                return dispatcher.await_reply(self, timeout)
-        return super().get(timeout=timeout)
-
-    def is_set(self) -> bool:
-        """Return whether there is a reply."""
-        return self._result is not None
-
-    def wait_result(self, timeout: float | None) -> Any:
-        """Block until there is a reply, as `pykka.ThreadingFuture.get` does."""
-        return super().get(timeout=timeout)
 
 
 class Mailbox(ActorRef[A]):
@@ -132,7 +111,7 @@ class Mailbox(ActorRef[A]):
         event = self._event
         if event is None:
             with _making:
-                event = self._event = self._event or threading.Event()
+                event = self._event = self._event or Flag()
             if self.stopped:  # only after it can be seen: mark_stopped() looks the other way round
                 event.set()
         return event

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pykka
 from pykka import ActorRegistry
 
-from karbor_actors.actors.mailbox import Mailbox, PooledFuture
+from karbor_actors.actors.future import PooledFuture
+from karbor_actors.actors.mailbox import Mailbox
 from karbor_actors.actors.threads import ThreadDispatcher
 from karbor_actors.errors import DispatcherClosedError
 

@@ -213,8 +213,11 @@ class ThreadDispatcher(Dispatcher):
         if self._closed or not is_main_thread():
             return function()
         errand = Errand(function)
-        self.schedule(errand)
-        return errand.wait(lambda: self._closed)
+        try:
+            self.schedule(errand)
+            return errand.wait(lambda: self._closed)
+        finally:
+            self.rouse()  # if it was interrupted before anybody was woken
 
     def await_reply(self, future: Reply, timeout: float | None) -> Any:
         """Wait for *future*; a spare thread takes over from a worker that waits."""

@@ -24,7 +24,7 @@ class Errand(Generic[T]):
     """A call that one thread makes for another one, once.
 
     Args:
-        function: What is called. It is quick, and waits for nobody.
+        function: What is called.
     """
 
     def __init__(self, function: Callable[[], T]) -> None:
@@ -61,6 +61,46 @@ class Errand(Generic[T]):
             raise self._error
         result: T = self._result
         return result
+
+
+def done_aside(function: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
+    """Return what *function* returns, or raise what it raises; for the main thread, another one calls it.
+
+    It may take its time. If the main thread is interrupted meanwhile, it is done to its end all the same.
+
+    Args:
+        function: What is called.
+        undo: Is called with what that returned if the main thread was interrupted.
+    """
+    if not is_main_thread():
+        return function()
+    made: list[T] = []
+    is_left: list[bool] = []
+
+    def call() -> T:
+        made.append(result := function())
+        undo_if_left()
+        return result
+
+    def undo_if_left() -> None:
+        while is_left and made and undo is not None:
+            undo(made.pop())
+
+    errand = Errand(call)
+    thread = threading.Thread(target=errand.run, name="karbor-aside")
+    try:
+        thread.start()
+        return errand.wait(lambda: not thread.is_alive())
+    except BaseException:
+        is_left.append(True)
+        undo_if_left()  # or who makes the call does it, when it is made
+        thread.join(_LOOK)
+        raise
+
+
+def done_here(function: Callable[[], T], _undo: Callable[[T], object] | None = None) -> T:
+    """Return what *function* returns: as :func:`done_aside`, where nothing is to be interrupted."""
+    return function()
 
 
 def is_main_thread() -> bool:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
+from karbor_actors.actors.uninterrupted import done_aside, done_here
 from karbor_actors.arguments import checked_choices, checked_count, checked_path
-from karbor_actors.bank.backup import back_up, refuse_backup
+from karbor_actors.bank.backup import back_up
 from karbor_actors.bank.blocks.check import repack
 from karbor_actors.bank.blocks.rebuild import free_unneeded
 from karbor_actors.bank.checking import check_bank
 from karbor_actors.bank.checkpoints import rows
 from karbor_actors.bank.checkpoints.checkpoint import Checkpoint, CheckpointMaking
-from karbor_actors.bank.database.environment import FORMAT_VERSION, Environment
+from karbor_actors.bank.database.environment import FORMAT_VERSION
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.journal.journal import Journal
 from karbor_actors.bank.lease import Lease, break_lease
@@ -25,12 +25,13 @@ from karbor_actors.bank.manifests.rebuild import RebuildReport, rebuild_records
 from karbor_actors.bank.opening import (
     check_ways,
     make_directory,
+    open_for_bank,
     open_objects,
-    open_parts,
     refuse_lost_records,
 )
 from karbor_actors.errors import (
     BankClosedError,
+    BankError,
     BankFormatError,
     BankLeaseError,
     BankReadonlyError,
@@ -40,7 +41,8 @@ from karbor_actors.errors import (
 from karbor_actors.model import CheckpointStatus, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    import os
+    from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
 
     from karbor_actors.actors.dispatcher import Dispatcher
@@ -63,6 +65,8 @@ class Bank:
         directory: str,
         parts: BankParts,
         closing: contextlib.ExitStack,
+        *,
+        aside: Callable[..., Any] = done_aside,
     ) -> None:
         self.directory = directory
         """The bank's directory, absolute."""
@@ -75,6 +79,7 @@ class Bank:
         self._parts = parts
         self._environment = parts.environment
         self._closing = closing
+        self._aside = aside  # what no signal is to interrupt half-way
         self._lock = threading.Lock()
         self._owner: tuple[object, str] | None = None
 
@@ -108,19 +113,13 @@ class Bank:
         path = checked_path("directory", directory)
         check_ways(dispatcher, readonly=readonly, create=create)
         refuse_lost_records(path)
-        with contextlib.ExitStack() as closing:
-            if not readonly:
-                make_directory(path, create=create)
-                closing.callback(Lease(path).release)
-            records = os.path.join(path, "bank.lmdb")
-            environment = Environment(records, readonly=readonly, create=create)
-            closing.callback(environment.close)
-            if not readonly:
-                refuse_backup(environment)
-            store = open_objects(path, objects, writable=not readonly)
-            closing.callback(store.close)
-            parts = open_parts(environment, path, store, closing, dispatcher)
-            return cls(path, parts, closing.pop_all())
+        aside = done_aside if dispatcher is None else done_here
+        return aside(
+            lambda: cls(
+                path, *open_for_bank(path, objects, readonly, create, dispatcher), aside=aside
+            ),
+            cls.close,
+        )
 
     @classmethod
     def rebuild(
@@ -183,6 +182,11 @@ class Bank:
 
         What is asked of it later raises BankClosedError.
         """
+        if self._environment.is_reading:  # it would wait for itself
+            raise BankError("close the snapshot before closing the bank")
+        self._aside(self._close)
+
+    def _close(self) -> None:
         with self._lock:
             self._owner = None
             self._closing.close()
@@ -371,10 +375,11 @@ class Bank:
         """
         if not self.is_writable:
             raise BankReadonlyError(f"the bank {self.directory} was opened for reading only")
+        self._environment.check_may_wait()
         self._parts.manifests.complete()
         free_unneeded(self._parts.blocks)
         repack(self._parts.blocks)
-        self._environment.compact()
+        self._aside(self._environment.compact)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write the records as they are at one moment to the new directory *path*, to be read.

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from karbor_actors.actors.dispatcher import Dispatcher
 from karbor_actors.arguments import argument_error, check_flags, check_instance
 from karbor_actors.bank.actor import BankWriter, ReadonlyWriter
+from karbor_actors.bank.backup import refuse_backup
 from karbor_actors.bank.blocks.blocks import BlockStore
 from karbor_actors.bank.database.data_files import OLD
+from karbor_actors.bank.database.environment import Environment
 from karbor_actors.bank.database.faults import open_error
 from karbor_actors.bank.database.mapping import data_file
 from karbor_actors.bank.journal import abort_marks
+from karbor_actors.bank.lease import Lease
 from karbor_actors.bank.manifests.manifests import Manifests
 from karbor_actors.bank.parts import BankParts
 from karbor_actors.bank.reserve import NAME as RESERVE
@@ -23,7 +26,6 @@ from karbor_actors.store.local import LocalStore
 from karbor_actors.store.objects import open_store
 
 if TYPE_CHECKING:
-    from karbor_actors.bank.database.environment import Environment
     from karbor_actors.store.objects import ObjectStore
 
 _OWN = frozenset({"aborts", "bank.lmdb", "lease", "lost+found", "objects", "reserve"})
@@ -106,6 +108,28 @@ def open_objects(path: str, objects: ObjectStore | str | None, *, writable: bool
     if isinstance(objects, (str, type)) or not callable(getattr(objects, "put", None)):
         raise argument_error("objects", "an ObjectStore, a URL without NUL, or None", objects)
     return objects
+
+
+def open_for_bank(
+    path: str,
+    objects: ObjectStore | str | None,
+    readonly: bool,
+    create: bool,
+    dispatcher: Dispatcher | None,
+) -> tuple[BankParts, contextlib.ExitStack]:
+    """Return what works on the bank in *path*, and what closes it; see `Bank.open`."""
+    with contextlib.ExitStack() as closing:
+        if not readonly:
+            make_directory(path, create=create)
+            closing.callback(Lease(path).release)
+        environment = Environment(os.path.join(path, _RECORDS), readonly=readonly, create=create)
+        closing.callback(environment.close)
+        if not readonly:
+            refuse_backup(environment)
+        store = open_objects(path, objects, writable=not readonly)
+        closing.callback(store.close)
+        parts = open_parts(environment, path, store, closing, dispatcher)
+        return parts, closing.pop_all()
 
 
 def open_parts(

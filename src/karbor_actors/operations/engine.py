@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pykka import ActorDeadError
 
 from karbor_actors.actors import ThreadDispatcher, current_dispatcher
+from karbor_actors.actors.waiting import Bell
 from karbor_actors.arguments import (
     FOR_EVER,
     check_flags,
@@ -138,7 +139,7 @@ class Engine:
         self._waiting: dict[str, ActorRef[Any]] = {}
         self._lock = threading.Lock()
         self._handles: dict[str, OperationHandle] = {}
-        self._idle = threading.Condition(self._lock)
+        self._idle = Bell()
         self._calls_later = self._defer  # one for all handles
         self._is_closing = self._is_over = False
         self._late = 0
@@ -243,7 +244,7 @@ class Engine:
 
     def _tell_idle(self) -> None:
         if self._is_idle():
-            self._idle.notify_all()
+            self._idle.ring()
 
     def _is_idle(self) -> bool:
         """Return whether no operation is left, nor one about to begin again."""
@@ -258,8 +259,12 @@ class Engine:
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until no operation is left; return whether that is so."""
-        with self._lock:
-            return self._idle.wait_for(self._is_idle, checked_wait("timeout", timeout))
+
+        def is_idle() -> bool:
+            with self._lock:
+                return self._is_idle()
+
+        return self._idle.wait(is_idle, checked_wait("timeout", timeout))
 
     def check_may_close(self) -> None:
         """Refuse to close on a thread that closing waits for."""

@@ -8,7 +8,6 @@ import os
 import queue
 import threading
 import time
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from inspect import iscoroutinefunction
@@ -18,6 +17,7 @@ import pykka
 
 from karbor_actors.actors.blocking import may_block
 from karbor_actors.actors.dispatcher import current_dispatcher
+from karbor_actors.actors.waiting import Bell
 from karbor_actors.arguments import argument_error, checked_wait
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
 from karbor_actors.operations.messages import Cancel, GetProgress, Suspend
@@ -44,7 +44,7 @@ class EventStream:
     """A bounded queue of events for one listener; says what it had to drop."""
 
     def __init__(self, limit: int = _QUEUED_EVENTS) -> None:
-        self._queue: queue.Queue[Event | None] = queue.Queue()
+        self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._limit = limit
         self._dropped = 0
         self._is_over = False
@@ -95,11 +95,11 @@ class OperationHandle:
         self._is_settled = False
         self._result: Any = None
         self._error: BaseException | None = None
-        self._waiters: list[threading.Lock] | None = None
-        """Of each thread that waits for the end, the lock that wakes it."""
+        self._bell = Bell()
+        """Rung when it is decided, and at its end."""
         self._callbacks: list[Callable[[OperationHandle], object]] | None = None
-        self._futures: list[Future[Any]] | None = None
-        """Of those who await the end."""
+        self._futures: list[asyncio.Future[Any]] | None = None
+        """Of those who await the end, in whatever loop."""
         self._status = OperationStatus.QUEUED
         self._checkpoint_id: str | None = None
         self._supervisor: Mailbox[Any] | None = None
@@ -113,8 +113,6 @@ class OperationHandle:
         self.is_suspended = False
         """Whether it was asked to stop where it stands."""
         self._is_decided = False
-        self._decision: threading.Event | None = None
-        """Made for who waits for it: an event is ten objects, and few operations are cancelled."""
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -181,11 +179,7 @@ class OperationHandle:
         """
         is_told = self.cancel_for(AbortReason(AbortKind.CANCEL))
         if is_told and current_dispatcher() is None and may_block():
-            with self._lock:
-                decision = self._decision = self._decision or threading.Event()
-            # Looked at once the event can be seen: decided() looks the other way round.
-            if not self._is_decided:
-                decision.wait(_DECISION_TIMEOUT)
+            self._bell.wait(lambda: self._is_decided, _DECISION_TIMEOUT)
         return is_told and self._status is not OperationStatus.SUSPENDED
 
     def cancel_for(self, reason: AbortReason) -> bool:
@@ -246,17 +240,14 @@ class OperationHandle:
 
     def __await__(self) -> Generator[Any, None, Any]:
         check_process(self._pid)
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with self._lock:
             if is_going := not self._is_settled:
                 self._futures = self._futures or []
                 self._futures.append(future)
         if not is_going:
             self._fulfil(future)
-        waited = asyncio.wrap_future(future)
-        waited.add_done_callback(_look_at)
-        return asyncio.shield(waited).__await__()
+        return future.__await__()
 
     @property
     def is_decided(self) -> bool:
@@ -268,8 +259,7 @@ class OperationHandle:
     def decided(self) -> None:
         """Say that nothing can make the operation go on any more."""
         self._is_decided = True
-        if self._decision is not None:
-            self._decision.set()
+        self._bell.ring()
 
     def attach(self, supervisor: ActorRef[Any]) -> None:
         """Say which actor runs the operation."""
@@ -320,57 +310,39 @@ class OperationHandle:
             self._is_settled = True
             self._supervisor = None  # who keeps the handle does not keep what has ended
             streams, self._streams = self._streams, ()
-            waiters, self._waiters = self._waiters or (), None
             callbacks, self._callbacks = self._callbacks or (), None
             futures, self._futures = self._futures or (), None
-        for waiter in waiters:
-            waiter.release()
+        self.decided()
         for future in futures:
-            self._fulfil(future)
+            with suppress(RuntimeError):  # its loop was closed: nobody awaits it
+                future.get_loop().call_soon_threadsafe(self._fulfil, future)
         for fn in callbacks:
             try:
                 self._defer(fn, self)
             except Exception:  # no thread is to be had for it: it has ended all the same
                 _LOG.exception("a done callback of %s was not called", self._id)
-        self.decided()
         detail = {"status": status} if error is None else {"status": status, "error": str(error)}
         for stream in streams:
             stream.close(Event("ended", time.time(), detail=detail))
 
     def _wait(self, timeout: float | None) -> bool:
         """Wait for the end; return whether it has come."""
-        if self._is_settled:
-            return True
-        waiter = threading.Lock()
-        waiter.acquire()
-        with self._lock:
-            if self._is_settled:
-                return True
-            self._waiters = self._waiters or []
-            self._waiters.append(waiter)
-        if not waiter.acquire(timeout=-1 if timeout is None else timeout):
-            with self._lock:
-                if self._waiters and waiter in self._waiters:
-                    self._waiters.remove(waiter)
-        return self._is_settled
+        return self._bell.wait(lambda: self._is_settled, timeout)
 
     def _uninterrupted(self, function: Callable[[], T]) -> T:
         """Return what *function* does, which tells the supervisor something."""
         dispatcher = None if self._supervisor is None else self._supervisor.dispatcher
         return function() if dispatcher is None else dispatcher.uninterrupted(function)
 
-    def _fulfil(self, future: Future[Any]) -> None:
-        """Tell who awaits the end of it."""
+    def _fulfil(self, future: asyncio.Future[Any]) -> None:
+        """Tell who awaits the end of it; in its loop."""
+        if future.done():
+            return  # whoever awaited it was cancelled
         if self._error is None:
             future.set_result(self._result)
         else:
             future.set_exception(self._error)
-
-
-def _look_at(future: asyncio.Future[Any]) -> None:
-    """Look at the error that *future* got: who awaited it may be gone, and others have it too."""
-    if not future.cancelled():
-        future.exception()
+            future.exception()  # who awaited it may be gone, and others have it too
 
 
 class HookEvents:

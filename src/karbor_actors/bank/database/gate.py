@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from threading import get_ident
 from typing import TYPE_CHECKING
+from weakref import ref
+
+from karbor_actors.actors.waiting import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_LOOK = 0.05
+"""Seconds after which who waits looks whether somebody was interrupted who should have told it."""
 
-class _Mine(threading.local):
-    depth = 0  # of the class: to look for what a thread has not set costs an exception
+
+class Pass:
+    """That a thread reads, or is alone: until it is given back, or nobody has it any more.
+
+    A signal whose handler raises may come before who asked for it has it, or can give it back.
+    """
+
+    __slots__ = ("__weakref__", "_gate", "thread")
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.thread = get_ident()
+
+    def give_back(self) -> None:
+        """End what :meth:`Gate.enter` began; any thread. Idempotent."""
+        self._gate.leave(self)
 
 
 class Gate:
@@ -19,34 +39,37 @@ class Gate:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._inside = 0
-        self._is_alone = False
-        self._mine = _Mine()
+        self._left = Bell()
+        self._inside: dict[int, list[ref[Pass]]] = {}
+        """What each thread reads with, which may be dead; by the thread."""
+        self._alone: ref[Pass] | None = None
 
     @property
     def is_inside(self) -> bool:
         """Whether the calling thread is reading."""
-        return self._mine.depth > 0
+        passes = self._inside.get(get_ident())
+        return passes is not None and _is_any_alive(passes)
 
-    def enter(self) -> None:
+    def enter(self) -> Pass:
         """Begin to read; wait while a thread has the gate alone. A thread may nest its reads."""
-        depth = self._mine.depth
-        if depth == 0:  # one that is inside already must not wait for who waits for it to leave
-            with self._lock:  # the condition's own, without its methods
-                while self._is_alone:
-                    self._changed.wait()
-                self._inside += 1
-        self._mine.depth = depth + 1
+        reading = Pass(self)
+        try:
+            if not self._let_in(reading):
+                self._left.wait(lambda: self._let_in(reading), look=_LOOK)
+        except BaseException:
+            self.leave(reading)
+            raise
+        return reading
 
-    def leave(self) -> None:
-        """End what :meth:`enter` began, on the same thread."""
-        self._mine.depth -= 1
-        if self._mine.depth == 0:
-            with self._lock:
-                self._inside -= 1
-                if self._is_alone and not self._inside:
-                    self._changed.notify_all()
+    def leave(self, reading: Pass) -> None:
+        """See :meth:`Pass.give_back`."""
+        with self._lock:
+            passes = self._inside.get(reading.thread, [])
+            passes[:] = [other for other in passes if other() not in (None, reading)]
+            if not passes:
+                self._inside.pop(reading.thread, None)
+        if self._alone is not None:
+            self._left.ring()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -57,15 +80,43 @@ class Gate:
         """
         if self.is_inside:
             raise RuntimeError("a thread that reads from the bank cannot wait for all readers")
-        with self._changed:
-            while self._is_alone:
-                self._changed.wait()
-            self._is_alone = True
-            while self._inside:
-                self._changed.wait()
+        mine = Pass(self)
         try:
+            self._left.wait(lambda: self._shut(mine), look=_LOOK)
+            self._left.wait(self._is_empty, look=_LOOK)
             yield
         finally:
-            with self._changed:
-                self._is_alone = False
-                self._changed.notify_all()
+            with self._lock:
+                if self._alone is not None and self._alone() is mine:
+                    self._alone = None
+            self._left.ring()
+
+    def _let_in(self, reading: Pass) -> bool:
+        """Note that *reading* goes on, unless it has to wait."""
+        with self._lock:
+            passes = self._inside.get(reading.thread)
+            if passes is None or not _is_any_alive(passes):
+                # One that is inside already must not wait for who waits for it to leave.
+                if self._is_shut():
+                    return False
+                passes = self._inside[reading.thread] = []
+            passes.append(ref(reading))
+        return True
+
+    def _shut(self, mine: Pass) -> bool:
+        """Have nobody enter any more while there is *mine*, unless another thread has the gate."""
+        with self._lock:
+            if is_free := not self._is_shut():
+                self._alone = ref(mine)
+        return is_free
+
+    def _is_shut(self) -> bool:
+        return self._alone is not None and self._alone() is not None
+
+    def _is_empty(self) -> bool:
+        with self._lock:
+            return not any(map(_is_any_alive, self._inside.values()))
+
+
+def _is_any_alive(passes: list[ref[Pass]]) -> bool:
+    return any(reading() is not None for reading in passes)

@@ -112,22 +112,22 @@ class MappedFile:
         """Begin to read on the calling thread."""
         self.check_process()
         for attempt in range(4):
-            self.gate.enter()
+            reading = self.gate.enter()
             try:
                 raw = self._still_open().begin()
-                return Snapshot(raw, self.tables, self.path, self.gate.leave)
+                return Snapshot(raw, self.tables, self.path, reading.give_back)
             except lmdb.MapResizedError:
-                self.gate.leave()
+                reading.give_back()
                 self._adopt_map()  # another process has grown the file
             except lmdb.ReadersFullError as error:
-                self.gate.leave()
+                reading.give_back()
                 if attempt or not self._raw.reader_check():
                     raise record_error(error, self.path) from error
             except lmdb.Error as error:
-                self.gate.leave()
+                reading.give_back()
                 raise record_error(error, self.path) from error
             except BaseException:
-                self.gate.leave()
+                reading.give_back()
                 raise
         raise BankBrokenError(f"the size of {self.path} changes too fast to read it; try again")
 
@@ -196,7 +196,7 @@ class MappedFile:
     def info(self) -> dict[str, int]:
         """Return the map's size, the bytes of it in use, and the number of readers."""
         self.check_process()
-        self.gate.enter()
+        reading = self.gate.enter()
         try:
             raw = self._still_open()
             info, stat = raw.info(), raw.stat()
@@ -204,7 +204,7 @@ class MappedFile:
         except OSError as error:
             raise open_error(error, self.path) from error
         finally:
-            self.gate.leave()
+            reading.give_back()
         return {
             "map_size": info["map_size"],
             "used_bytes": (info["last_pgno"] + 1) * stat["psize"],
@@ -215,11 +215,11 @@ class MappedFile:
     def copy_to(self, fd: int) -> None:
         """Write a compacted copy to the file descriptor *fd*."""
         self.check_process()
-        self.gate.enter()
+        reading = self.gate.enter()
         try:
             self._still_open().copyfd(fd, compact=True)
         finally:
-            self.gate.leave()
+            reading.give_back()
 
     def _forget(self) -> None:
         for key in [key for key, file in _opened.files.items() if file is self]:

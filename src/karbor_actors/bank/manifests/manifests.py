@@ -19,7 +19,9 @@ from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING
+from weakref import ref
 
+from karbor_actors.actors.waiting import Bell
 from karbor_actors.bank.checkpoints import rows
 from karbor_actors.bank.database.keys import unpack_u64
 from karbor_actors.bank.database.transactions import Table
@@ -67,6 +69,14 @@ MAKING = frozenset({CheckpointStatus.PROTECTING, CheckpointStatus.COPYING})
 """What a checkpoint is whose manifest is to come."""
 
 
+_LOOK = 0.05
+"""Seconds after which who waits for a turn looks whether who has it was interrupted."""
+
+
+class _Turn:
+    """Is alive as long as somebody changes a manifest."""
+
+
 class Manifests:
     """Writes, changes and removes manifests. Any thread may call it; it waits for the store.
 
@@ -81,8 +91,10 @@ class Manifests:
         self._writer = writer
         self._blocks = blocks
         self._store = blocks.objects
-        self._busy: set[int] = set()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._busy: dict[int, ref[_Turn]] = {}
+        """By checkpoint, the turn of who changes its manifest; a dead one was interrupted."""
+        self._changed = Bell()
 
     def prepare(
         self,
@@ -307,15 +319,23 @@ class Manifests:
 
     @contextlib.contextmanager
     def _alone(self, number: int) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: number not in self._busy)
-            self._busy.add(number)
+        turn = _Turn()
         try:
+            self._changed.wait(lambda: self._begin_turn(number, turn), look=_LOOK)
             yield
         finally:
-            with self._changed:
-                self._busy.discard(number)
-                self._changed.notify_all()
+            with self._lock:
+                if (last := self._busy.get(number)) is not None and last() in (None, turn):
+                    del self._busy[number]
+            self._changed.ring()
+
+    def _begin_turn(self, number: int, turn: _Turn) -> bool:
+        """Begin *turn*, if nobody changes that checkpoint's manifest."""
+        with self._lock:
+            last = self._busy.get(number)
+            if is_free := last is None or last() is None:
+                self._busy[number] = ref(turn)
+        return is_free
 
     # Comparing
 

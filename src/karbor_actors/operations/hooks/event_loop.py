@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from karbor_actors.actors.blocking import forbid_blocking
+from karbor_actors.actors.waiting import Bell
 from karbor_actors.errors import describe_cause
 from karbor_actors.operations.hooks.off_loop import OffLoop
 from karbor_actors.operations.hooks.pool import Pool
@@ -189,7 +190,7 @@ class LoopRunner:
         self._name = name
         self._off_loop = OffLoop(workers, name, pool or Pool())
         self._lock = threading.Lock()
-        self._is_idle = threading.Condition(self._lock)
+        self._is_idle = Bell()
         self._current: _Loop | None = None
         self._retired: list[_Loop] = []
         self._wanted: set[Call] = set()
@@ -253,8 +254,8 @@ class LoopRunner:
 
     def close(self) -> None:
         """Wait for the tasks, but not for those given up; then end the loop and its thread."""
-        with self._is_idle:
-            self._is_idle.wait_for(lambda: not self._wanted)
+        self._is_idle.wait(lambda: not self._wanted)
+        with self._lock:
             loop, self._current = self._current, None
         if loop is not None:
             loop.end()
@@ -293,4 +294,4 @@ class LoopRunner:
     def _discard(self, call: Call) -> None:
         self._wanted.discard(call)
         if not self._wanted:
-            self._is_idle.notify_all()
+            self._is_idle.ring()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from karbor_actors.actors.waiting import Bell
+
 if TYPE_CHECKING:
     from karbor_actors.actors import ThreadDispatcher
     from karbor_actors.operations.hooks.worker import Worker
@@ -28,8 +30,8 @@ class Pool:
         """The last to fall asleep is woken first."""
         self.owed: list[ThreadDispatcher] = []
         """What workers that had more to do have left to one that is expected, or to the lookout."""
-        self.left = threading.Condition(self.lock)
-        """Notified when a worker leaves a lane that is closed."""
+        self.left = Bell()
+        """Rung when a worker leaves a lane that is closed."""
         self._threads: set[Worker] = set()
         """Those that are waited for when all lanes are closed."""
         self._started = 0

@@ -111,7 +111,7 @@ class Roster(ABC):
             worker.expected_by.remove(self)
             self.expected -= 1
             if self.is_closed:
-                self.pool.left.notify_all()
+                self.pool.left.ring()
 
     def join(self, worker: Worker) -> None:
         """Have *worker* work for this lane."""
@@ -127,7 +127,7 @@ class Roster(ABC):
         if len(self.threads) < self.limit:
             self.places = self.limit
         if self.is_closed:
-            self.pool.left.notify_all()
+            self.pool.left.ring()
 
     def leave_queue(self) -> list[Call]:
         """Have a worker look at the queue, if there is anything.

@@ -210,9 +210,12 @@ class ThreadRunner(Roster):
                 return
             self.is_closed = True
             stranded = self.leave_queue()
-            self.pool.left.wait_for(
-                lambda: not self.expected and all(worker is own for worker in self.threads)
-            )
+
+        def are_gone() -> bool:
+            with self._lock:
+                return not self.expected and all(worker is own for worker in self.threads)
+
+        self.pool.left.wait(are_gone)
         refuse(stranded, _NO_THREAD)
         self.pool.lane_closed()
 

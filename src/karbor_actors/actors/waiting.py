@@ -1,0 +1,89 @@
+"""How a thread waits for what others do, without a lock that a signal could leave held.
+
+The handler of a signal may raise between any two steps of the main thread (that of Ctrl-C does). Within
+a `threading.Condition`, and so within an `Event` or a `Queue`, which are made of it, it may do so when the
+condition's lock is held and nobody will give it back: then whoever has something to tell waits for ever.
+Locks themselves, and what is in C, are safe.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_release = type(threading.Lock()).release
+
+
+class Bell:
+    """What wakes all who wait for something; they see for themselves whether it is so. Any thread."""
+
+    __slots__ = ("_sleepers", "_wake")
+
+    def __init__(self) -> None:
+        self._sleepers: deque[threading.Lock] = deque()
+        # In one call, and not of Python's: a signal that came in between would lose the sleeper.
+        self._wake = map(_release, iter(self._sleepers.popleft, None))
+
+    def ring(self) -> None:
+        """Wake all; after what they wait for has become so."""
+        for _ in range(len(self._sleepers)):  # not those that come meanwhile, and look first
+            with suppress(IndexError):  # another thread has woken it
+                next(self._wake)
+
+    def wait(
+        self, is_so: Callable[[], bool], timeout: float | None = None, look: float | None = None
+    ) -> bool:
+        """Wait until *is_so* says so; return what it said last.
+
+        Args:
+            is_so: Whether it is so; quick.
+            timeout: Seconds after which it is waited for no more; None for never.
+            look: Seconds after which it is looked at although nobody has rung; None for never.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not is_so():
+            sleeper = threading.Lock()
+            sleeper.acquire()
+            self._sleepers.append(
+                sleeper
+            )  # before it looks again: who rings looks the other way round
+            if is_so():
+                return True
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            waits = [most for most in (left, look) if most is not None]
+            if not sleeper.acquire(timeout=min([*waits, threading.TIMEOUT_MAX]) if waits else -1):
+                with suppress(ValueError):  # woken meanwhile
+                    self._sleepers.remove(sleeper)
+                if left is not None and deadline is not None and time.monotonic() >= deadline:
+                    return is_so()
+        return True
+
+
+class Flag(threading.Event):
+    """An event that no signal breaks."""
+
+    def __init__(self) -> None:
+        self._is_up, self._bell = False, Bell()
+
+    def is_set(self) -> bool:
+        """See `threading.Event.is_set`."""
+        return self._is_up
+
+    def set(self) -> None:
+        """See `threading.Event.set`."""
+        self._is_up = True
+        self._bell.ring()
+
+    def clear(self) -> None:
+        """See `threading.Event.clear`."""
+        self._is_up = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """See `threading.Event.wait`."""
+        return self._bell.wait(self.is_set, timeout)
