@@ -75,16 +75,19 @@ class ProtectionService:
         Operations that an earlier owner of a bank left unfinished are taken up again, or undone;
         :attr:`recovered` lists them. They have their locks when this returns. Add together what
         copies go from and to: a copy whose target is not there undoes what it held, and waits.
-        If this raises, it has added none of them, and their banks stay the caller's.
+        If this raises, it has added none, and their banks stay the caller's. No signal stops it.
 
         Raises:
             ValueError: A provider of that name is there already.
             BankLeaseError: Its bank is another service's; BankClosedError: it is closed.
             ServiceClosedError: The service was closed.
         """
+        self._engine.aside(lambda: self._add(provider, *others))
+
+    def _add(self, *providers: Provider) -> None:
         with self._lock:
             self._check_open()
-            with self._registry.adding(provider, *others) as added:
+            with self._registry.adding(*providers) as added:
                 self._recovered |= {one.id: one for one in self._recovery.recover(added)}
 
     @property
@@ -291,10 +294,9 @@ class ProtectionService:
         """
         self._check_open()
         kind = checked_choice("operation_type", operation_type, OperationType)
-        usual = OnFailure.ISOLATE if kind is OperationType.VERIFY else OnFailure.ABORT
-        options = CallOptions.of(
-            parameters, context, usual if on_failure is None else on_failure, None
-        )
+        if on_failure is None:
+            on_failure = OnFailure.ISOLATE if kind is OperationType.VERIFY else OnFailure.ABORT
+        options = CallOptions.of(parameters, context, on_failure, None)
         flags = {"again": again, "allow_partial": allow_partial}
         return self._verbs.of_type(kind, subject, provider, options, to, **flags).dry_run()
 
@@ -310,10 +312,9 @@ class ProtectionService:
         Raises:
             OperationNotFoundError: There is none; :meth:`operation_history` has those that ended.
         """
-        for handle in self._engine.handles():
-            if handle.id == operation_id:
-                return handle
-        raise OperationNotFoundError(operation_id)
+        if (handle := self._engine.handle(operation_id)) is None:
+            raise OperationNotFoundError(operation_id)
+        return handle
 
     def abort(self, operation_id: str) -> OperationHandle:
         """Cancel an operation that runs, or undo one that is suspended, or what one left pending.
@@ -322,10 +323,9 @@ class ProtectionService:
             OperationNotFoundError: It has ended, and nothing of it is pending.
         """
         self._check_open()
-        for handle in self._engine.handles():
-            if handle.id == operation_id:
-                handle.cancel()
-                return handle
+        if (handle := self._engine.handle(operation_id)) is not None:
+            handle.cancel()
+            return handle
         return self._taken_up(operation_id, abort=True)
 
     def resume(self, operation_id: str) -> OperationHandle:

@@ -138,3 +138,21 @@ def test_a_plugin_that_hangs_keeps_no_process_from_ending(tmp_path, program):
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
+
+
+def test_what_is_waited_for_too_long_goes_on():
+    gate = Gate()
+    with DaemonExecutor(1, "test") as executor:
+        running = executor.submit(gate.pass_through)
+        gate.wait_entered()
+        assert running.running()
+        assert not running.done()
+        assert not running.cancel()
+        for ask in (running.result, running.exception):
+            with pytest.raises(TimeoutError):
+                ask(0.001)
+        gate.open()
+        assert running.result(DEADLINE) is None
+        assert running.done()
+        assert not running.running()
+        assert not running.cancelled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import signal
 import sys
@@ -21,6 +22,7 @@ from karbor_actors.actors.uninterrupted import Errand
 from karbor_actors.bank.database.environment import Environment
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.writer import Put
+from karbor_actors.graph import build_graph
 from karbor_actors.testing import (
     SyntheticProtection,
     Work,
@@ -329,3 +331,43 @@ def test_a_bank_may_be_opened_wherever_opening_it_was_interrupted(tmp_path):
         number += 1
     opened.pop().close()
     assert number > 20
+
+
+def test_a_provider_is_added_or_not_wherever_that_is_interrupted(tmp_path):
+    graph, number, is_interrupted = make_graph("flat", 1), 0, True
+    added = set()
+    while is_interrupted:
+        with ProtectionService(workers=2) as service:
+            provider = synthetic_provider(graph, bank=Bank.open(tmp_path / "bank"))
+            is_interrupted = interrupted_at(number, partial(service.add_provider, provider))
+            if "synthetic" in service.providers:
+                added.add(is_interrupted)
+                service.protect(PLAN).result(DEADLINE)
+            else:  # it had not begun
+                provider.bank.close()
+        number += 1
+    assert added == {True, False}
+
+
+@pytest.mark.parametrize("call", ["write", "read"])
+def test_a_bank_closes_wherever_the_main_thread_was_interrupted_with_a_stream(tmp_path, call):
+    graph = build_graph(PLAN.resources, lambda _: [])
+    data = random.Random(1).randbytes(200_000)
+
+    def write(name: str) -> None:
+        section.write_stream(name, io.BytesIO(data))
+
+    def read(name: str) -> None:
+        with section.open_stream("first") as stream:
+            assert stream.read() == data
+
+    with Bank.open(tmp_path / "bank") as bank:
+        section = bank.create_checkpoint(PLAN, "p", graph).get_resource_bank_section(
+            PLAN.resources[0]
+        )
+        write("first")
+        use, number = {"write": write, "read": read}[call], 0
+        while interrupted_at(number, partial(use, str(number)), others=True):
+            number += 7  # there are many
+        use("last")
+    assert number > 30

@@ -87,14 +87,15 @@ def done_aside(function: Callable[[], T], undo: Callable[[T], object] | None = N
             undo(made.pop())
 
     errand = Errand(call)
-    thread = threading.Thread(target=errand.run, name="karbor-aside")
+    thread = threading.Thread(target=errand.run, name="karbor-aside", daemon=True)
     try:
         thread.start()
         return errand.wait(lambda: not thread.is_alive())
     except BaseException:
         is_left.append(True)
         undo_if_left()  # or who makes the call does it, when it is made
-        thread.join(_LOOK)
+        if thread.is_alive():
+            thread.join(_LOOK)
         raise
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pykka import ActorDeadError
 
 from karbor_actors.actors import ThreadDispatcher, current_dispatcher
+from karbor_actors.actors.uninterrupted import done_aside, done_here
 from karbor_actors.actors.waiting import Bell
 from karbor_actors.arguments import (
     FOR_EVER,
@@ -133,6 +134,8 @@ class Engine:
         self._events: Dispatcher = events or ThreadDispatcher(name="karbor-events")
         self._starts: Dispatcher = events or ThreadDispatcher(name="karbor-start")
         """Starts what the main thread asks for, however long a turn of the control's takes."""
+        self.aside = done_aside if events is None else done_here
+        """Does, on another thread than the main one, what no signal is to interrupt half-way."""
         self._caps = caps or Caps()
         self._admission = new_admission(workers, self._caps)
         self._locks = LockTable()
@@ -224,6 +227,11 @@ class Engine:
         """Return the operations that have not ended; any thread."""
         with self._lock:
             return list(self._handles.values())
+
+    def handle(self, operation_id: str) -> OperationHandle | None:
+        """Return the handle of an operation that has not ended; any thread."""
+        with self._lock:
+            return self._handles.get(operation_id)
 
     def end(self, handle: OperationHandle, verb: Verb, control: OperationControl | None) -> None:
         """Give back what an operation had, and forget it but for what it left to be undone."""
