@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -23,18 +22,18 @@ _release = type(threading.Lock()).release
 class Bell:
     """What wakes all who wait for something; they see for themselves whether it is so. Any thread."""
 
-    __slots__ = ("_sleepers", "_wake")
+    __slots__ = ("_sleepers",)
 
     def __init__(self) -> None:
-        self._sleepers: deque[threading.Lock] = deque()
-        # In one call, and not of Python's: a signal that came in between would lose the sleeper.
-        self._wake = map(_release, iter(self._sleepers.popleft, None))
+        self._sleepers: list[threading.Lock] = []
 
     def ring(self) -> None:
         """Wake all; after what they wait for has become so."""
-        for _ in range(len(self._sleepers)):  # not those that come meanwhile, and look first
-            with suppress(IndexError):  # another thread has woken it
-                next(self._wake)
+        if self._sleepers:
+            # Each in one call, and not of Python's: a signal that came in between would lose him.
+            with suppress(IndexError):
+                for _ in map(_release, iter(self._sleepers.pop, None)):
+                    pass
 
     def wait(
         self, is_so: Callable[[], bool], timeout: float | None = None, look: float | None = None
@@ -48,20 +47,17 @@ class Bell:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not is_so():
-            sleeper = threading.Lock()
-            sleeper.acquire()
-            self._sleepers.append(
-                sleeper
-            )  # before it looks again: who rings looks the other way round
-            if is_so():
-                return True
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             waits = [most for most in (left, look) if most is not None]
-            if not sleeper.acquire(timeout=min([*waits, threading.TIMEOUT_MAX]) if waits else -1):
-                with suppress(ValueError):  # woken meanwhile
-                    self._sleepers.remove(sleeper)
-                if left is not None and deadline is not None and time.monotonic() >= deadline:
-                    return is_so()
+            sleeper = threading.Lock()
+            sleeper.acquire()
+            self._sleepers.append(sleeper)
+            if not is_so():  # now that it can be woken: who rings looks the other way round
+                sleeper.acquire(timeout=min([*waits, threading.TIMEOUT_MAX]) if waits else -1)
+            with suppress(ValueError):  # it was woken
+                self._sleepers.remove(sleeper)
+            if left == 0.0:
+                return is_so()
         return True
 
 
