@@ -18,7 +18,7 @@ import pytest
 from helpers import DEADLINE, Gate
 from karbor_actors import Bank, OperationStatus, ProtectionService
 from karbor_actors.actors import ThreadDispatcher
-from karbor_actors.actors.uninterrupted import Errand
+from karbor_actors.actors.uninterrupted import Errand, done_aside
 from karbor_actors.bank.database.environment import Environment
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.writer import Put
@@ -282,6 +282,43 @@ def test_a_handler_may_cancel_what_its_thread_waits_for(service):
         assert handle.wait(DEADLINE)
     assert time.monotonic() - began < DEADLINE
     assert True in cancelled
+
+
+def test_what_is_done_aside_is_done_or_not_wherever_the_call_is_interrupted():
+    """Also where a thread is started: it would wait for ever, and the interpreter for it."""
+    number, is_interrupted = 0, True
+    while is_interrupted:
+        begun, done = [], []
+
+        def work(begun=begun, done=done) -> None:
+            begun.append(1)
+            time.sleep(0.001)
+            done.append(1)
+
+        is_interrupted = interrupted_at(number, partial(done_aside, work), others=True)
+        assert begun == done, f"interrupted at {number}"
+        number += 1
+    assert done == [1]
+    assert number > 10
+    for thread in threading.enumerate():
+        if thread.name == "karbor-aside":
+            thread.join(DEADLINE)
+            assert not thread.is_alive(), "it was never begun"
+
+
+def test_a_bank_is_closed_although_the_system_gives_no_more_threads(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bank = Bank.open(tmp_path / "bank")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        bank.close()
+    bank = Bank.open(tmp_path / "bank")
+    with monkeypatch.context() as patched:
+        patched.setattr("karbor_actors.actors.uninterrupted.start_new_thread", refuse)
+        bank.close()
+    Bank.open(tmp_path / "bank").close()
 
 
 def grow(environment: Environment) -> None:

@@ -9,6 +9,8 @@ interrupts it interrupts the waiting.
 from __future__ import annotations
 
 import threading
+from _thread import start_new_thread
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -46,6 +48,19 @@ class Errand(Generic[T]):
             self._error = error
         self._ended.release()
 
+    def withdraw(self) -> bool:
+        """Have nobody make the call any more; return whether nobody has begun to."""
+        with suppress(IndexError):
+            self._to_do.pop()
+            return True
+        return False
+
+    def wait_ended(self, timeout: float) -> bool:
+        """Wait at most *timeout* seconds until the call was made; return whether it was."""
+        if is_over := self._ended.acquire(timeout=timeout):
+            self._ended.release()  # for who waits for it again
+        return is_over
+
     def wait(self, is_over: Callable[[], bool]) -> T:
         """Return what it returns, or raise what it raises; make the call here once nobody else will.
 
@@ -54,7 +69,7 @@ class Errand(Generic[T]):
         Args:
             is_over: Returns whether no other thread is there to make it.
         """
-        while not self._ended.acquire(timeout=_LOOK):
+        while not self.wait_ended(_LOOK):
             if is_over():
                 self.run()
         if self._error is not None:
@@ -66,7 +81,8 @@ class Errand(Generic[T]):
 def done_aside(function: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
     """Return what *function* returns, or raise what it raises; for the main thread, another one calls it.
 
-    It may take its time. If the main thread is interrupted meanwhile, it is done to its end all the same.
+    It may take its time. If the main thread is interrupted meanwhile, it is done to its end all the same,
+    or not at all.
 
     Args:
         function: What is called.
@@ -83,20 +99,43 @@ def done_aside(function: Callable[[], T], undo: Callable[[T], object] | None = N
         return result
 
     def undo_if_left() -> None:
-        while is_left and made and undo is not None:
-            undo(made.pop())
+        if not is_left or undo is None:
+            return
+        try:
+            result = made.pop()
+        except IndexError:  # nothing was made; or the other one undoes it
+            return
+        undo(result)
 
     errand = Errand(call)
     thread = threading.Thread(target=errand.run, name="karbor-aside", daemon=True)
     try:
-        thread.start()
+        _start_or_run(thread, errand)
         return errand.wait(lambda: not thread.is_alive())
     except BaseException:
         is_left.append(True)
+        if not errand.withdraw():
+            errand.wait_ended(_LOOK)
         undo_if_left()  # or who makes the call does it, when it is made
-        if thread.is_alive():
-            thread.join(_LOOK)
         raise
+
+
+def _start_or_run(thread: threading.Thread, errand: Errand[Any]) -> None:
+    """Start *thread*, which runs *errand*; run it, if the system gives no more threads.
+
+    Another thread starts it: who is interrupted while he waits for it to begin leaves it waiting.
+    """
+
+    def start() -> None:
+        try:
+            thread.start()
+        except RuntimeError:
+            errand.run()
+
+    try:
+        start_new_thread(start, ())
+    except RuntimeError:
+        errand.run()
 
 
 def done_here(function: Callable[[], T], _undo: Callable[[T], object] | None = None) -> T:
