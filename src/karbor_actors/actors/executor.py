@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import Executor, Future
 from contextlib import suppress
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
-
-from karbor_actors.actors.waiting import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,10 +46,10 @@ class DaemonExecutor(Executor):
         with self._lock:
             if self._is_closed:
                 raise RuntimeError("the executor was shut down")
-            work = _Work(partial(fn, *args, **kwargs))
+            work = _Work(fn, args, kwargs)
             self._queue.put(work)  # before there is one more thread, which takes it for idle else
             self._grow()
-            return work
+            return work.future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take nothing more; wait for what runs, and for what is queued unless that is cancelled."""
@@ -61,119 +58,70 @@ class DaemonExecutor(Executor):
                 self._cancel_queued()
             if not self._is_closed:
                 self._is_closed = True
-                self._queue.put(None)
+                for _ in self._threads:
+                    self._queue.put(None)
         if wait:
-            for thread in filter(threading.Thread.is_alive, self._threads):
+            for thread in self._threads:
                 thread.join()
 
     def __del__(self) -> None:
         """Let the threads end."""
-        self._queue.put(None)
+        for _ in self._threads:
+            self._queue.put(None)
 
     def _grow(self) -> None:
         with suppress(IndexError):
             self._idle.pop()
             return
-        # One whose start was interrupted may have come to nothing.
-        self._threads = list(filter(threading.Thread.is_alive, self._threads))
         if len(self._threads) == self._workers:
             return
         name = f"{self._name}_{len(self._threads)}"
         thread = threading.Thread(target=_serve, args=(self._queue, self._idle), name=name)
         thread.daemon = True
-        self._threads.append(thread)
         try:
             thread.start()
         except RuntimeError:  # those that are there do it all
-            self._threads.remove(thread)
             if not self._threads:
                 self._queue.get_nowait()
                 raise
+        else:
+            self._threads.append(thread)
 
     def _cancel_queued(self) -> None:
-        queue, is_ending = self._queue, False
+        queue, ends = self._queue, 0
         try:
             while True:
                 work = queue.get_nowait()
                 if work is None:
-                    is_ending = True
+                    ends += 1
                 else:
-                    work.cancel()
+                    work.future.cancel()
         except Empty:
-            if is_ending:
+            for _ in range(ends):
                 queue.put(None)
 
 
-class _Work(Future[Any]):
-    """One call and its result, for one who waits for it; no signal breaks it, as it would a Future."""
+class _Work:
+    """One call and the future of its result."""
 
-    def __init__(self, call: Callable[[], Any]) -> None:
-        # Not Future's own: all of it is made of a condition.
-        self._to_do = [call]
-        self._is_cancelled = self._is_over = False
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self._ended = Bell()
+    __slots__ = ("_args", "_fn", "_kwargs", "future")
+
+    def __init__(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._fn, self._args, self._kwargs = fn, args, kwargs
+        self.future: Future[Any] = Future()
 
     def run(self) -> None:
-        """Make the call, unless it was cancelled."""
-        try:
-            call = self._to_do.pop()
-        except IndexError:
+        """Call it, unless it was cancelled."""
+        if not self.future.set_running_or_notify_cancel():
             return
         try:
-            self._value = call()
-        except BaseException as error:  # for who asks
-            self._error = error
-        self._end()
-
-    def cancel(self) -> bool:
-        """See `Future.cancel`."""
-        try:
-            self._to_do.pop()
-        except IndexError:
-            return self._is_cancelled
-        self._is_cancelled = True
-        self._end()
-        return True
-
-    def cancelled(self) -> bool:
-        """See `Future.cancelled`."""
-        return self._is_cancelled
-
-    def running(self) -> bool:
-        """See `Future.running`."""
-        return not self._to_do and not self._is_over
-
-    def done(self) -> bool:
-        """See `Future.done`."""
-        return self._is_over
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """See `Future.exception`."""
-        if not self._ended.wait(self.done, timeout):
-            raise TimeoutError
-        if self._is_cancelled:
-            raise CancelledError
-        return self._error
-
-    def result(self, timeout: float | None = None) -> Any:
-        """See `Future.result`."""
-        error = self.exception(timeout)
-        if error is None:
-            return self._value
-        try:
-            raise error
-        finally:
-            del self, error  # its traceback has this frame
-
-    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
-        """Refuse it: who waits is told."""
-        raise NotImplementedError
-
-    def _end(self) -> None:
-        self._is_over = True
-        self._ended.ring()
+            result = self._fn(*self._args, **self._kwargs)
+        except BaseException as error:  # for who asks the future
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
 
 
 def _serve(queue: SimpleQueue[_Work | None], idle: deque[None]) -> None:
@@ -185,7 +133,6 @@ def _serve(queue: SimpleQueue[_Work | None], idle: deque[None]) -> None:
             idle.append(None)
             work = queue.get()
         if work is None:
-            queue.put(None)  # for the others
             return
         work.run()
         del work  # what it holds must not live on while this waits

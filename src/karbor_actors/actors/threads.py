@@ -266,7 +266,9 @@ class ThreadDispatcher(Dispatcher):
                 self._threads.add(thread)
                 self._update_may_grow()
                 thread.start()
-            except BaseException as error:  # of a signal's handler, too: then it may run or not
+            except BaseException as error:  # of a signal's handler, too
+                if thread.ident is not None:
+                    raise
                 self._threads.discard(thread)
                 if not self._threads or not isinstance(error, RuntimeError):
                     self._may_grow = True
@@ -278,7 +280,6 @@ class ThreadDispatcher(Dispatcher):
     def _work(self) -> None:
         """Run what is ready, over and over; the body of each thread."""
         set_current_dispatcher(self)
-        self._threads.add(threading.current_thread())
         waiter = threading.Lock()
         waiter.acquire()
         lender = Lender(lambda: True, self._may_run, own=self) if self._lends else None
