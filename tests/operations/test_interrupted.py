@@ -69,6 +69,7 @@ def interrupted_at(number: int, function, *, others: bool = False) -> bool:
         if next(seen) == number:
             sys.setprofile(None)
             places.append(number)
+            time.sleep(0.005 * others)  # for whom it has something that they wait for
             raise KeyboardInterrupt
 
     unheard, sys.unraisablehook = sys.unraisablehook, lambda _: None  # where an object ends
@@ -304,6 +305,20 @@ def test_what_is_done_aside_is_done_or_not_wherever_the_call_is_interrupted():
         if thread.name == "karbor-aside":
             thread.join(DEADLINE)
             assert not thread.is_alive(), "it was never begun"
+
+
+def test_a_dispatcher_runs_what_comes_wherever_it_was_interrupted_as_it_began():
+    number, is_interrupted = 0, True
+    while is_interrupted:
+        dispatcher = ThreadDispatcher(name="test")
+        begin = partial(dispatcher.uninterrupted, lambda: None)
+        is_interrupted = interrupted_at(number, begin, others=True)
+        errand = Errand(lambda: None)
+        dispatcher.schedule(errand)
+        assert errand.wait_ended(DEADLINE), f"its thread is lost: interrupted at {number}"
+        dispatcher.close()
+        number += 1
+    assert number > 10
 
 
 def test_a_bank_is_closed_although_the_system_gives_no_more_threads(tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from karbor_actors.actors.uninterrupted import done_aside
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -79,13 +81,14 @@ class DaemonExecutor(Executor):
         thread = threading.Thread(target=_serve, args=(self._queue, self._idle), name=name)
         thread.daemon = True
         try:
-            thread.start()
+            done_aside(thread.start)
         except RuntimeError:  # those that are there do it all
             if not self._threads:
                 self._queue.get_nowait()
                 raise
-        else:
-            self._threads.append(thread)
+        finally:
+            if thread.ident is not None:  # it was started, also where a signal came then
+                self._threads.append(thread)
 
     def _cancel_queued(self) -> None:
         queue, ends = self._queue, 0

@@ -19,7 +19,7 @@ from karbor_actors.actors.dispatcher import (
 )
 from karbor_actors.actors.lending import Lender, current_lender
 from karbor_actors.actors.timers import TimerQueue
-from karbor_actors.actors.uninterrupted import Errand, is_main_thread
+from karbor_actors.actors.uninterrupted import Errand, done_aside, is_main_thread
 from karbor_actors.arguments import check_instance, checked_count
 from karbor_actors.errors import DispatcherClosedError
 
@@ -265,7 +265,7 @@ class ThreadDispatcher(Dispatcher):
             try:
                 self._threads.add(thread)
                 self._update_may_grow()
-                thread.start()
+                done_aside(thread.start)
             except BaseException as error:  # of a signal's handler, too
                 if thread.ident is not None:
                     raise
