@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from operator import call
 from threading import get_ident
 from typing import TYPE_CHECKING
 from weakref import ref
@@ -11,7 +11,7 @@ from weakref import ref
 from karbor_actors.actors.waiting import Bell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 _LOOK = 0.05
 """Seconds after which who waits looks whether somebody was interrupted who should have told it."""
@@ -35,20 +35,24 @@ class Pass:
 
 
 class Gate:
-    """Keeps the memory map in place while anyone reads from it. Any thread may call it."""
+    """Keeps the memory map in place while anyone reads from it. Any thread may call it.
+
+    It has no lock: the collector, or a signal's handler, may begin and end a read on a thread that is
+    in here. Who reads says so, *then* looks whether somebody wants the gate alone; who does says that,
+    *then* looks whether anybody reads. Whatever the interleaving, one of them sees the other.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._left = Bell()
-        self._inside: dict[int, list[ref[Pass]]] = {}
-        """What each thread reads with, which may be dead; by the thread."""
-        self._alone: ref[Pass] | None = None
+        self._inside: dict[int, ref[Pass]] = {}
+        """What is read with, by its id; one that is dead stays until another has its id."""
+        self._claims: list[ref[Pass]] = []
+        """Of those who want it alone; the first that is alive has it."""
 
     @property
     def is_inside(self) -> bool:
         """Whether the calling thread is reading."""
-        passes = self._inside.get(get_ident())
-        return passes is not None and _is_any_alive(passes)
+        return bool(self._inside and self._own())
 
     def enter(self) -> Pass:
         """Begin to read; wait while a thread has the gate alone. A thread may nest its reads."""
@@ -63,12 +67,8 @@ class Gate:
 
     def leave(self, reading: Pass) -> None:
         """See :meth:`Pass.give_back`."""
-        with self._lock:
-            passes = self._inside.get(reading.thread, [])
-            passes[:] = [other for other in passes if other() not in (None, reading)]
-            if not passes:
-                self._inside.pop(reading.thread, None)
-        if self._alone is not None:
+        self._inside.pop(id(reading), None)
+        if self._claims:
             self._left.ring()
 
     @contextmanager
@@ -81,42 +81,44 @@ class Gate:
         if self.is_inside:
             raise RuntimeError("a thread that reads from the bank cannot wait for all readers")
         mine = Pass(self)
+        claim = ref(mine)
         try:
-            self._left.wait(lambda: self._shut(mine), look=_LOOK)
-            self._left.wait(self._is_empty, look=_LOOK)
+            self._claims.append(claim)
+            self._left.wait(lambda: self._is_first(claim) and self._is_empty(), look=_LOOK)
             yield
         finally:
-            with self._lock:
-                if self._alone is not None and self._alone() is mine:
-                    self._alone = None
+            with suppress(ValueError):
+                self._claims.remove(claim)
             self._left.ring()
 
     def _let_in(self, reading: Pass) -> bool:
         """Note that *reading* goes on, unless it has to wait."""
-        with self._lock:
-            passes = self._inside.get(reading.thread)
-            if passes is None or not _is_any_alive(passes):
-                # One that is inside already must not wait for who waits for it to leave.
-                if self._is_shut():
-                    return False
-                passes = self._inside[reading.thread] = []
-            passes.append(ref(reading))
-        return True
+        if self._claims and self._is_shut(0):
+            return False
+        self._inside[id(reading)] = ref(reading)
+        if not self._claims or not self._is_shut(1):
+            return True
+        self.leave(reading)
+        return False
 
-    def _shut(self, mine: Pass) -> bool:
-        """Have nobody enter any more while there is *mine*, unless another thread has the gate."""
-        with self._lock:
-            if is_free := not self._is_shut():
-                self._alone = ref(mine)
-        return is_free
+    def _is_shut(self, own: int) -> bool:
+        """Return whether the calling thread, which has *own* passes for what it asks for, has to wait."""
+        # One that is inside already must not wait for who waits for it to leave.
+        return bool(_alive(self._claims)) and len(self._own()) <= own
 
-    def _is_shut(self) -> bool:
-        return self._alone is not None and self._alone() is not None
+    def _own(self) -> list[Pass]:
+        """Return what the calling thread reads with."""
+        thread = get_ident()
+        return [reading for reading in _alive(self._inside.values()) if reading.thread == thread]
+
+    def _is_first(self, claim: ref[Pass]) -> bool:
+        return _alive(self._claims)[0] is claim()
 
     def _is_empty(self) -> bool:
-        with self._lock:
-            return not any(map(_is_any_alive, self._inside.values()))
+        return not _alive(self._inside.values())
 
 
-def _is_any_alive(passes: list[ref[Pass]]) -> bool:
-    return any(reading() is not None for reading in passes)
+def _alive(passes: Collection[ref[Pass]]) -> list[Pass]:
+    """Return those that somebody has, in order."""
+    # Copied first, in one call: others add and remove some meanwhile.
+    return [one for one in map(call, list(passes)) if one is not None] if passes else []
