@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import contextlib
 import random
 import signal
 import sys
@@ -60,6 +61,14 @@ def interrupted_at(number: int, function, *, others: bool = False) -> bool:
     That is as a function begins, and after one that is not in Python. There it is interrupted. Places
     in *others'* code are left out: a thread whose start is interrupted stays in `threading`'s books.
     """
+    try:
+        return raises_at(number, function, others=others)
+    except KeyboardInterrupt:
+        return True
+
+
+def raises_at(number: int, function, *, others: bool = False) -> bool:
+    """Do what :func:`interrupted_at` does, and raise what interrupts it."""
     seen, places = count(), list[int]()
 
     def see(frame: FrameType, event: str, _argument: object) -> None:
@@ -76,8 +85,6 @@ def interrupted_at(number: int, function, *, others: bool = False) -> bool:
     sys.setprofile(see)
     try:
         function()
-    except KeyboardInterrupt:
-        pass
     finally:
         sys.setprofile(None)
         sys.unraisablehook = unheard
@@ -358,6 +365,18 @@ def test_who_was_interrupted_while_it_read_reads_no_more(tmp_path):
                 grow(environment)
             number += 1
         assert number > 10
+
+
+def test_a_bank_is_closed_by_who_handles_that_he_was_interrupted_as_he_read(tmp_path):
+    number, is_interrupted = 0, True
+    while is_interrupted:
+        is_interrupted = False
+        with contextlib.suppress(KeyboardInterrupt), Bank.open(tmp_path / "bank") as bank:
+            is_interrupted = True
+            is_interrupted = raises_at(number, bank.checkpoints)
+        assert not bank.is_open, f"interrupted at {number}"
+        number += 1
+    assert number > 20
 
 
 @pytest.mark.parametrize("call", ["compact", "close"])

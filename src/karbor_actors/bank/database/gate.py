@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager, suppress
 from operator import call
 from threading import get_ident
+from traceback import clear_frames
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -51,8 +53,14 @@ class Gate:
 
     @property
     def is_inside(self) -> bool:
-        """Whether the calling thread is reading."""
-        return bool(self._inside and self._own())
+        """Whether the calling thread is reading; not with what it was interrupted at, and handles now."""
+        if not self._inside or not self._own():
+            return False
+        error = sys.exception()
+        while error is not None:  # its traceback has what was read with
+            clear_frames(error.__traceback__)
+            error = error.__context__
+        return bool(self._own())
 
     def enter(self) -> Pass:
         """Begin to read; wait while a thread has the gate alone. A thread may nest its reads."""
