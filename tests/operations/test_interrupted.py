@@ -19,6 +19,7 @@ import pytest
 from helpers import DEADLINE, Gate
 from karbor_actors import Bank, OperationStatus, ProtectionService
 from karbor_actors.actors import ThreadDispatcher
+from karbor_actors.actors.executor import DaemonExecutor
 from karbor_actors.actors.uninterrupted import Errand, done_aside
 from karbor_actors.bank.database.environment import Environment
 from karbor_actors.bank.database.transactions import Table
@@ -326,6 +327,23 @@ def test_a_dispatcher_runs_what_comes_wherever_it_was_interrupted_as_it_began():
         dispatcher.close()
         number += 1
     assert number > 10
+
+
+@pytest.mark.parametrize("call", ["result", "exception", "done", "cancel"])
+def test_an_executor_goes_on_wherever_who_asks_for_a_result_is_interrupted(call):
+    number, is_interrupted = 0, True
+    executor = DaemonExecutor(1, "test")
+    while is_interrupted:
+        gate = Gate()
+        future = executor.submit(gate.pass_through)
+        gate.wait_entered()
+        threading.Timer(0.002, gate.open).start()
+        is_interrupted = interrupted_at(number, getattr(future, call), others=True)
+        following = executor.submit(str, number)
+        assert following.result(DEADLINE), f"its thread is lost: interrupted at {number}"
+        number += 1
+    executor.shutdown()
+    assert number > 0
 
 
 def test_a_bank_is_closed_although_the_system_gives_no_more_threads(tmp_path, monkeypatch):

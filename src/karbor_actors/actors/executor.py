@@ -6,10 +6,12 @@ import threading
 from collections import deque
 from concurrent.futures import Executor, Future
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from karbor_actors.actors.uninterrupted import done_aside
+from karbor_actors.actors.waiting import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +34,7 @@ class DaemonExecutor(Executor):
 
     def __init__(self, workers: int, name: str) -> None:
         self._workers, self._name = workers, name
-        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Work[Any] | None] = SimpleQueue()
         self._idle: deque[None] = deque()
         """As many as threads wait for work, less what is on its way to one."""
         self._threads: list[threading.Thread] = []
@@ -48,10 +50,10 @@ class DaemonExecutor(Executor):
         with self._lock:
             if self._is_closed:
                 raise RuntimeError("the executor was shut down")
-            work = _Work(fn, args, kwargs)
+            work = _Work(partial(fn, *args, **kwargs))
             self._queue.put(work)  # before there is one more thread, which takes it for idle else
             self._grow()
-            return work.future
+            return work
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take nothing more; wait for what runs, and for what is queued unless that is cancelled."""
@@ -98,36 +100,74 @@ class DaemonExecutor(Executor):
                 if work is None:
                     ends += 1
                 else:
-                    work.future.cancel()
+                    work.cancel()
         except Empty:
             for _ in range(ends):
                 queue.put(None)
 
 
-class _Work:
-    """One call and the future of its result."""
+class _Work(Future[T]):
+    """One call and its result, which the main thread may wait for.
 
-    __slots__ = ("_args", "_fn", "_kwargs", "future")
+    It does nothing with the future's Condition until the call was made: a signal within it would
+    leave its lock held, and the thread that makes the call waiting.
+    """
 
-    def __init__(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        self._fn, self._args, self._kwargs = fn, args, kwargs
-        self.future: Future[Any] = Future()
+    def __init__(self, call: Callable[[], T]) -> None:
+        super().__init__()
+        self._to_do = [call]
+        self._has_ended = False
+        self._bell = Bell()
 
     def run(self) -> None:
         """Call it, unless it was cancelled."""
-        if not self.future.set_running_or_notify_cancel():
-            return
         try:
-            result = self._fn(*self._args, **self._kwargs)
+            call = self._to_do.pop()
+        except IndexError:
+            return
+        self.set_running_or_notify_cancel()
+        try:
+            result = call()
         except BaseException as error:  # for who asks the future
-            self.future.set_exception(error)
+            self.set_exception(error)
         else:
-            self.future.set_result(result)
+            self.set_result(result)
+        self._end()
+
+    def cancel(self) -> bool:
+        """See `concurrent.futures.Future.cancel`."""
+        try:
+            self._to_do.pop()
+        except IndexError:
+            return self._has_ended and self.cancelled()
+        super().cancel()
+        self._end()
+        return True
+
+    def done(self) -> bool:
+        """See `concurrent.futures.Future.done`."""
+        return self._has_ended
+
+    def result(self, timeout: float | None = None) -> T:
+        """See `concurrent.futures.Future.result`."""
+        self._wait(timeout)
+        return super().result()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """See `concurrent.futures.Future.exception`."""
+        self._wait(timeout)
+        return super().exception()
+
+    def _end(self) -> None:
+        self._has_ended = True
+        self._bell.ring()
+
+    def _wait(self, timeout: float | None) -> None:
+        if not self._bell.wait(self.done, timeout):
+            raise TimeoutError
 
 
-def _serve(queue: SimpleQueue[_Work | None], idle: deque[None]) -> None:
+def _serve(queue: SimpleQueue[_Work[Any] | None], idle: deque[None]) -> None:
     """Run what is queued, until there is a None; knows no executor, which may be forgotten."""
     while True:
         try:
