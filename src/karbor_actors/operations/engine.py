@@ -145,8 +145,8 @@ class Engine:
         self._idle = Bell()
         self._calls_later = self._defer  # one for all handles
         self._is_closing = self._is_over = False
-        self._late = 0
-        """Operations that have ended, and may begin again at once: a body came back late."""
+        self._going = 0
+        """Operations that have not ended, and that may begin again at once: a body came back late."""
         self._looked_after: set[str] = set()
         """Those for which a worker is called, and has not begun: one for all bodies that came back."""
         self.looks_after_one = threading.Lock()
@@ -179,6 +179,7 @@ class Engine:
             if (running := self._handles.get(operation_id)) is not None:
                 return running  # two asked for it at once
             self._handles[operation_id] = handle
+            self._going += 1
         try:
             ref = SupervisorActor.start_on(self.dispatcher, self, verb, handle)
         except BaseException:
@@ -209,7 +210,7 @@ class Engine:
             if operation_id in self._looked_after or operation_id in self._handles:
                 return
             self._looked_after.add(operation_id)
-            self._late += 1
+            self._going += 1
         self.runners.submit(Lane.RECORD, [_Late(self, operation_id)])
 
     def is_looked_after(self, operation_id: str) -> None:
@@ -220,18 +221,16 @@ class Engine:
     def hurry(self, change: int) -> None:
         """Count an operation that is on its way to begin again; the engine is not idle until then."""
         with self._lock:
-            self._late += change
-            self._tell_idle()
+            self._going += change
+        self._tell_idle()
 
     def handles(self) -> list[OperationHandle]:
         """Return the operations that have not ended; any thread."""
-        with self._lock:
-            return list(self._handles.values())
+        return list(self._handles.values())  # no lock: a signal's handler may come as it is held
 
     def handle(self, operation_id: str) -> OperationHandle | None:
         """Return the handle of an operation that has not ended; any thread."""
-        with self._lock:
-            return self._handles.get(operation_id)
+        return self._handles.get(operation_id)
 
     def end(self, handle: OperationHandle, verb: Verb, control: OperationControl | None) -> None:
         """Give back what an operation had, and forget it but for what it left to be undone."""
@@ -247,16 +246,18 @@ class Engine:
 
     def _forget(self, handle: OperationHandle) -> None:
         with self._lock:
-            self._handles.pop(handle.id, None)
-            self._tell_idle()
+            if self._handles.pop(handle.id, None) is not None:
+                self._going -= 1
+        self._tell_idle()
 
     def _tell_idle(self) -> None:
-        if self._is_idle():
+        if self.is_idle:
             self._idle.ring()
 
-    def _is_idle(self) -> bool:
-        """Return whether no operation is left, nor one about to begin again."""
-        return not self._handles and not self._late
+    @property
+    def is_idle(self) -> bool:
+        """Whether no operation is left, nor one about to begin again; any thread."""
+        return not self._going
 
     def look_for_late(self, operation_id: str, control: OperationControl | None) -> None:
         """Undo once more what bodies did that returned while their operation ended; after :meth:`end`."""
@@ -267,12 +268,7 @@ class Engine:
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until no operation is left; return whether that is so."""
-
-        def is_idle() -> bool:
-            with self._lock:
-                return self._is_idle()
-
-        return self._idle.wait(is_idle, checked_wait("timeout", timeout))
+        return self._idle.wait(lambda: self.is_idle, checked_wait("timeout", timeout))
 
     def check_may_close(self) -> None:
         """Refuse to close on a thread that closing waits for."""
@@ -304,7 +300,7 @@ class Engine:
                 handle.cancel_for(AbortReason(AbortKind.SHUTDOWN))
         while not self._is_over and self.wait_idle():
             with self._lock:  # what comes late from now on is for the next start
-                self._is_over = self._is_idle()
+                self._is_over = self.is_idle
 
     def close(self) -> None:
         """End every thread; all operations have ended. Idempotent."""

@@ -91,7 +91,7 @@ class Manifests:
         self._writer = writer
         self._blocks = blocks
         self._store = blocks.objects
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may come within
         self._busy: dict[int, ref[_Turn]] = {}
         """By checkpoint, the turn of who changes its manifest; a dead one was interrupted."""
         self._changed = Bell()

@@ -107,11 +107,11 @@ class _SimulatedEngine(Engine):
         """See Engine; *timeout* is in virtual seconds."""
         dispatcher = self._simulated
         until = None if timeout is None else dispatcher.now() + timeout
-        while not self._is_idle() and not is_endless(dispatcher) and dispatcher.step(until=until):
+        while not self.is_idle and not is_endless(dispatcher) and dispatcher.step(until=until):
             pass
         if dispatcher.is_halted:
             raise SimulatedCrash
-        return self._is_idle()
+        return self.is_idle
 
     def close(self) -> None:
         """Leave the dispatcher to the process: the banks need it to close."""
