@@ -212,8 +212,7 @@ class ProviderRegistry:
 
     def all(self) -> dict[str, Provider]:
         """Return a copy: the providers by name."""
-        with self._lock:
-            return dict(self._providers)
+        return dict(self._providers)
 
     def get(self, name: str) -> Provider:
         """Return the provider of that name.
@@ -221,10 +220,11 @@ class ProviderRegistry:
         Raises:
             ProviderNotFoundError: There is none.
         """
-        with self._lock:
-            if not isinstance(name, str) or name not in self._providers:
-                raise ProviderNotFoundError(name, sorted(self._providers))
-            return self._providers[name]
+        # Without the lock, which a signal's handler could find held by its own thread.
+        found = self._providers.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise ProviderNotFoundError(name, sorted(self._providers))
+        return found
 
     def find_checkpoint(
         self, checkpoint_id: str, provider: str | None = None

@@ -361,6 +361,39 @@ def test_a_bank_is_closed_although_the_system_gives_no_more_threads(tmp_path, mo
     Bank.open(tmp_path / "bank").close()
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda service: service.wait(DEADLINE),
+        lambda service: service.protect(PLAN),
+        lambda service: service.operation_history("synthetic", 1),
+        lambda service: service.operations(),
+    ],
+    ids=["wait", "protect", "history", "operations"],
+)
+def test_a_handler_may_begin_an_operation_wherever_its_thread_is(service, call):
+    number, places = 0, [0]
+
+    def see(frame: FrameType, event: str, _argument: object) -> None:
+        if event not in ("call", "c_return") or "karbor_actors" not in frame.f_code.co_filename:
+            return
+        if next(seen) == number:
+            sys.setprofile(None)
+            places.append(number)
+            assert service.protect(PLAN).wait(DEADLINE), f"it waits for its thread at {number}"
+
+    while places:
+        places, seen = [], count()
+        service.protect(PLAN)
+        sys.setprofile(see)
+        try:
+            call(service)
+        finally:
+            sys.setprofile(None)
+        number += 1
+    assert number > 1
+
+
 def grow(environment: Environment) -> None:
     """Have the map of *environment* grow, which waits for all who read."""
     thread = threading.Thread(target=environment._opened().grow, daemon=True)
