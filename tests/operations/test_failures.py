@@ -441,6 +441,22 @@ async def _result(handle: Any) -> Any:
     return await handle
 
 
+def test_who_awaits_a_handle_for_a_while_leaves_nothing_with_it(service, tmp_path, journal):
+    gate = Gate()
+    add(service, tmp_path, journal, waiting_at(gate, "on_main", "one"), children={})
+    handle = service.protect(plan("one"))
+
+    async def ask_again() -> None:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(handle, 0.001)
+
+    asyncio.run(ask_again())
+    assert not handle._futures
+    gate.open()
+    handle.result(DEADLINE)
+
+
 def test_a_waiter_that_has_gone_leaves_no_error_that_nobody_looked_at(
     service, tmp_path, journal, caplog
 ):

@@ -98,7 +98,7 @@ class OperationHandle:
         self._bell = Bell()
         """Rung when it is decided, and at its end."""
         self._callbacks: list[Callable[[OperationHandle], object]] | None = None
-        self._futures: list[asyncio.Future[Any]] | None = None
+        self._futures: dict[asyncio.Future[Any], None] | None = None
         """Of those who await the end, in whatever loop."""
         self._status = OperationStatus.QUEUED
         self._checkpoint_id: str | None = None
@@ -243,11 +243,15 @@ class OperationHandle:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with self._lock:
             if is_going := not self._is_settled:
-                self._futures = self._futures or []
-                self._futures.append(future)
+                self._futures = self._futures or {}
+                self._futures[future] = None
         if not is_going:
             self._fulfil(future)
-        return future.__await__()
+        try:
+            return (yield from future)
+        finally:
+            with self._lock:  # else who awaits it again and again, for a while, leaves many
+                (self._futures or {}).pop(future, None)
 
     @property
     def is_decided(self) -> bool:
