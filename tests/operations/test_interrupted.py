@@ -430,6 +430,23 @@ def test_a_bank_is_closed_by_who_handles_that_he_was_interrupted_as_he_read(tmp_
     assert number > 20
 
 
+def test_who_handles_that_he_was_interrupted_in_his_turn_does_not_wait_for_himself(service):
+    manifests = service.provider("synthetic").bank._parts.manifests
+
+    def take_turn() -> None:
+        with manifests._alone(1):
+            pass
+
+    number, is_interrupted = 0, True
+    while is_interrupted:
+        try:
+            is_interrupted = raises_at(number, take_turn, others=True)
+        except (KeyboardInterrupt, RuntimeError):  # the latter is of contextlib
+            take_turn()
+        number += 1
+    assert number > 10
+
+
 @pytest.mark.parametrize("call", ["compact", "close"])
 def test_a_bank_is_of_use_wherever_a_call_is_interrupted(tmp_path, call):
     number, is_interrupted = 0, True

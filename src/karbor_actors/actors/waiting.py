@@ -8,15 +8,28 @@ Locks themselves, and what is in C, are safe.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from contextlib import suppress
+from traceback import clear_frames
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _release = type(threading.Lock()).release
+
+
+def forget_interrupted() -> None:
+    """Drop what the calling thread had in hand at the error that it handles, if it handles one.
+
+    The traceback of what a signal's handler raised keeps it alive until that is handled.
+    """
+    error = sys.exception()
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 class Bell:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager, suppress
 from operator import call
 from threading import get_ident
-from traceback import clear_frames
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from karbor_actors.actors.waiting import Bell
+from karbor_actors.actors.waiting import Bell, forget_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -56,10 +54,7 @@ class Gate:
         """Whether the calling thread is reading; not with what it was interrupted at, and handles now."""
         if not self._inside or not self._own():
             return False
-        error = sys.exception()
-        while error is not None:  # its traceback has what was read with
-            clear_frames(error.__traceback__)
-            error = error.__context__
+        forget_interrupted()
         return bool(self._own())
 
     def enter(self) -> Pass:
@@ -67,6 +62,7 @@ class Gate:
         reading = Pass(self)
         try:
             if not self._let_in(reading):
+                forget_interrupted()  # it may have been alone itself
                 self._left.wait(lambda: self._let_in(reading), look=_LOOK)
         except BaseException:
             self.leave(reading)
@@ -89,14 +85,15 @@ class Gate:
         if self.is_inside:
             raise RuntimeError("a thread that reads from the bank cannot wait for all readers")
         mine = Pass(self)
-        claim = ref(mine)
         try:
-            self._claims.append(claim)
-            self._left.wait(lambda: self._is_first(claim) and self._is_empty(), look=_LOOK)
+            self._claims.append(ref(mine))
+            self._left.wait(lambda: self._is_first(mine) and self._is_empty(), look=_LOOK)
             yield
         finally:
-            with suppress(ValueError):
-                self._claims.remove(claim)
+            for one in tuple(self._claims):
+                if one() in (None, mine):
+                    with suppress(ValueError):  # another thread removes the dead, too
+                        self._claims.remove(one)
             self._left.ring()
 
     def _let_in(self, reading: Pass) -> bool:
@@ -119,8 +116,8 @@ class Gate:
         thread = get_ident()
         return [reading for reading in _alive(self._inside.values()) if reading.thread == thread]
 
-    def _is_first(self, claim: ref[Pass]) -> bool:
-        return _alive(self._claims)[0] is claim()
+    def _is_first(self, mine: Pass) -> bool:
+        return _alive(self._claims)[0] is mine
 
     def _is_empty(self) -> bool:
         return not _alive(self._inside.values())

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from karbor_actors.actors.waiting import Bell
+from karbor_actors.actors.waiting import Bell, forget_interrupted
 from karbor_actors.bank.checkpoints import rows
 from karbor_actors.bank.database.keys import unpack_u64
 from karbor_actors.bank.database.transactions import Table
@@ -74,7 +73,10 @@ _LOOK = 0.05
 
 
 class _Turn:
-    """Is alive as long as somebody changes a manifest."""
+    """Is alive as long as somebody changes a checkpoint's manifest, or waits to."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 class Manifests:
@@ -91,9 +93,8 @@ class Manifests:
         self._writer = writer
         self._blocks = blocks
         self._store = blocks.objects
-        self._lock = threading.RLock()  # a signal's handler may come within
-        self._busy: dict[int, ref[_Turn]] = {}
-        """By checkpoint, the turn of who changes its manifest; a dead one was interrupted."""
+        self._turns: list[ref[_Turn]] = []
+        """Of each checkpoint, the first one changes its manifest; a dead one was interrupted."""
         self._changed = Bell()
 
     def prepare(
@@ -319,23 +320,24 @@ class Manifests:
 
     @contextlib.contextmanager
     def _alone(self, number: int) -> Iterator[None]:
-        turn = _Turn()
+        turn = _Turn(number)
         try:
-            self._changed.wait(lambda: self._begin_turn(number, turn), look=_LOOK)
+            self._turns.append(ref(turn))
+            if not self._is_first(turn):
+                forget_interrupted()
+                self._changed.wait(lambda: self._is_first(turn), look=_LOOK)
             yield
         finally:
-            with self._lock:
-                if (last := self._busy.get(number)) is not None and last() in (None, turn):
-                    del self._busy[number]
+            for one in tuple(self._turns):
+                if one() in (None, turn):
+                    with contextlib.suppress(ValueError):  # another thread removes the dead, too
+                        self._turns.remove(one)
             self._changed.ring()
 
-    def _begin_turn(self, number: int, turn: _Turn) -> bool:
-        """Begin *turn*, if nobody changes that checkpoint's manifest."""
-        with self._lock:
-            last = self._busy.get(number)
-            if is_free := last is None or last() is None:
-                self._busy[number] = ref(turn)
-        return is_free
+    def _is_first(self, turn: _Turn) -> bool:
+        """Return whether nobody who came before *turn* changes that checkpoint's manifest."""
+        turns = (one() for one in tuple(self._turns))
+        return next(one for one in turns if one is not None and one.number == turn.number) is turn
 
     # Comparing
 
