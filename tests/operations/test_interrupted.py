@@ -25,6 +25,7 @@ from karbor_actors.bank.database.environment import Environment
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.writer import Put
 from karbor_actors.graph import build_graph
+from karbor_actors.operations.handle import EventStream
 from karbor_actors.testing import (
     SyntheticProtection,
     Work,
@@ -261,6 +262,22 @@ def test_who_waits_for_an_operation_leaves_nothing_locked_wherever_he_is_interru
         assert handle.wait(DEADLINE), f"lost: interrupted at {number}"
         number += 1
     assert number > 3
+
+
+def test_events_end_for_who_goes_on_after_he_was_interrupted():
+    number, is_interrupted = 0, True
+    while is_interrupted:
+        stream = EventStream()
+        stream.close()
+        is_interrupted = interrupted_at(number, partial(list, stream))
+        with ThreadPoolExecutor(1) as pool:
+            rest = pool.submit(list, stream)
+            try:
+                assert rest.result(DEADLINE) == [], f"interrupted at {number}"
+            finally:
+                stream.close()
+        number += 1
+    assert number > 1
 
 
 def test_the_bank_goes_on(service):

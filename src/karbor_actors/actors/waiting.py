@@ -15,6 +15,8 @@ from contextlib import suppress
 from traceback import clear_frames
 from typing import TYPE_CHECKING
 
+from karbor_actors.actors.uninterrupted import is_main_thread
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,11 +24,11 @@ _release = type(threading.Lock()).release
 
 
 def forget_interrupted() -> None:
-    """Drop what the calling thread had in hand at the error that it handles, if it handles one.
+    """Drop what the main thread had in hand at the error that it handles, if it handles one.
 
     The traceback of what a signal's handler raised keeps it alive until that is handled.
     """
-    error = sys.exception()
+    error = sys.exception() if is_main_thread() else None
     while error is not None:
         clear_frames(error.__traceback__)
         error = error.__context__

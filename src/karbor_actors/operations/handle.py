@@ -65,15 +65,15 @@ class EventStream:
             self._queue.put(Event("dropped", time.time(), detail={"count": self._dropped}))
         if last is not None:
             self._queue.put(last)
-        self._queue.put(None)
+        self._is_over = True
+        self._queue.put(None)  # for who waits; one whom a signal makes lose it sees that it is over
 
     def __iter__(self) -> Iterator[Event]:
         return self
 
     def __next__(self) -> Event:
-        event = None if self._is_over else self._queue.get()
+        event = None if self._is_over and self._queue.empty() else self._queue.get()
         if event is None:
-            self._is_over = True
             raise StopIteration
         return event
 
