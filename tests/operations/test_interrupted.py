@@ -48,6 +48,7 @@ class Interruptions:
 
     def call(self, function) -> None:
         """Call *function*, interrupted or not."""
+        unheard, sys.unraisablehook = sys.unraisablehook, lambda _: None  # where an object ends
         try:
             signal.setitimer(signal.ITIMER_REAL, self._random.uniform(1e-6, self._longest))
             function()
@@ -55,6 +56,7 @@ class Interruptions:
         except KeyboardInterrupt:
             self.count += 1
         surely(lambda: signal.setitimer(signal.ITIMER_REAL, 0))
+        sys.unraisablehook = unheard
 
 
 def interrupted_at(number: int, function, *, others: bool = False) -> bool:
