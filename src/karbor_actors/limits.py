@@ -1,4 +1,4 @@
-"""How long hooks may take, and how often they are tried: frozen values."""
+"""How long hooks may take, and how many run at once: frozen values."""
 
 from __future__ import annotations
 

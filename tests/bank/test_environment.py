@@ -597,6 +597,17 @@ def test_a_newer_format_is_refused_and_says_so(path):
         Environment(path)
 
 
+def test_a_format_that_there_will_never_be_is_damage(path):
+    with Environment(path) as environment:
+        key, value = b"format", bytearray(rows(environment, Table.META)[b"format"])
+        value[-8] ^= 0x80
+        environment.commit(lambda transaction: transaction.put(Table.META, key, bytes(value)))
+
+    with pytest.raises(BankFormatError, match="damaged") as caught:
+        Environment(path)
+    assert not caught.value.is_newer
+
+
 @pytest.mark.parametrize("kept", [1, 4096, 8192, 9000, 40_000, 200_000])
 def test_a_data_file_that_was_cut_short_is_refused_before_it_can_kill_the_process(path, kept):
     with Environment(path) as environment:

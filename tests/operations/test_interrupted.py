@@ -124,6 +124,8 @@ def service(tmp_path):
 
 
 PLAN = synthetic_plan(make_graph("flat", 1))
+ENDED = []
+"""Handles, of operations most of which have ended."""
 
 
 @pytest.fixture
@@ -387,8 +389,12 @@ def test_a_bank_is_closed_although_the_system_gives_no_more_threads(tmp_path, mo
         lambda service: service.protect(PLAN),
         lambda service: service.operation_history("synthetic", 1),
         lambda service: service.operations(),
+        lambda service: service.protect(PLAN).add_done_callback(str),
+        lambda service: ENDED[-1].add_done_callback(str),
+        lambda service: service.protect(PLAN).events(),
+        lambda service: service.protect(PLAN).cancel(),
     ],
-    ids=["wait", "protect", "history", "operations"],
+    ids=["wait", "protect", "history", "operations", "callback", "late", "events", "cancel"],
 )
 def test_a_handler_may_begin_an_operation_wherever_its_thread_is(service, call):
     number, places = 0, [0]
@@ -403,7 +409,9 @@ def test_a_handler_may_begin_an_operation_wherever_its_thread_is(service, call):
 
     while places:
         places, seen = [], count()
-        service.protect(PLAN)
+        ENDED.append(service.protect(PLAN))
+        if number % 2:
+            ENDED[-1].wait(DEADLINE)
         sys.setprofile(see)
         try:
             call(service)

@@ -619,9 +619,9 @@ def test_pending_aborts_of_a_partial_protect_leave_what_it_holds_alone(
 
 
 def test_what_may_still_be_frozen_late_is_listed_as_pending_though_the_rest_is_suspended(
-    tmp_path, journal
+    tmp_path, journal, caplog
 ):
-    """A freeze was given up and has not returned when the service closes."""
+    """A freeze was given up and has not returned when the service closes, which says so."""
     freeze, copy, undone = Gate(), Gate(), threading.Event()
 
     def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
@@ -643,6 +643,9 @@ def test_what_may_still_be_frozen_late_is_listed_as_pending_though_the_rest_is_s
     closer.join(DEADLINE)
 
     assert handle.status is OperationStatus.SUSPENDED
+    (said,) = [record.getMessage() for record in caplog.records if "goes on" in record.msg]
+    assert said.startswith("on_prepare_begin of ")
+    assert handle.id in said
     with Bank.open(tmp_path / "bank", readonly=True) as bank:
         assert bank.journal.get(handle.id).abort_pending == 1
     freeze.open()

@@ -133,7 +133,7 @@ class Engine:
         own.lent_by = self.runners.lend
         self._events: Dispatcher = events or ThreadDispatcher(name="karbor-events")
         self._starts: Dispatcher = events or ThreadDispatcher(name="karbor-start")
-        """Starts what the main thread asks for, however long a turn of the control's takes."""
+        """Does what the main thread asks for and waits for nobody, however long the control's turns."""
         self.aside = done_aside if events is None else done_here
         """Does, on another thread than the main one, what no signal is to interrupt half-way."""
         self._caps = caps or Caps()
@@ -143,7 +143,8 @@ class Engine:
         self._lock = threading.Lock()
         self._handles: dict[str, OperationHandle] = {}
         self._idle = Bell()
-        self._calls_later = self._defer  # one for all handles
+        # One for all handles.
+        self._for_handles = self._defer, self._starts.uninterrupted
         self._is_closing = self._is_over = False
         self._going = 0
         """Operations that have not ended, and that may begin again at once: a body came back late."""
@@ -171,7 +172,7 @@ class Engine:
         return self._starts.uninterrupted(partial(self._start, operation_id, verb, is_late))
 
     def _start(self, operation_id: str, verb: Verb, is_late: bool) -> OperationHandle:
-        handle = OperationHandle(operation_id, verb.type, self._calls_later)
+        handle = OperationHandle(operation_id, verb.type, *self._for_handles)
         handle.set_checkpoint_id(verb.checkpoint_id)
         with self._lock:
             if self._is_closing and not is_late:
@@ -301,6 +302,10 @@ class Engine:
         while not self._is_over and self.wait_idle():
             with self._lock:  # what comes late from now on is for the next start
                 self._is_over = self.is_idle
+        for name in self.pending.still_late():
+            _LOG.warning(
+                "%s was given up and goes on: what it does is undone by the next start", name
+            )
 
     def close(self) -> None:
         """End every thread; all operations have ended. Idempotent."""
@@ -377,6 +382,6 @@ class Engine:
                 _LOG.exception("a done callback of the host failed")
 
         try:
-            self._events.call_later(0, call)
+            self._starts.uninterrupted(partial(self._events.call_later, 0, call))
         except DispatcherClosedError:
             call()

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pykka
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from karbor_actors.actors.mailbox import Mailbox
     from karbor_actors.graph import ResourceGraph
     from karbor_actors.model import HookName, OperationType
-
-T = TypeVar("T")
 
 _LOG = logging.getLogger("karbor_actors.operations")
 _ASK_TIMEOUT = _DECISION_TIMEOUT = 10.0
@@ -86,19 +84,27 @@ class OperationHandle:
     """
 
     def __init__(
-        self, operation_id: str, operation_type: OperationType, defer: Callable[..., None]
+        self,
+        operation_id: str,
+        operation_type: OperationType,
+        defer: Callable[..., None],
+        uninterrupted: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self._id, self._type = operation_id, operation_type
         self._defer = defer
         """Calls a function on the engine's event thread."""
+        self._uninterrupted = uninterrupted
+        """Tells the supervisor something, on a thread that waits for nobody if this is the main one."""
         # The end itself: a future would be eleven objects, of each operation that somebody keeps.
         self._is_settled = False
         self._result: Any = None
         self._error: BaseException | None = None
         self._bell = Bell()
         """Rung when it is decided, and at its end."""
-        self._callbacks: list[Callable[[OperationHandle], object]] | None = None
-        self._futures: dict[asyncio.Future[Any], None] | None = None
+        # With its lock held nothing is called: a signal's handler that came then, and asked another
+        # thread for something, would wait for who needs the lock.
+        self._callbacks: tuple[Callable[[OperationHandle], object], ...] = ()
+        self._futures: dict[asyncio.Future[Any], None] = {}
         """Of those who await the end, in whatever loop."""
         self._status = OperationStatus.QUEUED
         self._checkpoint_id: str | None = None
@@ -233,8 +239,7 @@ class OperationHandle:
             raise argument_error("fn", "a function that takes the handle", fn)
         with self._lock:
             if not self._is_settled:
-                self._callbacks = self._callbacks or []
-                self._callbacks.append(fn)
+                self._callbacks = (*self._callbacks, fn)
                 return
         self._defer(fn, self)
 
@@ -243,15 +248,13 @@ class OperationHandle:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with self._lock:
             if is_going := not self._is_settled:
-                self._futures = self._futures or {}
                 self._futures[future] = None
         if not is_going:
             self._fulfil(future)
         try:
             return (yield from future)
         finally:
-            with self._lock:  # else who awaits it again and again, for a while, leaves many
-                (self._futures or {}).pop(future, None)
+            self._futures.pop(future, None)  # else who awaits it again and again leaves many
 
     @property
     def is_decided(self) -> bool:
@@ -314,10 +317,10 @@ class OperationHandle:
             self._is_settled = True
             self._supervisor = None  # who keeps the handle does not keep what has ended
             streams, self._streams = self._streams, ()
-            callbacks, self._callbacks = self._callbacks or (), None
-            futures, self._futures = self._futures or (), None
+            callbacks, self._callbacks = self._callbacks, ()
+            futures, self._futures = self._futures, {}
         self.decided()
-        for future in futures:
+        for future in tuple(futures):
             with suppress(RuntimeError):  # its loop was closed: nobody awaits it
                 future.get_loop().call_soon_threadsafe(self._fulfil, future)
         for fn in callbacks:
@@ -332,11 +335,6 @@ class OperationHandle:
     def _wait(self, timeout: float | None) -> bool:
         """Wait for the end; return whether it has come."""
         return self._bell.wait(lambda: self._is_settled, timeout)
-
-    def _uninterrupted(self, function: Callable[[], T]) -> T:
-        """Return what *function* does, which tells the supervisor something."""
-        dispatcher = None if self._supervisor is None else self._supervisor.dispatcher
-        return function() if dispatcher is None else dispatcher.uninterrupted(function)
 
     def _fulfil(self, future: asyncio.Future[Any]) -> None:
         """Tell who awaits the end of it; in its loop."""

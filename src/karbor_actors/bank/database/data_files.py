@@ -13,9 +13,12 @@ import lmdb
 from karbor_actors.bank.database.faults import open_error
 from karbor_actors.bank.database.mapping import data_file
 from karbor_actors.bank.database.transactions import Table
+from karbor_actors.errors import BankFormatError
 
 FORMAT_VERSION = 1
 """What this release writes; a bank of a higher one is refused."""
+_NO_FORMAT = 1 << 16
+"""A format's number is below this; another one is damage."""
 NEW = ".new-"
 """What follows a folder's name, and a token, while it is made."""
 OLD = ".old"
@@ -85,3 +88,33 @@ def sync_folder(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def check_format(found: bytes | None, path: str) -> None:
+    """Refuse records in *path* whose format, as the row with FORMAT_KEY has it, cannot be read.
+
+    Raises:
+        BankFormatError: They are no bank's, damaged, or of a newer release.
+    """
+    if found is None or not found.startswith(MAGIC):
+        raise BankFormatError(f"{path} is an LMDB file but no bank; name another directory")
+    version = number_in(found[len(MAGIC) :])
+    if FORMAT_VERSION < version < _NO_FORMAT:
+        error = BankFormatError(
+            f"{path} has format {version}, and this release reads up to {FORMAT_VERSION}; open it "
+            "with a newer karbor_actors"
+        )
+        error.is_newer = True
+        raise error
+    if version != FORMAT_VERSION:
+        raise BankFormatError(f"{path} is damaged: its format number is {version}; rebuild it")
+
+
+def number_in(value: bytes | None) -> int:
+    """Return the number in a META row, 0 where it is missing."""
+    if value is None:
+        return 0
+    if len(value) != U64.size:
+        raise BankFormatError("the bank is damaged: a number in its head is not one")
+    number: int = U64.unpack(value)[0]
+    return number

@@ -19,11 +19,12 @@ from karbor_actors import faultpoints
 from karbor_actors.bank.database.data_files import (
     FORMAT_KEY,
     FORMAT_VERSION,
-    MAGIC,
     NEW,
     OLD,
     U64,
+    check_format,
     make_folder,
+    number_in,
     sync_folder,
     tidy_folder,
 )
@@ -35,7 +36,6 @@ from karbor_actors.errors import (
     BankBrokenError,
     BankClosedError,
     BankError,
-    BankFormatError,
     BankLeaseError,
     BankPathError,
     BankReadonlyError,
@@ -215,7 +215,7 @@ class Environment:
         """Make this environment the bank's owner: whoever was it before can commit no more."""
 
         def change(transaction: Transaction) -> int:
-            epoch = _number(transaction.get(Table.META, _EPOCH_KEY)) + 1
+            epoch = number_in(transaction.get(Table.META, _EPOCH_KEY)) + 1
             transaction.put(Table.META, _EPOCH_KEY, U64.pack(epoch))
             return epoch
 
@@ -362,38 +362,14 @@ class Environment:
     def _check_epoch(self, transaction: Transaction) -> None:
         if self.epoch is None:
             return
-        found = _number(transaction.get(Table.META, _EPOCH_KEY))
+        found = number_in(transaction.get(Table.META, _EPOCH_KEY))
         if found != self.epoch:
             raise BankLeaseError(self.path, f"a later owner (epoch {found}, this is {self.epoch})")
 
     def _check_format(self) -> None:
         with self.snapshot() as snapshot:
-            found = snapshot.get(Table.META, FORMAT_KEY)
-        if found is None or not found.startswith(MAGIC):
-            raise BankFormatError(
-                f"{self.path} is an LMDB file but no bank; name another directory"
-            )
-        version = _number(found[len(MAGIC) :])
-        if version > FORMAT_VERSION:
-            error = BankFormatError(
-                f"{self.path} has format {version}, and this release reads up to "
-                f"{FORMAT_VERSION}; open it with a newer karbor_actors"
-            )
-            error.is_newer = True
-            raise error
-        if version < 1:
-            raise BankFormatError(f"{self.path} is damaged: its format number is {version}")
+            check_format(snapshot.get(Table.META, FORMAT_KEY), self.path)
 
 
 def _nothing() -> None:
     """Do nothing."""
-
-
-def _number(value: bytes | None) -> int:
-    """Return the number in a META row, 0 where it is missing."""
-    if value is None:
-        return 0
-    if len(value) != U64.size:
-        raise BankFormatError("the bank is damaged: a number in its head is not one")
-    number: int = U64.unpack(value)[0]
-    return number

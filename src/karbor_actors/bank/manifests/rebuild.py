@@ -31,7 +31,7 @@ from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.manifests.manifest import FOLDER as CHECKPOINTS
 from karbor_actors.bank.manifests.manifest import bank_folder
 from karbor_actors.bank.manifests.rebuild_checkpoint import CheckpointRebuilder
-from karbor_actors.errors import BankError, BankFormatError, BankPathError
+from karbor_actors.errors import BankBrokenError, BankError, BankFormatError, BankPathError
 
 if TYPE_CHECKING:
     from karbor_actors.store.objects import ObjectStore
@@ -139,6 +139,10 @@ def _is_whole(path: str) -> bool:
     except BankFormatError as error:
         if error.is_newer:
             raise
+        return False
+    except BankBrokenError:
+        if not lmdb_verify.verify(path):  # type: ignore[no-untyped-call]
+            raise  # there was no memory for it, say
         return False
     except lmdb_verify.VerifyError:
         return False

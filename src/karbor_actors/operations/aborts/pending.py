@@ -39,6 +39,12 @@ class PendingAborts:
         with self._lock:
             return [late for late in self._late.get(operation_id, ()) if not late.has_ended]
 
+    def still_late(self) -> list[str]:
+        """Return the names of the bodies that were given up and still have not returned."""
+        with self._lock:
+            late = [attempt for attempts in self._late.values() for attempt in attempts]
+        return [str(attempt) for attempt in late if not attempt.has_ended]
+
     def touched_by(self, request: LockRequest) -> list[str]:
         """Return the operations that left something that *request* wants for itself."""
         with self._lock:

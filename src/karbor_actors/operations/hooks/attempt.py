@@ -10,7 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors import faultpoints, liveness
-from karbor_actors.errors import FencedError, HookFailedError, HookGivenUpError, describe_cause
+from karbor_actors.errors import (
+    FencedError,
+    HookFailedError,
+    HookGivenUpError,
+    describe_cause,
+    describe_key,
+)
 from karbor_actors.errors.base import SENTENCE_LIMIT, examinable, shorten
 from karbor_actors.model import HookName
 from karbor_actors.operations.hooks.calls import refuse_unfinished
@@ -146,6 +152,11 @@ class Attempt:
         """Note how far the body is, and that it is alive; the thread that runs it."""
         self.note_alive()
         self.done = (done, total, unit)
+
+    def __str__(self) -> str:
+        """Say whose hook it is, for the log."""
+        key = self.run.planned.graph.nodes[self.resource].key
+        return f"{self.hook} of {describe_key(key)} (operation {self.run.id})"
 
     def progress(self) -> ResourceProgress:
         """Return how far it is; any thread, while the body runs."""
