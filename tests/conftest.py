@@ -64,7 +64,8 @@ def _left_threads(before: set[threading.Thread]) -> list[str]:
     """Return the names of threads that came since *before* and do not end by themselves."""
     left = []
     for thread in set(threading.enumerate()) - before:
-        if thread.name.startswith(PROCESS_WIDE_THREADS):
+        # A "dummy" is one that was not begun by `threading`, and stays in its books when it has ended.
+        if thread.name.startswith((*PROCESS_WIDE_THREADS, "Dummy-")):
             continue
         thread.join(DEADLINE / 6)  # one that was told to stop may be on its last lines
         if thread.is_alive():

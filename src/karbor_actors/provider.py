@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from karbor_actors.arguments import check_instance
@@ -213,6 +213,12 @@ class ProviderRegistry:
     def all(self) -> dict[str, Provider]:
         """Return a copy: the providers by name."""
         return dict(self._providers)
+
+    def close_banks(self) -> None:
+        """Close the bank of each provider, although another one's cannot be closed."""
+        with ExitStack() as banks:
+            for provider in self.all().values():
+                banks.callback(provider.bank.close)
 
     def get(self, name: str) -> Provider:
         """Return the provider of that name.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING, Any, Self
@@ -75,7 +74,8 @@ class ProtectionService:
         Operations that an earlier owner of a bank left unfinished are taken up again, or undone;
         :attr:`recovered` lists them. They have their locks when this returns. Add together what
         copies go from and to: a copy whose target is not there undoes what it held, and waits.
-        If this raises, it has added none, and their banks stay the caller's. No signal stops it.
+        If this raises, it has added none, and their banks stay the caller's; a signal's handler that
+        raises leaves it done, or not begun: see :attr:`providers`.
 
         Raises:
             ValueError: A provider of that name is there already.
@@ -366,13 +366,14 @@ class ProtectionService:
         with self._lock:
             self._closed = True
         self._engine.bring_to_end(drain=drain, timeout=timeout)
-        with self._ending:
-            self._engine.close()
-            with contextlib.ExitStack() as banks:
-                for provider in self._registry.all().values():
-                    banks.callback(provider.bank.close)
+        self._engine.aside(self._end)
 
     # -- inside
+
+    def _end(self) -> None:
+        with self._ending:
+            self._engine.close()
+            self._registry.close_banks()
 
     @property
     def _engine(self) -> Engine:
@@ -385,9 +386,8 @@ class ProtectionService:
             raise ServiceClosedError
 
     def _start(self, verb: Verb) -> OperationHandle:
-        with self._lock:
-            self._check_open()
-            return self._engine.start(verb.operation_id, verb)
+        self._check_open()
+        return self._engine.start(verb.operation_id, verb, within=self._lock)
 
     def _taken_up(self, operation_id: str, *, abort: bool) -> OperationHandle:
         handle = self._recovery.take_up(operation_id, abort=abort)

@@ -38,7 +38,7 @@ class DaemonExecutor(Executor):
         self._idle: deque[None] = deque()
         """As many as threads wait for work, less what is on its way to one."""
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may come within
         self._is_closed = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -141,6 +141,7 @@ class _Work(Future[T]):
         except IndexError:
             return self._has_ended and self.cancelled()
         super().cancel()
+        self.set_running_or_notify_cancel()
         self._end()
         return True
 

@@ -19,7 +19,7 @@ from karbor_actors.actors.dispatcher import (
 )
 from karbor_actors.actors.lending import Lender, current_lender
 from karbor_actors.actors.timers import TimerQueue
-from karbor_actors.actors.uninterrupted import Errand, done_aside, is_main_thread
+from karbor_actors.actors.uninterrupted import done_aside, hand_over, is_main_thread
 from karbor_actors.arguments import check_instance, checked_count
 from karbor_actors.errors import DispatcherClosedError
 
@@ -201,7 +201,7 @@ class ThreadDispatcher(Dispatcher):
         self._timers.clear()
         while self._waiters:
             self._wake()
-        for thread in threads:
+        for thread in filter(threading.Thread.is_alive, threads):
             thread.join(_remaining(deadline))
         if left or any(thread.is_alive() for thread in threads):
             shown = ", ".join(map(str, left[:_SHOWN]))
@@ -212,10 +212,8 @@ class ThreadDispatcher(Dispatcher):
         """See `Dispatcher.uninterrupted`."""
         if self._closed or not is_main_thread():
             return function()
-        errand = Errand(function)
         try:
-            self.schedule(errand)
-            return errand.wait(lambda: self._closed)
+            return hand_over(function, self.schedule, lambda: self._closed)
         finally:
             self.rouse()  # if it was interrupted before anybody was woken
 
@@ -255,27 +253,27 @@ class ThreadDispatcher(Dispatcher):
             next(self._wake_first if keeper else self._wake_last)
 
     def _grow(self) -> None:
-        with self._lock:
-            self._update_may_grow()
-            if not self._may_grow:
-                return
-            self._started += 1
-            name = f"{self.name}-{self._started}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
-            try:
+        thread = threading.Thread(target=self._work, daemon=True)
+        try:
+            with self._lock:
+                self._update_may_grow()
+                if not self._may_grow:
+                    return
+                self._started += 1
+                thread.name = f"{self.name}-{self._started}"
                 self._threads.add(thread)
                 self._update_may_grow()
-                done_aside(thread.start)
-            except BaseException as error:  # of a signal's handler, too
-                if thread.ident is not None:
-                    raise
+            done_aside(thread.start)  # without the lock: a signal's handler may want it
+        except BaseException as error:  # of a signal's handler, too
+            if thread.ident is not None:
+                raise
+            with self._lock:
                 self._threads.discard(thread)
-                if not self._threads or not isinstance(error, RuntimeError):
-                    self._may_grow = True
-                    raise
-                # The workers there are do the work, more slowly.
-                self._may_grow = False
-                logger.warning("Dispatcher %r cannot start thread %s", self.name, name)
+                # Else the workers there are do the work, more slowly.
+                self._may_grow = not self._threads or not isinstance(error, RuntimeError)
+            if self._may_grow:
+                raise
+            logger.warning("Dispatcher %r cannot start thread %s", self.name, thread.name)
 
     def _work(self) -> None:
         """Run what is ready, over and over; the body of each thread."""

@@ -8,9 +8,12 @@ interrupts it interrupts the waiting.
 
 from __future__ import annotations
 
+import sys
 import threading
 from _thread import start_new_thread
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -78,17 +81,39 @@ class Errand(Generic[T]):
         return result
 
 
+def hand_over(
+    function: Callable[[], T],
+    schedule: Callable[[Errand[T]], object],
+    is_over: Callable[[], bool],
+) -> T:
+    """Return what *function* returns, or raise what it raises; who was given it by *schedule* calls it.
+
+    Args:
+        function: What is called.
+        schedule: Has another thread run an errand.
+        is_over: Returns whether no other thread is there to run it.
+    """
+    errand = Errand(function)
+    try:
+        schedule(errand)
+        return errand.wait(is_over)
+    except RuntimeError:  # there is no thread for it, unless this is its own
+        if errand.withdraw():
+            raise
+        return errand.wait(is_over)
+
+
 def done_aside(function: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
     """Return what *function* returns, or raise what it raises; for the main thread, another one calls it.
 
     It may take its time. If the main thread is interrupted meanwhile, it is done to its end all the same,
-    or not at all.
+    or not at all; unless the process ends. It has the caller's context, but not its thread-locals.
 
     Args:
         function: What is called.
         undo: Is called with what that returned if the main thread was interrupted.
     """
-    if not is_main_thread():
+    if not is_main_thread() or _is_importing():
         return function()
     made: list[T] = []
     is_left: list[bool] = []
@@ -107,7 +132,7 @@ def done_aside(function: Callable[[], T], undo: Callable[[T], object] | None = N
             return
         undo(result)
 
-    errand = Errand(call)
+    errand = Errand(partial(copy_context().run, call))
     thread = threading.Thread(target=errand.run, name="karbor-aside", daemon=True)
     try:
         _start_or_run(thread, errand)
@@ -118,6 +143,16 @@ def done_aside(function: Callable[[], T], undo: Callable[[T], object] | None = N
             errand.wait_ended(_LOOK)
         undo_if_left()  # or who makes the call does it, when it is made
         raise
+
+
+def _is_importing() -> bool:
+    """Return whether the calling thread imports a module, which another one would wait for."""
+    frame = sys._getframe()  # noqa: SLF001 - there is no other way to know
+    while (caller := frame.f_back) is not None:
+        frame = caller
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+    return False
 
 
 def _start_or_run(thread: threading.Thread, errand: Errand[Any]) -> None:

@@ -29,7 +29,9 @@ def forget_interrupted() -> None:
     The traceback of what a signal's handler raised keeps it alive until that is handled.
     """
     error = sys.exception() if is_main_thread() else None
-    while error is not None:
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         clear_frames(error.__traceback__)
         error = error.__context__
 
@@ -81,6 +83,9 @@ class Flag(threading.Event):
 
     def __init__(self) -> None:
         self._is_up, self._bell = False, Bell()
+
+    def __repr__(self) -> str:
+        return f"<Flag {'set' if self._is_up else 'unset'}>"
 
     def is_set(self) -> bool:
         """See `threading.Event.is_set`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -20,13 +19,11 @@ from karbor_actors.bank.checkpoints.checkpoint import Checkpoint, CheckpointMaki
 from karbor_actors.bank.database.environment import FORMAT_VERSION
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.journal.journal import Journal
-from karbor_actors.bank.lease import Lease, break_lease
-from karbor_actors.bank.manifests.rebuild import RebuildReport, rebuild_records
+from karbor_actors.bank.lease import break_lease
 from karbor_actors.bank.opening import (
     check_ways,
-    make_directory,
     open_for_bank,
-    open_objects,
+    rebuild_bank,
     refuse_lost_records,
 )
 from karbor_actors.errors import (
@@ -41,11 +38,13 @@ from karbor_actors.errors import (
 from karbor_actors.model import CheckpointStatus, Plan
 
 if TYPE_CHECKING:
+    import contextlib
     import os
     from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
 
     from karbor_actors.actors.dispatcher import Dispatcher
+    from karbor_actors.bank.manifests.rebuild import RebuildReport
     from karbor_actors.bank.parts import BankParts
     from karbor_actors.bank.writer import Writer
     from karbor_actors.graph import ResourceGraph
@@ -149,12 +148,7 @@ class Bank:
             StoreError: The object store failed.
         """
         path = checked_path("directory", directory)
-        make_directory(path, create=True)
-        with contextlib.ExitStack() as closing:
-            closing.callback(Lease(path).release)
-            store = open_objects(path, objects, writable=True)
-            closing.callback(store.close)
-            return rebuild_records(path, store, bank_id)
+        return done_aside(lambda: rebuild_bank(path, objects, bank_id))
 
     break_lease = staticmethod(break_lease)
 

@@ -18,6 +18,7 @@ from karbor_actors.bank.database.mapping import data_file
 from karbor_actors.bank.journal import abort_marks
 from karbor_actors.bank.lease import Lease
 from karbor_actors.bank.manifests.manifests import Manifests
+from karbor_actors.bank.manifests.rebuild import RebuildReport, rebuild_records
 from karbor_actors.bank.parts import BankParts
 from karbor_actors.bank.reserve import NAME as RESERVE
 from karbor_actors.bank.reserve import Reserve
@@ -130,6 +131,18 @@ def open_for_bank(
         closing.callback(store.close)
         parts = open_parts(environment, path, store, closing, dispatcher)
         return parts, closing.pop_all()
+
+
+def rebuild_bank(
+    path: str, objects: ObjectStore | str | None, bank_id: str | None
+) -> RebuildReport:
+    """See `Bank.rebuild`."""
+    make_directory(path, create=True)
+    with contextlib.ExitStack() as closing:
+        closing.callback(Lease(path).release)
+        store = open_objects(path, objects, writable=True)
+        closing.callback(store.close)
+        return rebuild_records(path, store, bank_id)
 
 
 def open_parts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from karbor_actors.operations.supervisor import SupervisorActor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable
+    from contextlib import AbstractContextManager
 
     from pykka import ActorRef
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from karbor_actors.provider import Provider
 
 _LOG = logging.getLogger("karbor_actors.operations")
+_FREE = nullcontext()
 ABORT_GRACE = 30.0
 """Seconds that an abort waits for its descendants at most."""
 
@@ -134,6 +136,7 @@ class Engine:
         self._events: Dispatcher = events or ThreadDispatcher(name="karbor-events")
         self._starts: Dispatcher = events or ThreadDispatcher(name="karbor-start")
         """Does what the main thread asks for and waits for nobody, however long the control's turns."""
+        self.uninterrupted = self._starts.uninterrupted
         self.aside = done_aside if events is None else done_here
         """Does, on another thread than the main one, what no signal is to interrupt half-way."""
         self._caps = caps or Caps()
@@ -143,8 +146,7 @@ class Engine:
         self._lock = threading.Lock()
         self._handles: dict[str, OperationHandle] = {}
         self._idle = Bell()
-        # One for all handles.
-        self._for_handles = self._defer, self._starts.uninterrupted
+        self._for_handles = self._defer, self.uninterrupted
         self._is_closing = self._is_over = False
         self._going = 0
         """Operations that have not ended, and that may begin again at once: a body came back late."""
@@ -157,24 +159,34 @@ class Engine:
         self.undo_again: Callable[[str], OperationHandle | None] = lambda _: None
         """Begins to undo what an ended operation left; set by who can. Blocks on the bank."""
 
-    def start(self, operation_id: str, verb: Verb, *, is_late: bool = False) -> OperationHandle:
+    def start(
+        self,
+        operation_id: str,
+        verb: Verb,
+        *,
+        is_late: bool = False,
+        within: AbstractContextManager[Any] = _FREE,
+    ) -> OperationHandle:
         """Begin an operation; any thread.
 
         Args:
             operation_id: Its id.
             verb: What it does.
             is_late: Whether it undoes what an ended one left: closing waits for that.
+            within: A lock to hold; not by the main thread, whose signal handlers would wait for it.
 
         Raises:
             ServiceClosedError: The engine is being closed.
             RuntimeError: The system refuses it its first thread.
         """
-        return self._starts.uninterrupted(partial(self._start, operation_id, verb, is_late))
+        return self.uninterrupted(partial(self._start, operation_id, verb, is_late, within))
 
-    def _start(self, operation_id: str, verb: Verb, is_late: bool) -> OperationHandle:
+    def _start(
+        self, operation_id: str, verb: Verb, is_late: bool, within: AbstractContextManager[Any]
+    ) -> OperationHandle:
         handle = OperationHandle(operation_id, verb.type, *self._for_handles)
         handle.set_checkpoint_id(verb.checkpoint_id)
-        with self._lock:
+        with within, self._lock:
             if self._is_closing and not is_late:
                 raise ServiceClosedError
             if (running := self._handles.get(operation_id)) is not None:
@@ -231,7 +243,7 @@ class Engine:
 
     def handle(self, operation_id: str) -> OperationHandle | None:
         """Return the handle of an operation that has not ended; any thread."""
-        return self._handles.get(operation_id)
+        return self._handles.get(operation_id) if isinstance(operation_id, str) else None
 
     def end(self, handle: OperationHandle, verb: Verb, control: OperationControl | None) -> None:
         """Give back what an operation had, and forget it but for what it left to be undone."""
@@ -382,6 +394,6 @@ class Engine:
                 _LOG.exception("a done callback of the host failed")
 
         try:
-            self._starts.uninterrupted(partial(self._events.call_later, 0, call))
+            self.uninterrupted(partial(self._events.call_later, 0, call))
         except DispatcherClosedError:
             call()

@@ -128,8 +128,7 @@ def _is_whole(path: str) -> bool:
     """
     try:
         with Environment(path, create=False) as environment, environment.snapshot() as snapshot:
-            # Not mapped: what damaged pages point at might be anywhere.
-            if lmdb_verify.verify(path):  # type: ignore[no-untyped-call]
+            if _is_damaged(path):
                 return False
             return not check_records(snapshot) and not check_block_records(snapshot)
     except BankPathError:
@@ -141,11 +140,17 @@ def _is_whole(path: str) -> bool:
             raise
         return False
     except BankBrokenError:
-        if not lmdb_verify.verify(path):  # type: ignore[no-untyped-call]
+        if not _is_damaged(path):
             raise  # there was no memory for it, say
         return False
+
+
+def _is_damaged(path: str) -> bool:
+    """Return whether the pages in *path* are; without a map, since what they point at may be anywhere."""
+    try:
+        return bool(lmdb_verify.verify(path))  # type: ignore[no-untyped-call]
     except lmdb_verify.VerifyError:
-        return False
+        return True
 
 
 def _find_bank(store: ObjectStore) -> str:

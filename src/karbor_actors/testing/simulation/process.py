@@ -66,10 +66,10 @@ class _SimulatedEngine(Engine):
         self.controls: dict[str, OperationControl] = {}
         """By operation, from its first hook to its end."""
 
-    def start(self, operation_id: str, verb: Verb, *, is_late: bool = False) -> OperationHandle:
+    def start(self, operation_id: str, verb: Verb, **how: Any) -> OperationHandle:
         """See Engine."""
         self._world.starts[self._world.process, operation_id] += 1
-        handle = super().start(operation_id, verb, is_late=is_late)
+        handle = super().start(operation_id, verb, **how)
         handle.add_done_callback(self._ended)
         return handle
 
