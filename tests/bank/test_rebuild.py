@@ -416,6 +416,22 @@ def test_whatever_was_damaged_in_the_records_they_are_whole_or_made_again(path, 
         assert bank.check(deep=True) == []
 
 
+def test_records_that_claim_more_pages_than_can_be_are_made_again(path, store):
+    with Bank.open(path, objects=store) as bank:
+        protect(bank, some_contents())
+        before = picture(bank)
+    file = path / "bank.lmdb" / "data.mdb"
+    damaged, page = bytearray(file.read_bytes()), 4096
+    for meta in range(2):  # the last page's number, in both of the heads
+        at = meta * page + 16 + 24 + 2 * 48
+        damaged[at : at + 8] = (1 << 40).to_bytes(8, "little")
+    file.write_bytes(damaged)
+
+    Bank.rebuild(path, objects=store)
+    with Bank.open(path, objects=store) as bank:
+        assert picture(bank) == before
+
+
 def test_of_several_banks_in_a_store_one_must_be_named(tmp_path, store):
     ids = []
     for name in "ab":

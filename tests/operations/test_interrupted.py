@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers import DEADLINE, Gate
-from karbor_actors import Bank, OperationStatus, ProtectionService
+from karbor_actors import Bank, CheckpointStatus, OperationStatus, ProtectionService
 from karbor_actors.actors import ThreadDispatcher
 from karbor_actors.actors.executor import DaemonExecutor
 from karbor_actors.actors.uninterrupted import Errand, done_aside
 from karbor_actors.bank.database.environment import Environment
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.bank.writer import Put
+from karbor_actors.errors import BankPathError
 from karbor_actors.graph import build_graph
 from karbor_actors.operations.handle import EventStream
 from karbor_actors.testing import (
@@ -497,6 +499,22 @@ def test_a_bank_may_be_opened_wherever_opening_it_was_interrupted(tmp_path):
         number += 1
     opened.pop().close()
     assert number > 20
+
+
+def test_a_rebuild_leaves_no_lease_wherever_it_is_interrupted(tmp_path):
+    with Bank.open(tmp_path / "bank") as bank:
+        graph = build_graph(PLAN.resources, lambda _: [])
+        bank.create_checkpoint(PLAN, "p", graph).finish(CheckpointStatus.AVAILABLE)
+    number, is_interrupted = 0, True
+    while is_interrupted:
+        shutil.rmtree(tmp_path / "bank" / "bank.lmdb", ignore_errors=True)
+        is_interrupted = interrupted_at(number, partial(Bank.rebuild, tmp_path / "bank"))
+        with contextlib.suppress(BankPathError):  # it was done all the same
+            Bank.rebuild(tmp_path / "bank")
+        with Bank.open(tmp_path / "bank") as bank:
+            assert len(bank.checkpoints(status="available")) == 1
+        number += 1
+    assert number > 5
 
 
 def test_a_provider_is_added_or_not_wherever_that_is_interrupted(tmp_path):

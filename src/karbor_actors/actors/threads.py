@@ -201,7 +201,7 @@ class ThreadDispatcher(Dispatcher):
         self._timers.clear()
         while self._waiters:
             self._wake()
-        for thread in filter(threading.Thread.is_alive, threads):
+        for thread in threads:
             thread.join(_remaining(deadline))
         if left or any(thread.is_alive() for thread in threads):
             shown = ", ".join(map(str, left[:_SHOWN]))
@@ -253,27 +253,28 @@ class ThreadDispatcher(Dispatcher):
             next(self._wake_first if keeper else self._wake_last)
 
     def _grow(self) -> None:
-        thread = threading.Thread(target=self._work, daemon=True)
-        try:
-            with self._lock:
-                self._update_may_grow()
-                if not self._may_grow:
-                    return
-                self._started += 1
-                thread.name = f"{self.name}-{self._started}"
+        done_aside(self._add_thread)  # a signal's handler may want the lock, or the thread
+
+    def _add_thread(self) -> None:
+        with self._lock:
+            self._update_may_grow()
+            if not self._may_grow:
+                return
+            self._started += 1
+            name = f"{self.name}-{self._started}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            try:
                 self._threads.add(thread)
                 self._update_may_grow()
-            done_aside(thread.start)  # without the lock: a signal's handler may want it
-        except BaseException as error:  # of a signal's handler, too
-            if thread.ident is not None:
-                raise
-            with self._lock:
+                thread.start()
+            except RuntimeError:
                 self._threads.discard(thread)
-                # Else the workers there are do the work, more slowly.
-                self._may_grow = not self._threads or not isinstance(error, RuntimeError)
-            if self._may_grow:
-                raise
-            logger.warning("Dispatcher %r cannot start thread %s", self.name, thread.name)
+                if not self._threads:
+                    self._may_grow = True
+                    raise
+                # The workers there are do the work, more slowly.
+                self._may_grow = False
+                logger.warning("Dispatcher %r cannot start thread %s", self.name, name)
 
     def _work(self) -> None:
         """Run what is ready, over and over; the body of each thread."""

@@ -313,7 +313,7 @@ class Engine:
                 handle.cancel_for(AbortReason(AbortKind.SHUTDOWN))
         while not self._is_over and self.wait_idle():
             with self._lock:  # what comes late from now on is for the next start
-                self._is_over = self.is_idle
+                self._is_over = not self._going
         for name in self.pending.still_late():
             _LOG.warning(
                 "%s was given up and goes on: what it does is undone by the next start", name

@@ -41,9 +41,10 @@ class PendingAborts:
 
     def still_late(self) -> list[str]:
         """Return the names of the bodies that were given up and still have not returned."""
-        with self._lock:
-            late = [attempt for attempts in self._late.values() for attempt in attempts]
-        return [str(attempt) for attempt in late if not attempt.has_ended]
+        kept = tuple(
+            self._late.values()
+        )  # no lock: a signal's handler may come within, and ask, too
+        return [str(attempt) for late in kept for attempt in late if not attempt.has_ended]
 
     def touched_by(self, request: LockRequest) -> list[str]:
         """Return the operations that left something that *request* wants for itself."""
