@@ -377,11 +377,13 @@ def test_a_bank_is_closed_although_the_system_gives_no_more_threads(tmp_path, mo
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         bank.close()
+    assert not bank.is_open
     bank = Bank.open(tmp_path / "bank")
     with monkeypatch.context() as patched:
         patched.setattr("karbor_actors.actors.uninterrupted.start_new_thread", refuse)
         bank.close()
-    Bank.open(tmp_path / "bank").close()
+    assert not bank.is_open
+    Bank.open(tmp_path / "bank").close()  # its lease was given up, too
 
 
 @pytest.mark.parametrize(
