@@ -191,6 +191,8 @@ class OperationControl:
             self._begin(admitted)
         self._ledger.flush(is_last=self.foresight.only_end_follows(self._ledger))
         self.intake.hand_on()
+        if self.intake.has_more:  # or places to give to others
+            self.request_flush()
 
     def abort(self, reason: AbortReason) -> None:
         """Start nothing new, and undo what began. A second reason changes nothing."""
@@ -333,7 +335,6 @@ class OperationControl:
             for hook in sorted(set(hooks).difference(begun)):
                 self.foresight.leave_out(hook)
                 self.intake.leave(hook)
-            self.request_flush()  # which gives their places to others
         refs = start_all(self.dispatcher, [HookActor(self, hook) for hook in begun])
         self._refs.update(zip(begun, refs, strict=True))
         self._is_beginning = True

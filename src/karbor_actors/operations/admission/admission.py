@@ -21,7 +21,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, MutableSequence, Sequence
 
 _QUEUE_SECONDS = 1e-5
 """A worker whose hooks take s seconds has as many queued as s goes into this over s: a thousand for
@@ -93,7 +93,7 @@ class Line:
         # Lists once there is something in them: most lines of most operations are empty.
         self.waiting: Sequence[int] = ()
         """A heap of entries."""
-        self.granted: Sequence[int] = ()
+        self.granted: MutableSequence[int] | tuple[()] = ()
         """Hooks that are in and not taken yet."""
         self.inside = 0
         """How many are in, taken or not."""
@@ -206,7 +206,10 @@ class Admission:
         else:
             heap = cast("list[int]", waiting)
             granted = [heappop(heap) & _HOOK for _ in range(count)]
-        line.granted = [*line.granted, *granted] if line.granted else granted
+        if line.granted:
+            line.granted.extend(granted)
+        else:
+            line.granted = granted
         if line is self._favoured:
             self._favour(None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from karbor_actors.schedule import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
 
     from karbor_actors.limits import Caps
     from karbor_actors.operations.admission.paths import PathsAhead
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.planning import PlannedOperation
 
 WINDOW = 1024
-"""Hooks of one lane that are in at once at most."""
+"""Hooks of one lane that are in at once at most; of the event loop's, that begin in one turn."""
 _KIND_BITS = 2
 _LONGEST = (1 << 32) - 1
 
@@ -66,6 +67,7 @@ class Way:
 
 
 _LOOP_PREPARE, _LOOP_MAIN = Way(None, Lane.PREPARE), Way(None, Lane.MAIN)
+_LOOP_HELD = Way(None, Lane.PREPARE, is_held=True)
 _PREPARE, _HELD = Way(Lane.PREPARE, Lane.PREPARE), Way(Lane.PREPARE, Lane.PREPARE, is_held=True)
 _MAIN = Way(Lane.MAIN, Lane.MAIN)
 ABORT, ABORT_ON_LOOP = Way(Lane.ABORT, Lane.ABORT), Way(None, Lane.ABORT)
@@ -144,10 +146,15 @@ class Intake:
         admitted: list[int] = []
         for line in self._lines.values():
             if line.granted:
-                admitted += line.granted
-                self._inside.update(dict.fromkeys(line.granted, line))
-                line.granted = ()
+                granted = self._take(line)
+                admitted += granted
+                self._inside.update(dict.fromkeys(granted, line))
         return admitted
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there may be more for :meth:`admit` to return."""
+        return self._has_moved
 
     def way(self, hook: int) -> Way | None:
         """Return how *hook* gets to where it runs; None if it is not in, or not any more."""
@@ -215,6 +222,15 @@ class Intake:
         """Have a worker run *call*, which is no hook. Any thread."""
         self._runners.submit(Lane.RECORD, [call])
 
+    def _take(self, line: _HookLine) -> Sequence[int]:
+        """Take what is granted, but not so much that others wait for long: the loop has no window."""
+        granted, line.granted = line.granted, ()
+        if len(granted) <= WINDOW:
+            return granted
+        line.granted = granted if isinstance(granted, deque) else deque(granted)
+        self._has_moved = True
+        return [line.granted.popleft() for _ in range(WINDOW)]
+
     def _line_up(self) -> None:
         """Have the hooks that arrived wait in their lines, those with the longest way ahead first."""
         arrived, self.arrived = self.arrived, []
@@ -244,10 +260,12 @@ class Intake:
     def _way(self, hook: int) -> Way:
         kind = hook % HOOKS_PER_RESOURCE
         if self._kinds[hook] == ASYNC:
-            return _LOOP_PREPARE if kind < MAIN else _LOOP_MAIN
+            ways = (_LOOP_PREPARE, _LOOP_HELD, _LOOP_MAIN)
+        else:
+            ways = (_PREPARE, _HELD, _MAIN)
         if kind >= MAIN:
-            return _MAIN
-        return _HELD if kind == PREPARE_FINISH and self._kinds[hook - 1] else _PREPARE
+            return ways[2]
+        return ways[kind == PREPARE_FINISH and self._kinds[hook - 1] != 0]
 
     def _line(self, hook: int) -> _HookLine:
         if self._has_caps:

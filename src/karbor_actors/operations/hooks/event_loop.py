@@ -27,6 +27,8 @@ STUCK = 10.0
 """Seconds without an answer after which a loop counts as blocked."""
 LAST = 5.0
 """Seconds that generators which hooks have left open get to close, when the loop ends."""
+_MADE_AT_ONCE = 256
+"""Tasks that are made before those begin: what the first of thousands waits for passes meanwhile."""
 MAX_RETIRED = 16
 """Loops that are blocked, at most; then new calls are refused until one answers."""
 
@@ -113,7 +115,7 @@ class _Loop:
         return True
 
     def _start(self) -> None:
-        while self._new:
+        for _ in range(min(len(self._new), _MADE_AT_ONCE)):
             call = self._new.popleft()
             running = call.execute_async(self)
             try:
@@ -124,6 +126,8 @@ class _Loop:
                 continue
             self._calls[task] = call
             task.add_done_callback(self._when_done, context=self._context)
+        if self._new:
+            self._loop.call_soon(self._start, context=self._context)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         call = self._calls.pop(task)
