@@ -87,6 +87,30 @@ def test_what_a_call_told_waits_for_no_slow_call_of_another_lane(lanes):
         assert slow.done.wait(DEADLINE)
 
 
+def test_what_a_call_told_is_run_by_its_thread_after_quick_calls_of_another_lane(lanes):
+    lanes.make_quick()
+    ways = []
+    for _ in range(20):
+        heard, calls, ran = threading.Event(), [Call(), Call()], []
+
+        def hand_on(call, calls=calls, ran=ran, heard=heard):
+            if call not in calls:
+                for other, lane in zip(calls, lanes.lanes, strict=False):
+                    lane.submit([other])
+            else:
+                ran.append(threading.current_thread())
+                if all(other.done.is_set() or other is call for other in calls):
+                    heard.set()
+
+        told = lanes.handing(hand_on)
+        for call in calls:
+            call.told = told
+        lanes.lanes[0].submit([Call(told=told)])
+        assert heard.wait(DEADLINE)
+        ways.append({*ran, *(call.thread for call in calls)})
+    assert 1 in map(len, ways), "another thread may come first, but not each time"
+
+
 def test_threads_that_hang_in_one_lane_take_no_place_in_another(lanes):
     gate = Gate()
     hung = [Call(gate.pass_through) for _ in range(4)]

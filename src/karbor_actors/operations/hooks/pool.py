@@ -57,6 +57,11 @@ class Pool:
             worker.lender.owed.extend(self.owed)
             self.owed = []
 
+    def leave_owed(self, worker: Worker) -> None:
+        """Leave the actors that *worker* owes a turn to whoever takes it, or the lookout. Held: the lock."""
+        self.owed += worker.lender.owed
+        worker.lender.owed.clear()
+
     def sleep(self, worker: Worker) -> bool:
         """Sleep, as one of the sleepers, until a lane wakes it; return False when it must end."""
         if worker.alarm.acquire(timeout=_LINGER):

@@ -264,7 +264,10 @@ class ThreadRunner(Roster):
                     self.expect()
             elif self.has_room and (self.queue or not self.is_closed):
                 spare = self.new_worker()
-            self.pool.take_owed(worker)
+            if (self.pool.owed or worker.lender.owed) and self.is_watched():
+                self.pool.leave_owed(worker)
+            else:
+                self.pool.take_owed(worker)
         try:
             refuse(stranded, _NO_THREAD)
             worker.lender.give_up()
@@ -311,8 +314,7 @@ class ThreadRunner(Roster):
             waiting = [lane for lane in (self, *worker.passes_by) if lane.queue]
             is_left = waiting and (self.expected or all(lane.is_watched() for lane in waiting))
             if is_left and not worker.is_given_up:
-                self.pool.owed += lender.owed
-                lender.owed.clear()
+                self.pool.leave_owed(worker)
                 return
             self.pool.take_owed(worker)
         if worker.is_given_up:
