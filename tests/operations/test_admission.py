@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,12 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import DEADLINE, Gate
-from karbor_actors import Caps, OperationError, ProtectionService, RetryPolicy, TimeLimits
+from karbor_actors import (
+    Caps,
+    OnFailure,
+    OperationError,
+    OperationType,
+    ProtectionService,
+    RetryPolicy,
+    TimeLimits,
+)
 from karbor_actors.graph import ResourceGraph, build_graph
 from karbor_actors.operations.admission.admission import Admission, Line
+from karbor_actors.operations.admission.intake import WINDOW, Intake, new_admission
 from karbor_actors.operations.admission.paths import paths_ahead
+from karbor_actors.operations.hooks.calls import ASYNC
 from karbor_actors.operations.limits import alarms
-from karbor_actors.schedule import HookSchedule
+from karbor_actors.operations.planning import PlannedOperation
+from karbor_actors.schedule import HOOKS_PER_RESOURCE, HookSchedule
 from kit import RecordingProtection, plan, provider, thing
 
 if TYPE_CHECKING:
@@ -308,6 +319,82 @@ class Grouped(RecordingProtection):
         if operation is not None:
             operation.cap_groups = ("array",)
         return operation
+
+
+class Waves:
+    """An operation of nothing but async hooks, of resources that depend on nothing."""
+
+    def __init__(self, count: int) -> None:
+        nothing: Any = None
+        self.planned = PlannedOperation(
+            OperationType.PROTECT,
+            "nowhere",
+            build_graph([thing(f"r{n}") for n in range(count)], lambda _: []),
+            [None] * count,
+            bytearray([ASYNC]) * (HOOKS_PER_RESOURCE * count),
+            bytearray(count),
+            nothing,
+            OnFailure.ABORT,
+        )
+        self.schedule, caps = self.planned.schedule(), Caps()
+        admission = new_admission(1, caps)
+        self.intake = Intake(self.planned, nothing, admission, caps, None, nobody)
+        self.intake.arrived.extend(self.schedule.start())
+
+    def begin(self) -> list[int]:
+        admitted = self.intake.admit(0.0)
+        return [hook for hook in admitted if self.schedule.begin(hook)]
+
+    def end(self, hook: int) -> list[int]:
+        self.intake.leave(hook)
+        following = self.schedule.complete(hook)
+        self.intake.arrived.extend(following)
+        return following
+
+
+def test_async_hooks_begin_by_portions_and_what_thaws_before_what_waits():
+    waves = Waves(3 * WINDOW)
+    first = waves.begin()
+    assert len(first) == WINDOW
+    assert waves.intake.has_more
+
+    thaws = waves.end(first[0])
+    second = waves.begin()
+    assert set(thaws) < set(second)
+    assert len(second) == WINDOW + len(thaws)
+
+    third = waves.begin()
+    assert not waves.intake.has_more
+    assert waves.begin() == []
+    begun = [*first, *second, *third]
+    assert sorted(begun) == sorted({*range(0, 12 * WINDOW, 4), *thaws})
+
+
+def test_each_of_many_async_hooks_begins_once():
+    waves = Waves(2 * WINDOW + 1)
+    ran, running = Counter(), deque(waves.begin())
+    while running or waves.intake.has_more:
+        for _ in range(WINDOW // 3):  # fewer end than begin
+            if running:
+                hook = running.popleft()
+                ran[hook] += 1
+                waves.end(hook)
+        running.extend(waves.begin())
+
+    assert waves.schedule.is_over
+    assert waves.intake.is_empty
+    assert set(ran.values()) == {1}
+    assert len(ran) == len(waves.planned.hook_kinds)
+
+
+def test_async_hooks_that_have_not_begun_are_turned_away():
+    waves = Waves(2 * WINDOW)
+    begun = waves.begin()
+    turned_away = waves.intake.clear()
+
+    assert sorted([*begun, *turned_away]) == list(range(0, 8 * WINDOW, 4))
+    assert waves.begin() == []
+    assert waves.intake.places == len(begun)
 
 
 @pytest.mark.parametrize(

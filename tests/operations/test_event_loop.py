@@ -100,6 +100,22 @@ class Body:
         self.done.set()
 
 
+def test_the_first_of_many_calls_begins_before_the_last_has_its_task():
+    runner, seen = LoopRunner("test-loop"), []
+
+    async def look():
+        seen.append(len(asyncio.all_tasks()))
+        await asyncio.sleep(0)
+
+    calls = [Body(look) for _ in range(5 * module._MADE_AT_ONCE)]
+    runner.submit(calls)
+    assert all(call.done.wait(DEADLINE) for call in calls)
+    runner.close()
+
+    assert seen[0] <= module._MADE_AT_ONCE
+    assert not any(call.refused for call in calls)
+
+
 def leave(*_):
     raise SystemExit("from a callback")
 
