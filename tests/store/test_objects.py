@@ -33,16 +33,8 @@ def obstore_of(kind, directory):
     return RemoteStore(module.LocalStore(directory, mkdir=True))
 
 
-class OldFileSystem(LocalStore):
-    """In a place that has no files without a name."""
-
-    def _offers_nameless(self):
-        return False
-
-
 STORES = {
     "local": LocalStore,
-    "local-old": OldFileSystem,
     "memory": lambda directory: MemoryStore(),
     "obstore-local": lambda directory: obstore_of("local", directory),
     "obstore-memory": lambda directory: obstore_of("memory", directory),
@@ -186,12 +178,9 @@ def test_a_store_behaves_like_a_dict(kind, tmp_path_factory, steps):
 # The local store
 
 
-LOCAL = [LocalStore, OldFileSystem]
-
-
-@pytest.fixture(params=LOCAL)
-def local(request, tmp_path):
-    store = request.param(tmp_path / "objects")
+@pytest.fixture
+def local(tmp_path):
+    store = LocalStore(tmp_path / "objects")
     yield store
     store.close()
 
@@ -211,13 +200,10 @@ def test_objects_last_until_the_next_open(tmp_path):
     store.close()
 
 
-@pytest.mark.parametrize("make", LOCAL)
-def test_what_a_put_returned_for_has_a_durable_name_whoever_made_its_folder(
-    make, tmp_path, monkeypatch
-):
+def test_what_a_put_returned_for_has_a_durable_name_whoever_made_its_folder(tmp_path, monkeypatch):
     """A folder that another put has made, and not synced yet, goes with a power cut."""
     directory = tmp_path / "objects"
-    local, durable = make(directory), set()
+    local, durable = LocalStore(directory), set()
     synced = os.fsync
 
     def fsync(fd):
@@ -257,23 +243,6 @@ def test_files_and_directories_are_for_their_owner_only(local):
     for path in (Path(local.directory), *Path(local.directory).rglob("*")):
         expected = 0o700 if path.is_dir() else 0o600
         assert stat.S_IMODE(path.stat().st_mode) == expected, path
-
-
-def test_what_is_being_written_has_no_name_where_the_file_system_offers_that(local):
-    """So nothing is left of it when the process is killed."""
-    seen = []
-
-    def parts():
-        yield b"half"
-        seen.append([path for path in Path(local.directory).rglob("*") if path.is_file()])
-        yield b"whole"
-
-    for _ in range(2):
-        local.put(NAME, parts())
-
-    named = 0 if local._has_nameless else 1
-    assert [len(files) for files in seen] == [named, named + 1]  # with the first, in the second
-    assert not any((Path(local.directory) / "tmp").iterdir())
 
 
 def test_half_written_files_are_removed_when_a_writer_opens_and_only_then(tmp_path):
@@ -360,15 +329,14 @@ def test_a_closed_store_says_so(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-@pytest.mark.parametrize("make", LOCAL)
-def test_a_full_disk_is_a_clear_error_and_leaves_nothing_behind(make, tmp_path):
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing_behind(tmp_path):
     mount = tmp_path / "small"
     mount.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(mount)]
     if subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        store = make(mount / "objects")
+        store = LocalStore(mount / "objects")
         store.put("before", b"x" * 1000)
         with pytest.raises(BankFullError, match="free some space"):
             store.put("large", b"x" * (2 << 20))

@@ -1,9 +1,8 @@
 """Objects as files below a local directory.
 
 Layout: ``<two hex digits>/<name with . for />``, the digits from a digest of the name, so that no
-directory grows large. What is being written has no name yet, or, where the file system has no such
-files, one in ``tmp/``. All paths are opened relative to directory descriptors and no link below the
-directory is followed.
+directory grows large; ``tmp/`` holds what is being written. All paths are opened relative to
+directory descriptors and no link below the directory is followed.
 """
 
 # It works on descriptors and names relative to them, not on paths.
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 _TMP = "tmp"
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_NAMELESS_FLAGS = os.O_WRONLY | os.O_CLOEXEC | getattr(os, "O_TMPFILE", 0)
 # O_NONBLOCK: a FIFO planted under an object's name must not hang the reader.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE_BUFFER = 1 << 20
@@ -70,7 +68,6 @@ class LocalStore:
     ) -> None:
         self.directory = os.path.abspath(os.fspath(directory))
         self._root = self._tmp = -1
-        self._has_nameless = False
         self._unsynced: set[str] = set()
         """First digits of folders that were made, or are about to be, and may not be durable."""
         self._is_missing = may_be_missing and not os.path.lexists(self.directory)
@@ -85,9 +82,7 @@ class LocalStore:
                 f"{self.directory} cannot hold objects: {error.strerror}; name a directory that can"
             ) from error
         try:
-            if writable:
-                self._tmp = self._open_tmp()
-                self._has_nameless = self._offers_nameless()
+            self._tmp = self._open_tmp() if writable else -1
         except OSError as error:
             os.close(self._root)
             raise _failure(f"cannot open {self.directory} for writing", error) from error
@@ -95,13 +90,20 @@ class LocalStore:
     def put(self, name: str, data: Data) -> None:
         """See ObjectStore. The file and its directory are synced before this returns."""
         file_name = _file_name(name)
+        tmp_name = secrets.token_hex(8)
         try:
             if faultpoints.injector is not None:
                 faultpoints.injector.on_put(name, "before")
-            with self._folder(name, create=True) as folder:
-                self._sync_root(_fan(name))
-                self._write(folder, file_name, data)
-                os.fsync(folder)
+            try:
+                self._write(tmp_name, data)
+                with self._folder(name, create=True) as folder:
+                    self._sync_root(_fan(name))
+                    os.rename(tmp_name, file_name, src_dir_fd=self._tmp, dst_dir_fd=folder)
+                    os.fsync(folder)
+            except BaseException:
+                with contextlib.suppress(OSError):  # renamed already, or removed at the next open
+                    os.unlink(tmp_name, dir_fd=self._tmp)
+                raise
             if faultpoints.injector is not None:
                 faultpoints.injector.on_put(name, "after")
         except OSError as error:
@@ -166,47 +168,18 @@ class LocalStore:
             os.unlink(name, dir_fd=tmp)
         return tmp
 
-    def _offers_nameless(self) -> bool:
-        """Return whether a file can be made without a name, and be given one.
-
-        Nothing is left of it then that a killed process has not finished; and on ext4 a new file lies
-        with its folder, not with all those that were made, and deleted, in ``tmp/``.
-        """
-        name = secrets.token_hex(8)
+    def _write(self, tmp_name: str, data: Data) -> None:
+        # With a name: what is synced without one (O_TMPFILE) and linked then may be empty after a power
+        # cut, on btrfs, or on ext4 without a journal; and what is to be replaced cannot be linked.
+        fd = os.open(tmp_name, _WRITE_FLAGS, 0o600, dir_fd=self._tmp)
         try:
-            fd = os.open(".", _NAMELESS_FLAGS, 0o600, dir_fd=self._tmp)
-            try:
-                os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=self._tmp)
-            finally:
-                os.close(fd)
-            os.unlink(name, dir_fd=self._tmp)
-        except OSError:
-            return False
-        return True
-
-    def _write(self, folder: int, file_name: str, data: Data) -> None:
-        """Give *data*, once it is durable, its name in *folder*."""
-        tmp_name, is_nameless = secrets.token_hex(8), self._has_nameless
-        if is_nameless:
-            fd = os.open(".", _NAMELESS_FLAGS, 0o600, dir_fd=folder)
-        else:
-            fd = os.open(tmp_name, _WRITE_FLAGS, 0o600, dir_fd=self._tmp)
-        try:
-            _fill(fd, data)
+            if isinstance(data, bytes) and len(data) < _SMALL:
+                while data:
+                    data = data[os.write(fd, data) :]
+            else:
+                with open(fd, "wb", buffering=_WRITE_BUFFER, closefd=False) as file:
+                    file.writelines(parts_of(data))
             os.fsync(fd)
-            if is_nameless:
-                source = f"/proc/self/fd/{fd}"
-                try:
-                    os.link(source, file_name, dst_dir_fd=folder)
-                except FileExistsError:  # to be replaced, which a link does not
-                    os.link(source, tmp_name, dst_dir_fd=self._tmp)
-                else:
-                    return
-            os.rename(tmp_name, file_name, src_dir_fd=self._tmp, dst_dir_fd=folder)
-        except BaseException:
-            with contextlib.suppress(OSError):  # renamed already, or removed at the next open
-                os.unlink(tmp_name, dir_fd=self._tmp)
-            raise
         finally:
             os.close(fd)
 
@@ -284,15 +257,6 @@ def open_local(url: str, *, writable: bool) -> ObjectStore:
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise BankPathError(f"{url} names no local directory; write file:///path")
     return LocalStore(unquote(parts.path), writable=writable)
-
-
-def _fill(fd: int, data: Data) -> None:
-    if isinstance(data, bytes) and len(data) < _SMALL:
-        while data:
-            data = data[os.write(fd, data) :]
-    else:
-        with open(fd, "wb", buffering=_WRITE_BUFFER, closefd=False) as file:
-            file.writelines(parts_of(data))
 
 
 def _fan(name: str) -> str:
