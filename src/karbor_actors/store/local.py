@@ -169,8 +169,8 @@ class LocalStore:
         return tmp
 
     def _write(self, tmp_name: str, data: Data) -> None:
-        # With a name: what is synced without one (O_TMPFILE) and linked then may be empty after a power
-        # cut, on btrfs, or on ext4 without a journal; and what is to be replaced cannot be linked.
+        # With a name: what is synced without one (O_TMPFILE), and linked then, may be empty after a power
+        # cut (on btrfs); and a link does not replace what is there.
         fd = os.open(tmp_name, _WRITE_FLAGS, 0o600, dir_fd=self._tmp)
         try:
             if isinstance(data, bytes) and len(data) < _SMALL:
