@@ -33,6 +33,7 @@ from karbor_actors.errors import (
 )
 from karbor_actors.model import AbortKind, AbortReason
 from karbor_actors.operations.verbs.recorded import RecordedOperation
+from karbor_actors.operations.verbs.verb import Verb
 from kit import Journal, RecordingProtection, Things, plan, provider, store_something
 
 if TYPE_CHECKING:
@@ -705,6 +706,41 @@ def test_what_had_ended_is_not_told_otherwise_by_a_close_before_its_rest_could_b
     assert handle.status is OperationStatus.PARTIAL
     with Bank.open(tmp_path / "bank", readonly=True) as bank:
         assert bank.journal.get(handle.id).status is OperationStatus.PARTIAL
+
+
+@pytest.mark.parametrize("verb", ["protect", "delete", "restore", "verify"])
+def test_what_is_being_recorded_when_the_service_is_closed_goes_on_at_the_next_start(
+    tmp_path, journal, monkeypatch, verb
+):
+    """It is marked already, and would be left so."""
+    recording, is_slow = Gate(), False
+    begin = Verb._begin
+
+    def slow(self: Any, *args: Any) -> Any:
+        run = begin(self, *args)
+        if is_slow:
+            recording.pass_through()
+        return run
+
+    monkeypatch.setattr(Verb, "_begin", slow)
+    service = opened(tmp_path, RecordingProtection(journal, store_something))
+    kept = service.protect(plan("one")).result(DEADLINE)
+    is_slow = True
+    handle = service.protect(plan("two")) if verb == "protect" else getattr(service, verb)(kept.id)
+    closer = close_while_at(recording, service)
+    wait_until_told(handle)
+    recording.open()
+    closer.join(DEADLINE)
+
+    assert handle.status in (OperationStatus.SUSPENDED, OperationStatus.SUCCEEDED)
+    is_slow, again = False, Journal()
+    with opened(tmp_path, RecordingProtection(again, store_something)) as service:
+        for resumed in service.recovered:
+            assert resumed.id == handle.id
+            resumed.result(DEADLINE)
+        found = [found.status for found in service.provider("local").bank.checkpoints()]
+        assert set(found) <= {CheckpointStatus.AVAILABLE}
+        assert len(found) == {"protect": 2, "delete": 0}.get(verb, 1)
 
 
 def test_a_cancel_while_the_suspension_is_being_recorded_is_not_lost(

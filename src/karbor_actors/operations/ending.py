@@ -15,7 +15,7 @@ from karbor_actors.operations.hooks.runner import Lane
 from karbor_actors.operations.limits.alarms import Alarms, Teller
 from karbor_actors.operations.messages import FLUSH
 from karbor_actors.operations.outcome import Outcome, progress_of
-from karbor_actors.operations.steps import PLAN, Step, failure
+from karbor_actors.operations.steps import OPEN, PLAN, Step, failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +101,11 @@ class EndingActor(PooledActor):
     @property
     def _is_planning(self) -> bool:
         return self._step is not None and self._step.name == PLAN
+
+    @property
+    def _is_opening(self) -> bool:
+        """Whether it is being recorded: from then on a later process can go on with it."""
+        return self._step is not None and self._step.name == OPEN
 
     def _progress(self, status: OperationStatus) -> Progress:
         """Return how far it is, whose status is *status*."""

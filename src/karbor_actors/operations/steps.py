@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PLAN: Final = "plan"
 """The step that asks the plugins, which may hang."""
+OPEN: Final = "open"
+"""The step that records the operation, and marks what it is about."""
 UNDO_FIRST: Final = "undo first"
 """The step that undoes what earlier operations left on what this one wants."""
 _LOG = logging.getLogger("karbor_actors.operations")

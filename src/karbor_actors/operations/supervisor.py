@@ -33,7 +33,7 @@ from karbor_actors.operations.messages import (
 )
 from karbor_actors.operations.outcome import Outcome
 from karbor_actors.operations.planning import StalePlan
-from karbor_actors.operations.steps import PLAN, UNDO_FIRST, Step
+from karbor_actors.operations.steps import OPEN, PLAN, UNDO_FIRST, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,13 +168,13 @@ class SupervisorActor(EndingActor):
         done.step.done = self._step = None
         if done.step.name in ("close", "suspend", "refuse"):
             self._closed(done)
-        elif self._is_refused and done.step.name != "open":
+        elif self._is_refused and done.step.name != OPEN:
             self._refuse_cancelled()
         elif isinstance(done.error, StalePlan):
             self._plan_again()
         elif done.error is not None:
             self._refuse(done.error)
-        elif done.step.name == "open":
+        elif done.step.name == OPEN:
             self._run = done.result  # it is recorded, whatever becomes of who is told
             self._opened(done.result)
         elif done.step.name == PLAN:
@@ -237,7 +237,7 @@ class SupervisorActor(EndingActor):
             if waited and self._must_undo_first(self._verb.locks(planned.graph)):
                 self._go_on()  # who had them could not undo all
             else:
-                self._begin_step("open", lambda: self._verb.open(planned))
+                self._begin_step(OPEN, lambda: self._verb.open(planned))
 
     def _must_undo_first(self, request: LockRequest) -> bool:
         """Return whether something of what it wants was left to be undone; each is tried once."""
@@ -358,8 +358,7 @@ class SupervisorActor(EndingActor):
                 self._alarms.tell_later(grace, ReleaseAborts(()))
             self._control.abort(reason)
             return
-        is_open = self._step is not None and self._step.name == "open"
-        if self._verb.recovered is None and not is_open:
+        if self._verb.recovered is None and not self._is_opening:
             self._handle.decided()  # nothing is recorded that could go on
         if self._is_waiting and self._is_refused:
             self._refuse_cancelled()
@@ -372,8 +371,8 @@ class SupervisorActor(EndingActor):
         control = self._control
         closed = AbortReason(AbortKind.SHUTDOWN, "the service was closed")
         if control is None:
-            if self._verb.recovered is None and self._run is None:
-                self._cancel(closed)
+            if self._verb.recovered is None and self._run is None and not self._is_opening:
+                self._cancel(closed)  # nothing is recorded that could go on
             elif self._is_waiting and self._may_stand_still:
                 self._settle_suspended()
             else:
