@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -107,6 +108,24 @@ def test_a_signal_after_the_end_changes_nothing_about_it(cli, slow_config, tmp_p
     assert json.loads(out)["result"]["status"] == "available"
     assert "error" not in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_after_the_result_was_told_does_not_kill_the_process(
+    cli, slow_config, tmp_path, number
+):
+    """Python gives its handlers up some hundredths of a second before the process has ended."""
+    (tmp_path / "thing" / "finish").touch()
+    codes = []
+    for late in range(10):
+        with cli.slow_protect() as process:
+            while '"available"' not in process.stdout.readline():
+                pass
+            time.sleep(0.004 * late)
+            process.send_signal(number)
+            codes.append(process.wait(timeout=DEADLINE))
+
+    assert set(codes) == {0}
 
 
 def test_a_terminal_that_goes_away_does_not_keep_an_operation_from_being_undone(

@@ -10,6 +10,8 @@ import sys
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_CANCELLED = 128 + signal.SIGINT
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that ask a program to end."""
 _NEEDED = ("click", "rich")
 
 
@@ -34,6 +36,10 @@ def main() -> int:
         code = EXIT_CANCELLED
     except BrokenPipeError:  # the reader of our output went away, as head does
         code = EXIT_BROKEN_PIPE
+    for (
+        number
+    ) in ENDING:  # Python gives up its handlers before it ends: a late signal would kill it
+        signal.signal(number, signal.SIG_IGN)
     try:
         sys.stdout.flush()
     except OSError:

@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from karbor_actors.cli.entry import ENDING
 from karbor_actors.cli.progress import make_view
 from karbor_actors.cli.text import SHORT, plural
 from karbor_actors.errors import KarborError, OperationCancelledError, describe_cause
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _POLL = 0.1
 """Seconds between two looks at the progress."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
@@ -42,7 +42,7 @@ class Interrupts:
         Args:
             for_good: Whether that is until the process ends.
         """
-        before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        before = {number: signal.signal(number, self._handle) for number in ENDING}
         try:
             yield
         finally:

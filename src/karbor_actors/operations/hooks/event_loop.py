@@ -173,6 +173,7 @@ class _Loop:
 
     def _finish(self) -> None:
         self._is_ending = True
+        self._new.clear()  # given up, or to begin on another
         if not self._tasks:
             self._has_ended = True
             self._loop.stop()
