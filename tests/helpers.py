@@ -63,7 +63,8 @@ def mounted(place: Path, size: str) -> Iterator[None]:
 
 
 def fill(ballast: Path) -> None:
-    """Leave no space on a file system: the file *ballast* takes all."""
+    """Leave no space on a small file system, made for that: the file *ballast* takes all."""
+    assert shutil.disk_usage(ballast.parent).total < 1 << 30, "mount a small one"
     with contextlib.suppress(OSError), ballast.open("wb") as file:
         while True:
             file.write(bytes(4096))

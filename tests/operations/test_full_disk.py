@@ -296,6 +296,14 @@ def test_thousands_of_blocks_are_freed_in_steps_that_fit(tmp_path):
 HOOK_POINTS = [("on_prepare_begin", "disk1", "before"), ("on_main", "image", "after")]
 
 
+def protected(path: Path) -> str:
+    """Protect with the killed process' plugins; return the checkpoint's id."""
+    with ProtectionService(workers=4) as service:
+        service.add_provider(killed_process.provider(path))
+        plan = Plan("plan", "local", [Resource(killed_process.TYPE, "server")])
+        return service.protect(plan).result(DEADLINE).id
+
+
 def frozen_disk(path: Path, checkpoints: int) -> list[str]:
     """Protect with the killed process' plugins; fill the disk; return the checkpoints' ids."""
     plan = Plan("plan", "local", [Resource(killed_process.TYPE, "server")])
@@ -347,3 +355,25 @@ def test_a_delete_killed_at_any_commit_ends_although_the_disk_is_still_full(tmp_
                 handle.result(DEADLINE)
                 assert handle.status is OperationStatus.SUCCEEDED
         assert recover(tmp_path) == []
+
+
+@pytest.mark.parametrize("nth", range(1, 7))
+@pytest.mark.parametrize("verb", ["protect", "restore"])
+@pytest.mark.parametrize("place", [*HOOK_POINTS, ("on_prepare_finish", "server", "after")])
+def test_what_was_killed_is_not_given_up_for_want_of_space_at_one_commit(
+    tmp_path, verb, place, nth
+):
+    """It is undone if it must be, or goes on; if that cannot be recorded, it stands still."""
+    checkpoint = protected(tmp_path) if verb == "restore" else "-"
+    assert run_until_killed(tmp_path, verb, checkpoint, *place)
+    full = FaultPlan([Rule("commit_before", "disk_full", nth=nth)], seed=1)
+    with full.installed(), ProtectionService(workers=4) as service:
+        with suppress(KarborError):
+            service.add_provider(killed_process.provider(tmp_path))
+        for handle in service.recovered:
+            assert handle.wait(DEADLINE)
+    assert full.fired
+
+    with Bank.open(tmp_path / "bank", readonly=True) as bank:
+        assert next(record.abort_pending for record in bank.journal.operations()) == 0
+    recover(tmp_path)

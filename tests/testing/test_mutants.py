@@ -13,6 +13,7 @@ from karbor_actors.bank.manifests.manifests import Manifests
 from karbor_actors.operations.aborts import abort
 from karbor_actors.operations.aborts.pending import PendingAborts
 from karbor_actors.operations.admission.conflicts import LockTable
+from karbor_actors.operations.admission.intake import Intake
 from karbor_actors.operations.control import OperationControl
 from karbor_actors.operations.engine import Engine
 from karbor_actors.operations.hooks.attempt import Attempt
@@ -141,17 +142,9 @@ def lined_up_for_ever(_: Any) -> Any:
     return admit
 
 
-def not_passed_on(real: Any) -> Any:
+def never_more(_: Any) -> Any:
     """Nobody asks for the flush that gives the places to others of hooks that do not begin."""
-
-    def begin(self: Any, hooks: Any) -> None:
-        wanted = [hook for hook in hooks if self.schedule.begin(hook)]
-        for hook in set(hooks).difference(wanted):
-            self.foresight.leave_out(hook)
-            self.intake.leave(hook)
-        real(self, wanted)
-
-    return begin
+    return property(lambda _: False)
 
 
 def left_unseen(real: Any) -> Any:
@@ -205,7 +198,7 @@ MUTANTS = {
     "what is undone stands in line": (
         OperationControl, "admit", lined_up_for_ever, "alone", 20),
     "a place that nobody wants is not passed on": (
-        OperationControl, "_begin", not_passed_on, "alone", 326),
+        Intake, "has_more", never_more, "alone", 326),
     "what is undone waits for workers that others have": (
         Overtime, "take_back", forgotten, "alone", 170),
     "what has left is not undone": (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pykka import ActorDeadError
 
 from karbor_actors.actors import PooledActor
-from karbor_actors.errors import KarborError, OperationCancelledError, describe_cause
+from karbor_actors.errors import BankFullError, KarborError, OperationCancelledError, describe_cause
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
 from karbor_actors.operations.hooks.runner import Lane
 from karbor_actors.operations.limits.alarms import Alarms, Teller
@@ -138,16 +138,23 @@ class EndingActor(PooledActor):
         outcome = self._outcome = self._verb.refusal(error)
         self._begin_step("refuse", lambda: self._verb.refuse(outcome))
 
+    def _not_begun(self, error: BaseException) -> None:
+        """End an operation that met *error*; for want of space, one that can wait stays as it was found."""
+        if self._may_stand_still and isinstance(error, BankFullError):
+            self._settle_suspended(error)
+        else:
+            self._refuse(error)
+
     def _refuse_cancelled(self) -> None:
         why: BaseException = OperationCancelledError(f"the {self._verb.type} was cancelled")
         if self._cancelled is not None and self._cancelled.kind is AbortKind.TIMEOUT:
             why = TimeoutError(self._cancelled.error)
         self._refuse(self._crash or why)
 
-    def _settle_suspended(self) -> None:
+    def _settle_suspended(self, *why: BaseException) -> None:
         """Leave a recovered operation as it was found, and say that it stands still."""
         self._is_waiting = False
-        self._outcome = Outcome(OperationStatus.SUSPENDED)
+        self._outcome = Outcome(OperationStatus.SUSPENDED, [*why])
         self._begin_step("suspend", self._verb.stand_still)
 
     def _closed(self, done: StepDone) -> None:
@@ -196,6 +203,9 @@ class EndingActor(PooledActor):
         self._alarms.cancel()
         final = self._progress(status)
         _LOG.info("%s %s: %s", self._verb.type, self._handle.id, status)
+        if self._verb.pending_keys:
+            what = f"what {self._verb.type} {self._handle.id} did"
+            _LOG.warning("%s is not all undone: the next start tries again, or abort() now", what)
         self._engine.end(self._handle, self._verb, self._control)
         try:
             self._handle.settle(status, final, result, error)

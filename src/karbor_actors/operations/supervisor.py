@@ -173,7 +173,7 @@ class SupervisorActor(EndingActor):
         elif isinstance(done.error, StalePlan):
             self._plan_again()
         elif done.error is not None:
-            self._refuse(done.error)
+            self._not_begun(done.error)
         elif done.step.name == OPEN:
             self._run = done.result  # it is recorded, whatever becomes of who is told
             self._opened(done.result)

@@ -279,9 +279,9 @@ class Verb(RecordedOperation):
                 self._number, made = self.bank.writer.write(begin)
                 self._known = new
         except BankFullError:
-            if found is None or verdict is None or not verdict.must_undo:
+            if found is None or verdict is None or verdict.may_stand_still:
                 raise
-            self._number = found.record.number  # undone all the same
+            self._number = found.record.number  # undone all the same, or what is held goes on
         run = self._begun(planned, made, verdict)
         self._log = OperationLog.of(record, run.checkpoint)
         return run
