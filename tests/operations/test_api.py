@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import threading
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,6 +63,8 @@ class OnTheLoop(Operation):
     def __init__(self) -> None:
         self.did_not_raise: list[str] = []
         self.found: dict[str, Any] = {}
+        self.waits: SimpleQueue[dict[str, Callable[[], Any]]] = SimpleQueue()
+        """Has calls that wait for what it is a part of."""
 
     async def on_main(  # type: ignore[override]
         self, checkpoint: Any, resource: Any, context: Any, parameters: Any, **kwargs: Any
@@ -109,6 +113,7 @@ class OnTheLoop(Operation):
             "release": made.release,
             "previous": lambda: context.previous,
         }
+        plain |= await asyncio.to_thread(self.waits.get)
         context.state["unflushed"] = True
         for name, call in plain.items():
             try:
@@ -121,7 +126,16 @@ class OnTheLoop(Operation):
 def test_what_blocks_raises_on_the_event_loop_and_has_a_twin_that_does_it(service, tmp_path):
     operation = OnTheLoop()
     service.add_provider(provider(tmp_path / "bank", Single(operation)))
-    checkpoint = service.protect(plan("one")).result(DEADLINE)
+    handle = service.protect(plan("one"))
+    waits = {
+        "handle.wait": handle.wait,
+        "handle.result": lambda: handle.result(DEADLINE),
+        "handle.exception": handle.exception,
+        "handle.events": lambda: list(handle.events()),
+        "service.wait": service.wait,
+    }
+    operation.waits.put(waits)
+    checkpoint = handle.result(DEADLINE)
 
     assert operation.did_not_raise == []
     assert operation.found == {

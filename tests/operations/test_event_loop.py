@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from helpers import DEADLINE, Gate
+from karbor_actors.actors import ThreadDispatcher
 from karbor_actors.operations.hooks import event_loop as module
 from karbor_actors.operations.hooks.event_loop import LoopRunner
 from lone_hooks import LoneHook
@@ -98,6 +99,69 @@ class Body:
     def refuse(self, why: str) -> None:
         self.refused = why
         self.done.set()
+
+
+@pytest.mark.parametrize("why", ["a thaw", "a call that was given up"])
+def test_what_is_urgent_waits_for_no_loop_that_a_hook_blocks(monkeypatch, caplog, why):
+    monkeypatch.setattr(module, "URGENT", 0.05)
+    dispatcher = ThreadDispatcher(name="test-control")
+    runner = LoopRunner("test-loop", call_later=dispatcher.call_later)
+    blocked, waiting, urgent = Call(Gate()), Body(), Body()
+    runner.submit([blocked, waiting])
+    blocked.gate.wait_entered()
+    runner.submit([urgent], is_urgent=why == "a thaw")
+    if why != "a thaw":
+        runner.abandon(blocked)
+
+    assert urgent.done.wait(DEADLINE)
+    assert waiting.done.wait(DEADLINE)
+    assert "a hook blocks the event loop in" in caplog.text
+    blocked.gate.open()
+    assert blocked.done.wait(DEADLINE)
+    runner.close()
+    dispatcher.close(timeout=DEADLINE)
+
+
+def test_what_is_urgent_waits_for_none_of_several_loops_that_hooks_block(monkeypatch):
+    monkeypatch.setattr(module, "URGENT", 0.05)
+    dispatcher = ThreadDispatcher(name="test-control")
+    runner = LoopRunner("test-loop", call_later=dispatcher.call_later)
+    blocked, urgent = [Call(Gate()) for _ in range(3)], Body()
+    runner.submit(blocked)
+    runner.submit([urgent], is_urgent=True)
+
+    assert urgent.done.wait(DEADLINE)
+    for call in blocked:
+        call.gate.open()
+        assert call.done.wait(DEADLINE)
+    runner.close()
+    dispatcher.close(timeout=DEADLINE)
+
+
+def test_a_loop_that_answers_stays_and_nothing_looks_at_it_for_ever(monkeypatch):
+    monkeypatch.setattr(module, "URGENT", 0.01)
+    dispatcher, looks = ThreadDispatcher(name="test-control"), []
+
+    def call_later(delay, look):
+        looks.append(delay)
+        return dispatcher.call_later(delay, look)
+
+    runner = LoopRunner("test-loop", call_later=call_later)
+    calls = [Body() for _ in range(20)]
+    for call in calls:
+        runner.submit([call], is_urgent=True)
+        assert call.done.wait(DEADLINE)
+    first = runner._current
+    pause = threading.Event()
+    while not all(timer[2]._fn is None for timer in dispatcher._timers.heap):
+        pause.wait(0.01)
+    asked = len(looks)
+    pause.wait(0.1)
+
+    assert runner._current is first
+    assert len(looks) == asked <= len(calls) + 1
+    runner.close()
+    dispatcher.close(timeout=DEADLINE)
 
 
 def test_the_first_of_many_calls_begins_before_the_last_has_its_task():

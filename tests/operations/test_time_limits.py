@@ -705,6 +705,44 @@ def test_an_async_hook_that_blocks_its_loop_holds_up_no_other(tmp_path, journal,
     join_loops()
 
 
+def test_a_thaw_does_not_wait_for_the_loop_that_another_operations_hook_blocks(
+    tmp_path, monkeypatch
+):
+    """Nor until somebody looks around: that may take longer than the thaw's own limit."""
+    monkeypatch.setattr(event_loop, "URGENT", SHORT)
+    gate, thawed = Gate(), threading.Event()
+
+    class Blocks(Operation):
+        async def on_main(self, *args: Any, **kwargs: Any) -> None:
+            gate.pass_through()
+
+    class Held(Operation):
+        def on_prepare_begin(self, *args: Any, **kwargs: Any) -> None:
+            gate.wait_entered()
+
+        async def on_prepare_finish(self, *args: Any, **kwargs: Any) -> None:
+            thawed.set()
+
+        async def on_abort(self, *args: Any, **kwargs: Any) -> None:
+            thawed.set()
+
+    class Plugin(RecordingProtection):
+        def get_protect_operation(self, resource: Resource) -> Operation:
+            return Blocks() if resource.id == "blocks" else Held()
+
+    with ProtectionService(workers=4) as service:
+        service.add_provider(provider(tmp_path / "bank", Plugin(Journal())))
+        held = service.protect(plan("held"))
+        blocks = service.protect(plan("blocks"))
+        was_thawed = thawed.wait(DEADLINE / 2)
+        assert not blocks.wait(0)
+        assert held.result(DEADLINE).status == "available"
+        gate.open()
+        blocks.result(DEADLINE)
+    assert was_thawed
+    join_loops()
+
+
 def test_with_too_many_blocked_loops_calls_are_refused(tmp_path, journal, monkeypatch):
     monkeypatch.setattr(alarms, "LOOK_EVERY", SHORT)
     monkeypatch.setattr(event_loop, "STUCK", 2 * SHORT)

@@ -24,18 +24,16 @@ def may_block() -> bool:
     return not _thread.forbids
 
 
-def check_may_block(what: str) -> None:
+def check_may_block(what: str, twin: str = "its twin (a...)") -> None:
     """Refuse a blocking call on a marked thread.
 
     Args:
         what: The call, for the error.
+        twin: What is to be awaited instead.
 
     Raises:
         BlockingCallError: Everything else on this event loop would wait for it.
     """
     if _thread.forbids:
-        msg = (
-            f"{what} would block the engine's event loop; await its twin (a...), "
-            "or asyncio.to_thread(...)"
-        )
+        msg = f"{what} would block the engine's event loop; await {twin}, or asyncio.to_thread(...)"
         raise BlockingCallError(msg)

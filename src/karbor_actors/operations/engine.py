@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pykka import ActorDeadError
 
 from karbor_actors.actors import ThreadDispatcher, current_dispatcher
+from karbor_actors.actors.blocking import check_may_block
 from karbor_actors.actors.uninterrupted import done_aside, done_here
 from karbor_actors.actors.waiting import Bell
 from karbor_actors.arguments import (
@@ -281,16 +282,15 @@ class Engine:
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until no operation is left; return whether that is so."""
+        if timeout != 0 and not self.is_idle:
+            check_may_block("to wait for all operations", "the handles")
         return self._idle.wait(lambda: self.is_idle, checked_wait("timeout", timeout))
 
     def check_may_close(self) -> None:
         """Refuse to close on a thread that closing waits for."""
-        caller = ""
-        if current_dispatcher() in (self._events, self.dispatcher):
-            caller = "a done callback"
-        elif self.runners.runs_caller():
-            caller = "a hook, or another call of a plugin"
-        if caller:
+        is_callback = current_dispatcher() in (self._events, self.dispatcher)
+        if is_callback or self.runners.runs_caller():
+            caller = "a done callback" if is_callback else "a hook, or another call of a plugin"
             msg = f"close() waits for the thread that calls it: {caller}; use another one"
             raise RuntimeError(msg)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pykka
 
-from karbor_actors.actors.blocking import may_block
+from karbor_actors.actors.blocking import check_may_block, may_block
 from karbor_actors.actors.dispatcher import current_dispatcher
 from karbor_actors.actors.waiting import Bell
 from karbor_actors.arguments import argument_error, checked_wait
@@ -70,6 +70,8 @@ class EventStream:
         return self
 
     def __next__(self) -> Event:
+        if self._queue.empty() and not self._is_over:
+            check_may_block("to wait for an event", "the handle")
         event = None if self._is_over and self._queue.empty() else self._queue.get()
         if event is None:
             raise StopIteration
@@ -334,6 +336,8 @@ class OperationHandle:
 
     def _wait(self, timeout: float | None) -> bool:
         """Wait for the end; return whether it has come."""
+        if timeout != 0 and not self._is_settled:
+            check_may_block("to wait for an operation", "the handle")
         return self._bell.wait(lambda: self._is_settled, timeout)
 
     def _fulfil(self, future: asyncio.Future[Any]) -> None:

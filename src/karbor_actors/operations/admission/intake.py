@@ -210,7 +210,8 @@ class Intake:
         gathered, self._calls = self._calls, {}
         for way, calls in gathered.items():
             if way.lane is None:
-                self._runners.submit_async(calls)
+                is_urgent = way.is_held or way is ABORT_ON_LOOP
+                self._runners.submit_async(calls, is_urgent=is_urgent)
             else:
                 self._runners.submit(way.lane, calls, first=way.is_held)
 

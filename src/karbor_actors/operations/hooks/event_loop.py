@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -13,18 +15,21 @@ from typing import TYPE_CHECKING
 
 from karbor_actors.actors.blocking import forbid_blocking
 from karbor_actors.actors.waiting import Bell
-from karbor_actors.errors import describe_cause
+from karbor_actors.errors import DispatcherClosedError, describe_cause
 from karbor_actors.operations.hooks.off_loop import OffLoop
 from karbor_actors.operations.hooks.pool import Pool
 from karbor_actors.operations.hooks.worker import report_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from karbor_actors.operations.hooks.worker import Call
 
+_LOG = logging.getLogger("karbor_actors.operations")
 STUCK = 10.0
 """Seconds without an answer after which a loop counts as blocked."""
+URGENT = 1.0
+"""The same, where what thaws waits for it, or a call of its was given up."""
 LAST = 5.0
 """Seconds that generators which hooks have left open get to close, when the loop ends."""
 _MADE_AT_ONCE = 256
@@ -48,8 +53,8 @@ class _Loop:
         begin: Callable[[_Loop, Call], bool],
         forget: Callable[[Call], None],
     ) -> None:
-        self.waiting: dict[Call, None] = {}
-        """Calls that have not begun, in order."""
+        self.waiting: dict[Call, bool] = {}
+        """Calls that have not begun, in order, and whether they are urgent."""
         self._new: deque[Call] = deque()
         self.begun: dict[Call, None] = {}
         """Calls that run as tasks, and have not ended."""
@@ -69,9 +74,9 @@ class _Loop:
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
-    def add(self, calls: Sequence[Call]) -> None:
-        """Have tasks made for *calls*. Any thread, and so the others."""
-        self.waiting.update(dict.fromkeys(calls))
+    def add(self, calls: Mapping[Call, bool]) -> None:
+        """Have tasks made for *calls*, which are urgent or not. Any thread, and so the others."""
+        self.waiting.update(calls)
         self._new.extend(calls)
         self._loop.call_soon_threadsafe(self._start)
 
@@ -189,10 +194,17 @@ class LoopRunner:
         name: What the names of its threads begin with.
         workers: Places of each kind for what hooks run off the loop, at least.
         pool: Whose threads those are.
+        call_later: Has a function called, so many seconds later; without it nothing is urgent.
     """
 
-    def __init__(self, name: str, workers: int = 1, pool: Pool | None = None) -> None:
-        self._name = name
+    def __init__(
+        self,
+        name: str,
+        workers: int = 1,
+        pool: Pool | None = None,
+        call_later: Callable[[float, Callable[[], None]], object] | None = None,
+    ) -> None:
+        self._name, self._call_later = name, call_later
         self._off_loop = OffLoop(workers, name, pool or Pool())
         self._lock = threading.Lock()
         self._is_idle = Bell()
@@ -200,6 +212,8 @@ class LoopRunner:
         self._retired: list[_Loop] = []
         self._wanted: set[Call] = set()
         """Calls that have not ended, and that nobody has given up."""
+        self._is_pressed = False
+        """Whether it is looked soon whether the loop answers."""
 
     @property
     def abandoned(self) -> int:
@@ -214,13 +228,15 @@ class LoopRunner:
         is_loop = any(loop is not None and loop.thread is own for loop in loops)
         return is_loop or self._off_loop.runs_caller()
 
-    def submit(self, calls: Sequence[Call], *, first: bool = False) -> None:
-        """Start *calls* as tasks, in order."""
+    def submit(self, calls: Sequence[Call], *, is_urgent: bool = False) -> None:
+        """Start *calls* as tasks, in order; urgent ones wait for no loop that is blocked."""
         with self._lock:
             if self._current is None:
                 self._current = _Loop(self._name, self._off_loop, self._begin, self._forget)
             self._wanted.update(calls)
-            self._current.add(calls)
+            self._current.add(dict.fromkeys(calls, is_urgent))
+            if is_urgent:
+                self._press(self._current)
 
     def abandon(self, call: Call) -> None:
         """Give up *call*: its task is cancelled, and nobody waits for it."""
@@ -236,6 +252,8 @@ class LoopRunner:
                 else:
                     loop.has_given_up = True
                     loop.cancel(call)
+            if self._current is not None:
+                self._press(self._current)
         self._off_loop.abandon(call)
 
     def look_around(self) -> None:
@@ -244,18 +262,11 @@ class LoopRunner:
         And whether what hangs off the loop keeps a thaw waiting.
         """
         self._off_loop.look_around(time.monotonic())
-        refused: list[Call] = []
+        self._look(STUCK)
         with self._lock:
-            self._retired = [loop for loop in self._retired if loop.thread.is_alive()]
-            loop, now = self._current, time.monotonic()
-            if loop is None:
-                return
-            if loop.asked_at is None:
-                loop.ask(now)
-            elif now - loop.asked_at >= STUCK:
-                refused = self._replace(loop)
-        for call in refused:
-            call.refuse(f"{MAX_RETIRED} event loops are blocked by hooks that do not await")
+            loop = self._current
+            if loop is not None and loop.asked_at is None:
+                loop.ask(time.monotonic())
 
     def close(self) -> None:
         """Wait for the tasks, but not for those given up; then end the loop and its thread."""
@@ -268,14 +279,47 @@ class LoopRunner:
                 loop.thread.join(2 * LAST)  # what a generator does as it is closed may block
         self._off_loop.close()
 
+    def _press(self, loop: _Loop) -> None:
+        """See to it that *loop* is replaced soon if it does not answer. Held: the lock."""
+        if self._call_later is None:
+            return
+        if loop.asked_at is None:
+            loop.ask(time.monotonic())
+        if not self._is_pressed:
+            with contextlib.suppress(DispatcherClosedError):
+                self._call_later(URGENT, self._look_urgently)
+                self._is_pressed = True
+
+    def _look_urgently(self) -> None:
+        self._look(URGENT)
+        with self._lock:
+            self._is_pressed = False
+            loop = self._current
+            if loop is not None and (loop.asked_at is not None or any(loop.waiting.values())):
+                self._press(loop)
+
+    def _look(self, most: float) -> None:
+        """Replace the loop if it has owed an answer for *most* seconds."""
+        with self._lock:
+            self._retired = [loop for loop in self._retired if loop.thread.is_alive()]
+            loop, now = self._current, time.monotonic()
+            if loop is None or loop.asked_at is None or now - loop.asked_at < most:
+                return
+            if len(self._retired) >= MAX_RETIRED and not loop.waiting:
+                return  # it was said, and refused, before
+            where, refused = _place_of(loop.thread), self._replace(loop)
+        _LOG.warning("a hook blocks the event loop %s; what has not begun runs on another", where)
+        for call in refused:
+            call.refuse(f"{MAX_RETIRED} event loops are blocked by hooks that do not await")
+
     def _replace(self, loop: _Loop) -> list[Call]:
         """Have another loop begin what waits at *loop*; return what is refused, if there are too many."""
-        waiting = list(loop.waiting)
+        waiting = dict(loop.waiting)
         loop.waiting.clear()
         if len(self._retired) >= MAX_RETIRED:
             for call in waiting:
                 self._discard(call)
-            return waiting
+            return list(waiting)
         loop.has_given_up = True
         loop.end()
         self._retired.append(loop)
@@ -300,3 +344,11 @@ class LoopRunner:
         self._wanted.discard(call)
         if not self._wanted:
             self._is_idle.ring()
+
+
+def _place_of(thread: threading.Thread) -> str:
+    """Return what *thread* runs just now, for the log."""
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - there is no other way
+    if frame is None:
+        return "that has ended"
+    return f"in {frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"

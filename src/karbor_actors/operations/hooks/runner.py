@@ -67,7 +67,7 @@ class Runners:
         if lookout is not None:
             for runner in self._lanes.values():
                 lookout.add(runner)
-        self._loop = LoopRunner(f"{name}-loop", workers, pool)
+        self._loop = LoopRunner(f"{name}-loop", workers, pool, call_later)
 
     @property
     def abandoned(self) -> int:
@@ -98,9 +98,9 @@ class Runners:
         """Have a worker that sleeps run *dispatcher*'s actors, and then what they plan."""
         return self._lanes[Lane.PLAN].lend(dispatcher)
 
-    def submit_async(self, calls: Sequence[Call]) -> None:
-        """Start *calls* on the event loop."""
-        self._loop.submit(calls)
+    def submit_async(self, calls: Sequence[Call], *, is_urgent: bool = False) -> None:
+        """Start *calls* on the event loop; urgent ones soon on another, if a hook blocks it."""
+        self._loop.submit(calls, is_urgent=is_urgent)
 
     def abandon(self, lane: Lane, call: Call) -> None:
         """Give up *call*, which takes too long, wherever it runs."""

@@ -115,7 +115,7 @@ class SimulatedRunners(Runners):
             self._queues[lane].extend(calls)
         self._fill(lane)
 
-    def submit_async(self, calls: Sequence[Call]) -> None:
+    def submit_async(self, calls: Sequence[Call], *, is_urgent: bool = False) -> None:
         """See Runners."""
         for call in calls:
             self._start(None, call)
