@@ -17,6 +17,7 @@ PACKAGE = "karbor_actors"
 LAYERS = (
     "errors",
     "faultpoints",
+    "folders",
     "liveness",
     "arguments",
     "plain",

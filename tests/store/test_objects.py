@@ -233,6 +233,29 @@ def test_what_a_put_returned_for_has_a_durable_name_whoever_made_its_folder(tmp_
     assert len({folder[0] for folder in folders}) > 1
 
 
+def test_what_a_killed_process_made_and_did_not_sync_has_a_durable_name_once_it_is_opened(
+    tmp_path, monkeypatch
+):
+    directory, durable = tmp_path / "above" / "objects", set()
+    synced = os.fsync
+
+    def fsync(fd):
+        synced(fd)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            folder = Path(os.readlink(f"/proc/self/fd/{fd}"))
+            durable.update(folder / name for name in os.listdir(folder))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    local = LocalStore(directory)
+    assert {directory, directory.parent} <= durable
+    local._make_folders("0f")
+    local.close()
+    assert directory / "0f" not in durable
+    LocalStore(directory).close()
+
+    assert directory / "0f" in durable
+
+
 def test_files_and_directories_are_for_their_owner_only(local):
     old = os.umask(0)
     try:

@@ -14,12 +14,13 @@ import secrets
 from typing import TYPE_CHECKING
 
 from karbor_actors.arguments import checked_path
-from karbor_actors.bank.database.data_files import NEW, sync_folder
+from karbor_actors.bank.database.data_files import NEW
 from karbor_actors.bank.database.environment import Environment
 from karbor_actors.bank.database.faults import open_error
 from karbor_actors.bank.database.mapping import data_file
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.errors import BankPathError, BankReadonlyError
+from karbor_actors.folders import sync_folder
 
 if TYPE_CHECKING:
     from karbor_actors.bank.database.transactions import Reader

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from karbor_actors import faultpoints
 from karbor_actors.errors import BankFullError, BankPathError, ObjectNotFoundError, StoreError
+from karbor_actors.folders import make_folder
 from karbor_actors.store.objects import (
     check_name,
     check_range,
@@ -75,14 +76,16 @@ class LocalStore:
             return
         try:
             if writable:
-                os.makedirs(self.directory, mode=0o700, exist_ok=True)
+                make_folder(self.directory)
             self._root = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise BankPathError(
                 f"{self.directory} cannot hold objects: {error.strerror}; name a directory that can"
             ) from error
         try:
-            self._tmp = self._open_tmp() if writable else -1
+            if writable:
+                self._tmp = self._open_tmp()
+                os.fsync(self._root)  # who made folders may have been killed before
         except OSError as error:
             os.close(self._root)
             raise _failure(f"cannot open {self.directory} for writing", error) from error

@@ -14,6 +14,7 @@ from karbor_actors.bank.database.faults import open_error
 from karbor_actors.bank.database.mapping import data_file
 from karbor_actors.bank.database.transactions import Table
 from karbor_actors.errors import BankFormatError
+from karbor_actors.folders import sync_folder
 
 FORMAT_VERSION = 1
 """What this release writes; a bank of a higher one is refused."""
@@ -79,15 +80,6 @@ def _initialize(path: str, map_size: int) -> None:
             value = MAGIC + U64.pack(FORMAT_VERSION)
             transaction.put(FORMAT_KEY, value, db=tables[Table.META])
     assert os.path.getsize(data_file(path)) > 0
-
-
-def sync_folder(path: str) -> None:
-    """Make the names in folder *path* durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def check_format(found: bytes | None, path: str) -> None:

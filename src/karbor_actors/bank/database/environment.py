@@ -25,7 +25,6 @@ from karbor_actors.bank.database.data_files import (
     check_format,
     make_folder,
     number_in,
-    sync_folder,
     tidy_folder,
 )
 from karbor_actors.bank.database.faults import open_error, record_error
@@ -41,6 +40,7 @@ from karbor_actors.errors import (
     BankReadonlyError,
     describe_cause,
 )
+from karbor_actors.folders import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -32,6 +32,7 @@ from karbor_actors.bank.manifests.manifest import FOLDER as CHECKPOINTS
 from karbor_actors.bank.manifests.manifest import bank_folder
 from karbor_actors.bank.manifests.rebuild_checkpoint import CheckpointRebuilder
 from karbor_actors.errors import BankBrokenError, BankError, BankFormatError, BankPathError
+from karbor_actors.folders import sync_folder
 
 if TYPE_CHECKING:
     from karbor_actors.store.objects import ObjectStore
@@ -212,16 +213,8 @@ def _install(making: str, path: str) -> str | None:
         for name in os.listdir(path):
             if name != "lock.mdb":
                 os.link(os.path.join(path, name), os.path.join(side, name), follow_symlinks=False)
-        _sync(side)
+        sync_folder(side)
         os.rename(path, f"{path}{_OLD}")
     os.rename(making, path)
-    _sync(os.path.dirname(path))
+    sync_folder(os.path.dirname(path))
     return side
-
-
-def _sync(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
