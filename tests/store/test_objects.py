@@ -336,6 +336,7 @@ def test_files_that_are_no_objects_are_not_listed(local):
     (fan / "NOTES.TXT").write_bytes(b"")
     (fan / "misplaced").write_bytes(b"")
     (Path(local.directory) / "lost+found").mkdir()
+    (Path(local.directory) / "no").write_bytes(b"")
 
     assert [name for name, _ in local.list()] == [NAME]
 

@@ -24,7 +24,7 @@ def may_block() -> bool:
     return not _thread.forbids
 
 
-def check_may_block(what: str, twin: str = "its twin (a...)") -> None:
+def check_may_block(what: str, twin: str = "its twin, whose name begins with an a") -> None:
     """Refuse a blocking call on a marked thread.
 
     Args:

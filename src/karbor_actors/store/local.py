@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
 
 _TMP = "tmp"
+_DIGITS = frozenset("0123456789abcdef")
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO planted under an object's name must not hang the reader.
@@ -150,7 +151,7 @@ class LocalStore:
             return
         try:
             for fan in sorted(os.listdir(self._root)):
-                if len(fan) == 2:  # noqa: PLR2004 - the two hex digits
+                if len(fan) == 2 and _DIGITS.issuperset(fan):  # noqa: PLR2004
                     yield from (item for item in self._list_fan(fan) if item[0].startswith(start))
         except OSError as error:
             raise _failure(f"cannot list {self.directory}", error) from error
@@ -190,7 +191,7 @@ class LocalStore:
         """Make the folder *fan*, and those whose names begin as its does: each sync costs as much."""
         first = fan[0]
         self._unsynced.add(first)
-        for second in "0123456789abcdef":
+        for second in sorted(_DIGITS):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(first + second, 0o700, dir_fd=self._root)
 
