@@ -164,6 +164,100 @@ def test_a_loop_that_answers_stays_and_nothing_looks_at_it_for_ever(monkeypatch)
     dispatcher.close(timeout=DEADLINE)
 
 
+def test_with_too_many_loops_what_is_urgent_waits_for_one_that_answers_soon(monkeypatch):
+    """What was replaced lives as long as its longest task, and is blocked no more."""
+    monkeypatch.setattr(module, "URGENT", 0.05)
+    monkeypatch.setattr(module, "MAX_RETIRED", 1)
+    dispatcher = ThreadDispatcher(name="test-control")
+    runner, is_over = LoopRunner("test-loop", call_later=dispatcher.call_later), threading.Event()
+
+    async def long():
+        while not is_over.is_set():  # noqa: ASYNC110 - set by another thread
+            await asyncio.sleep(0.01)
+
+    tasks = [Body(long) for _ in range(2)]
+    for task in tasks:
+        blocked, urgent = Call(Gate()), Body()
+        runner.submit([task, blocked])
+        blocked.gate.wait_entered()
+        runner.submit([urgent], is_urgent=True)
+        if task is tasks[0]:
+            assert urgent.done.wait(DEADLINE)
+        else:
+            assert not urgent.done.wait(0.5)
+        blocked.gate.open()
+        assert urgent.done.wait(DEADLINE)
+        assert not urgent.refused
+    is_over.set()
+    runner.close()
+    dispatcher.close(timeout=DEADLINE)
+
+
+def test_nothing_looks_for_ever_at_a_loop_that_there_is_no_other_for(monkeypatch):
+    monkeypatch.setattr(module, "URGENT", 0.01)
+    monkeypatch.setattr(module, "STUCK", 0.05)
+    monkeypatch.setattr(module, "MAX_RETIRED", 0)
+    dispatcher = ThreadDispatcher(name="test-control")
+    runner = LoopRunner("test-loop", call_later=dispatcher.call_later)
+    blocked, urgent = Call(Gate()), Body()
+    runner.submit([blocked])
+    blocked.gate.wait_entered()
+    runner.submit([urgent], is_urgent=True)
+    runner.abandon(blocked)
+
+    assert urgent.done.wait(DEADLINE)
+    assert "there is no other" in urgent.refused
+    pause = threading.Event()
+    for _ in range(int(DEADLINE * 100)):
+        if not (runner._is_pressed or dispatcher._timers.heap):
+            break
+        pause.wait(0.01)
+    assert not runner._is_pressed
+    blocked.gate.open()
+    runner.close()
+    dispatcher.close(timeout=DEADLINE)
+
+
+def test_what_waits_is_not_lost_where_the_system_has_no_other_loop(monkeypatch):
+    runner, blocked, waiting = LoopRunner("test-loop"), Call(Gate()), Body()
+    runner.submit([blocked, waiting])
+    blocked.gate.wait_entered()
+
+    def refuse():
+        raise OSError("too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "new_event_loop", refuse)
+        runner.look_around()
+        runner._look(0.0)
+    blocked.gate.open()
+
+    assert waiting.done.wait(DEADLINE)
+    assert not waiting.refused
+    runner.close()
+
+
+def test_a_loop_may_answer_while_it_is_looked_at():
+    runner = LoopRunner("test-loop")
+    runner.submit([Body()])
+    looks = [0.0, None, None, None]
+
+    class Answering(type(runner._current)):
+        asked_at = property(lambda _: looks.pop(0), lambda *_: None)
+
+    runner._current.__class__ = Answering
+    runner._look(1e9)
+    runner.close()
+
+
+def test_a_signal_handler_may_ask_whose_thread_it_is_whatever_it_interrupts():
+    runner = LoopRunner("test-loop")
+    runner.submit([Body()])
+    with runner._lock:
+        assert not runner.runs_caller()
+    runner.close()
+
+
 def test_the_first_of_many_calls_begins_before_the_last_has_its_task():
     runner, seen = LoopRunner("test-loop"), []
 

@@ -35,7 +35,7 @@ LAST = 5.0
 _MADE_AT_ONCE = 256
 """Tasks that are made before those begin: what the first of thousands waits for passes meanwhile."""
 MAX_RETIRED = 16
-"""Loops that are blocked, at most; then new calls are refused until one answers."""
+"""Loops that were blocked and live on, at most; then new calls wait for one, but not for long."""
 
 
 def _died_of(task: asyncio.Task[None]) -> BaseException:
@@ -223,8 +223,7 @@ class LoopRunner:
     def runs_caller(self) -> bool:
         """Return whether a task of its is what calls this."""
         own = threading.current_thread()
-        with self._lock:
-            loops = (self._current, *self._retired)
+        loops = (self._current, *self._retired)  # no lock: a signal's handler may ask as it is held
         is_loop = any(loop is not None and loop.thread is own for loop in loops)
         return is_loop or self._off_loop.runs_caller()
 
@@ -295,36 +294,54 @@ class LoopRunner:
         with self._lock:
             self._is_pressed = False
             loop = self._current
-            if loop is not None and (loop.asked_at is not None or any(loop.waiting.values())):
+            if loop is None:
+                return
+            asked_at = (
+                loop.asked_at
+            )  # long ago: there is no other one, and it is not looked at for ever
+            is_new = asked_at is not None and time.monotonic() - asked_at < URGENT
+            if is_new or any(loop.waiting.values()):
                 self._press(loop)
 
     def _look(self, most: float) -> None:
         """Replace the loop if it has owed an answer for *most* seconds."""
         with self._lock:
             self._retired = [loop for loop in self._retired if loop.thread.is_alive()]
-            loop, now = self._current, time.monotonic()
-            if loop is None or loop.asked_at is None or now - loop.asked_at < most:
+            if (loop := self._current) is None or (asked_at := loop.asked_at) is None:
+                return  # read once: it answers meanwhile
+            if (owed := time.monotonic() - asked_at) < most:
                 return
-            if len(self._retired) >= MAX_RETIRED and not loop.waiting:
-                return  # it was said, and refused, before
-            where, refused = _place_of(loop.thread), self._replace(loop)
-        _LOG.warning("a hook blocks the event loop %s; what has not begun runs on another", where)
+            other = self._another()
+            if other is None and (owed < STUCK or not loop.waiting):
+                return  # it may answer yet; or it was said, and refused, before
+            where, refused = _place_of(loop.thread), self._replace(loop, other)
+        what = "runs on another" if other is not None else "is refused"
+        _LOG.warning("a hook blocks the event loop %s; what has not begun %s", where, what)
         for call in refused:
-            call.refuse(f"{MAX_RETIRED} event loops are blocked by hooks that do not await")
+            call.refuse("event loops are blocked by hooks that do not await, and there is no other")
 
-    def _replace(self, loop: _Loop) -> list[Call]:
-        """Have another loop begin what waits at *loop*; return what is refused, if there are too many."""
+    def _another(self) -> _Loop | None:
+        """Return another loop, unless there are too many, or the system has no thread for it."""
+        if len(self._retired) >= MAX_RETIRED:
+            return None
+        try:
+            return _Loop(self._name, self._off_loop, self._begin, self._forget)
+        except (OSError, RuntimeError):  # no descriptors, say
+            return None
+
+    def _replace(self, loop: _Loop, other: _Loop | None) -> list[Call]:
+        """Have *other* begin what waits at *loop*; return what is refused, if there is none."""
         waiting = dict(loop.waiting)
         loop.waiting.clear()
-        if len(self._retired) >= MAX_RETIRED:
+        if other is None:
             for call in waiting:
                 self._discard(call)
             return list(waiting)
         loop.has_given_up = True
         loop.end()
         self._retired.append(loop)
-        self._current = _Loop(self._name, self._off_loop, self._begin, self._forget)
-        self._current.add(waiting)
+        self._current = other
+        other.add(waiting)
         return []
 
     def _begin(self, loop: _Loop, call: Call) -> bool:
