@@ -128,6 +128,34 @@ def test_a_signal_after_the_result_was_told_does_not_kill_the_process(
     assert set(codes) == {0}
 
 
+LEAVES_A_THREAD = """
+import sys, threading
+from karbor_actors.cli import app, entry
+
+def run(args):
+    threading.Thread(target=threading.Event().wait).start()
+    print("told", flush=True)
+    return 3
+
+app.run = run
+sys.exit(entry.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_process_that_waits_for_a_thread_that_a_plugin_has_left(number):
+    command = [sys.executable, "-c", LEAVES_A_THREAD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "told\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.3)
+            process.send_signal(number)
+            assert process.wait(timeout=DEADLINE) == 3
+        finally:
+            process.kill()
+
+
 def test_a_terminal_that_goes_away_does_not_keep_an_operation_from_being_undone(
     cli, slow_config, tmp_path
 ):

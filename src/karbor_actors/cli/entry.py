@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import importlib.util
 import os
 import signal
 import sys
+from typing import Any
 
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_CANCELLED = 128 + signal.SIGINT
@@ -36,16 +38,23 @@ def main() -> int:
         code = EXIT_CANCELLED
     except BrokenPipeError:  # the reader of our output went away, as head does
         code = EXIT_BROKEN_PIPE
-    for (
-        number
-    ) in ENDING:  # Python gives up its handlers before it ends: a late signal would kill it
-        signal.signal(number, signal.SIG_IGN)
+    # Python gives up its handlers before it ends: a late signal would kill it.
+    _hear_signals(signal.SIG_IGN)
     try:
         sys.stdout.flush()
     except OSError:
         # The command has said so; Python's own flush at the exit must not meet it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    atexit.register(_hear_signals, signal.SIG_IGN)
+    # Until then Python waits for threads that plugins have left, maybe for ever.
+    _hear_signals(lambda *_: os._exit(code))
     return code
+
+
+def _hear_signals(handler: Any) -> None:
+    """Have *handler* called for the signals that ask a program to end."""
+    for number in ENDING:
+        signal.signal(number, handler)
 
 
 def _open_missing_streams() -> None:
