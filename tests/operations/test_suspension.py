@@ -32,6 +32,8 @@ from karbor_actors.errors import (
     PartialOperationError,
 )
 from karbor_actors.model import AbortKind, AbortReason
+from karbor_actors.operations.planning import StalePlan
+from karbor_actors.operations.verbs.delete import Delete
 from karbor_actors.operations.verbs.recorded import RecordedOperation
 from karbor_actors.operations.verbs.verb import Verb
 from kit import Journal, RecordingProtection, Things, plan, provider, store_something
@@ -78,6 +80,14 @@ def wait_until_told(handle: Any) -> None:
     while not handle.is_suspended:
         poll.wait(0.001)
     handle.progress()  # answered after what it was told before
+
+
+def wait_until_cancelled(handle: Any) -> None:
+    """Wait until the operation has been told to undo what it did."""
+    poll = threading.Event()
+    while handle.cancel_reason is None:
+        poll.wait(0.001)
+    handle.progress()
 
 
 @pytest.mark.parametrize("polls", [True, False])
@@ -741,6 +751,43 @@ def test_what_is_being_recorded_when_the_service_is_closed_goes_on_at_the_next_s
         found = [found.status for found in service.provider("local").bank.checkpoints()]
         assert set(found) <= {CheckpointStatus.AVAILABLE}
         assert len(found) == {"protect": 2, "delete": 0}.get(verb, 1)
+
+
+@pytest.mark.parametrize("how", ["close", "cancel"])
+def test_what_was_told_to_stop_as_it_was_to_be_recorded_is_not_planned_again(
+    tmp_path, journal, monkeypatch, how
+):
+    """Its plan is stale, so nothing is recorded of it: a plan that hangs then is no suspension."""
+    opening, planning, plans, make = Gate(), Gate(), [], Delete.plan
+
+    def stale(_: Any, __: Any) -> Any:
+        opening.pass_through()
+        raise StalePlan
+
+    def only_once(self: Any) -> Any:
+        plans.append(self)
+        if len(plans) > 1:
+            planning.pass_through()
+        return make(self)
+
+    monkeypatch.setattr(Delete, "open", stale)
+    monkeypatch.setattr(Delete, "plan", only_once)
+    service = opened(tmp_path, RecordingProtection(journal, store_something), abort_grace=SHORT)
+    try:
+        handle = service.delete(service.protect(plan("one")).result(DEADLINE).id)
+        stop = service.close if how == "close" else handle.cancel
+        opening.wait_entered()
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        wait_until_told(handle) if how == "close" else wait_until_cancelled(handle)
+        opening.open()
+        stopper.join(DEADLINE)
+        assert handle.wait(DEADLINE)
+        assert (handle.status, len(plans)) == (OperationStatus.CANCELLED, 1)
+    finally:
+        opening.open()
+        planning.open()
+        service.close()
 
 
 def test_a_cancel_while_the_suspension_is_being_recorded_is_not_lost(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from karbor_actors.operations.verbs.verb import Verb
 
 _LOG = logging.getLogger("karbor_actors.operations")
+CLOSED = AbortReason(AbortKind.SHUTDOWN, "the service was closed")
 _NONE: frozenset[str] = frozenset()  # one for all: each call makes another
 
 

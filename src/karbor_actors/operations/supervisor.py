@@ -11,12 +11,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from karbor_actors.errors import (
-    ActorCrashedError,
-    describe_cause,
-)
+from karbor_actors.errors import ActorCrashedError, describe_cause
 from karbor_actors.model import AbortKind, AbortReason, OperationStatus
-from karbor_actors.operations.ending import EndingActor
+from karbor_actors.operations.ending import CLOSED, EndingActor
 from karbor_actors.operations.messages import (
     Begin,
     Cancel,
@@ -248,7 +245,12 @@ class SupervisorActor(EndingActor):
 
     def _plan_again(self) -> None:
         self._has_waited = True  # the locks are kept: nobody comes in between
-        self._begin_plan()
+        if self._handle.is_suspended and self._verb.recovered is None:
+            self._cancel(CLOSED)  # told as it was to be recorded, and it is not
+        if self._is_refused:
+            self._refuse_cancelled()
+        else:
+            self._begin_plan()
 
     def _opened(self, run: OperationRun) -> None:
         self._handle.set_checkpoint_id(self._verb.checkpoint_id)
@@ -369,17 +371,16 @@ class SupervisorActor(EndingActor):
     def _suspend(self) -> None:
         """Stop where the operation stands: what is recorded of it goes on at the next start."""
         control = self._control
-        closed = AbortReason(AbortKind.SHUTDOWN, "the service was closed")
         if control is None:
             if self._verb.recovered is None and self._run is None and not self._is_opening:
-                self._cancel(closed)  # nothing is recorded that could go on
+                self._cancel(CLOSED)  # nothing is recorded that could go on
             elif self._is_waiting and self._may_stand_still:
                 self._settle_suspended()
             else:
                 self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts())
         elif self._outcome is None and not control.suspending.is_on:
             if not control.suspending.begin():
-                self._cancel(closed)
+                self._cancel(CLOSED)
             self._alarms.tell_later(self._engine.abort_grace, ReleaseAborts(()))
 
     # -- the end
