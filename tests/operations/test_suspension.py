@@ -34,8 +34,10 @@ from karbor_actors.errors import (
 from karbor_actors.model import AbortKind, AbortReason
 from karbor_actors.operations.planning import StalePlan
 from karbor_actors.operations.verbs.delete import Delete
+from karbor_actors.operations.verbs.protect import Protect
 from karbor_actors.operations.verbs.recorded import RecordedOperation
 from karbor_actors.operations.verbs.verb import Verb
+from karbor_actors.testing import FaultPlan, Rule
 from kit import Journal, RecordingProtection, Things, plan, provider, store_something
 
 if TYPE_CHECKING:
@@ -788,6 +790,48 @@ def test_what_was_told_to_stop_as_it_was_to_be_recorded_is_not_planned_again(
         opening.open()
         planning.open()
         service.close()
+
+
+@pytest.mark.parametrize("when", ["plan", "open"])
+def test_what_is_cancelled_before_it_is_taken_up_is_undone_although_the_disk_is_full(
+    tmp_path, journal, monkeypatch, when
+):
+    gate = Gate()
+    plugin = RecordingProtection(journal, leaving_at(gate, "on_main", "server"))
+    service = opened(tmp_path, plugin, TREE)
+    handle = service.protect(plan("server"))
+    closer = close_while_at(gate, service)
+    wait_until_told(handle)
+    gate.open()
+    closer.join(DEADLINE)
+    assert handle.status is OperationStatus.SUSPENDED
+
+    taking_up, step, again = Gate(), getattr(Protect, when), Journal()
+
+    def slow(self: Any, *args: Any) -> Any:
+        taking_up.pass_through()
+        return step(self, *args)
+
+    monkeypatch.setattr(Protect, when, slow)
+    with opened(tmp_path, RecordingProtection(again, store_something), TREE) as service:
+        (found,) = service.recovered
+        taking_up.wait_entered()
+        canceller = threading.Thread(target=found.cancel)
+        canceller.start()
+        wait_until_cancelled(found)
+        with FaultPlan([Rule("commit_before", "disk_full")], seed=1).installed():
+            taking_up.open()
+            assert found.wait(DEADLINE)
+            canceller.join(DEADLINE)
+        assert set(again.aborted()) == {"server", "disk1", "disk2"}
+        assert found.status is not OperationStatus.SUSPENDED
+
+    monkeypatch.setattr(Protect, when, step)
+    last = Journal()
+    with opened(tmp_path, RecordingProtection(last, store_something), TREE) as service:
+        for handle in service.recovered:
+            assert handle.wait(DEADLINE)
+    assert {hook for hook, _ in last.hooks()} <= {"on_abort"}
 
 
 def test_a_cancel_while_the_suspension_is_being_recorded_is_not_lost(

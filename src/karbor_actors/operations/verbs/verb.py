@@ -279,7 +279,8 @@ class Verb(RecordedOperation):
                 self._number, made = self.bank.writer.write(begin)
                 self._known = new
         except BankFullError:
-            if found is None or verdict is None or verdict.may_stand_still:
+            can_wait = verdict is None or (verdict.may_stand_still and not self.is_cancelled)
+            if found is None or can_wait:
                 raise
             self._number = found.record.number  # undone all the same, or what is held goes on
         run = self._begun(planned, made, verdict)
