@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 
 def sync_folder(path: str) -> None:
@@ -22,4 +23,5 @@ def make_folder(path: str) -> None:
         folder = os.path.dirname(folder)
     os.makedirs(path, mode=0o700, exist_ok=True)
     for made in missing:
-        sync_folder(os.path.dirname(made) or ".")
+        with suppress(PermissionError):  # of one that may be written and not read
+            sync_folder(os.path.dirname(made) or ".")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import stat
@@ -254,6 +255,23 @@ def test_what_a_killed_process_made_and_did_not_sync_has_a_durable_name_once_it_
     LocalStore(directory).close()
 
     assert directory / "0f" in durable
+
+
+def test_a_folder_may_be_made_in_one_that_may_be_written_and_not_read(tmp_path, monkeypatch):
+    parent, opened = str(tmp_path / "drop"), os.open
+    os.mkdir(parent, 0o300)
+
+    def open_as_another_would(path, *args, **kwargs):
+        if path == parent:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", open_as_another_would)
+    local = LocalStore(f"{parent}/objects")
+    local.put(NAME, b"x")
+
+    assert local.get(NAME) == b"x"
+    local.close()
 
 
 def test_files_and_directories_are_for_their_owner_only(local):
