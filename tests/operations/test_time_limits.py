@@ -743,6 +743,24 @@ def test_a_thaw_does_not_wait_for_the_loop_that_another_operations_hook_blocks(
     join_loops()
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_the_log_says_when_what_is_not_undone_is_tried_again(tmp_path, journal, caplog, goes_on):
+    gate = Gate()
+
+    def behave(verb: str, hook: str, resource: Resource, call: dict[str, Any]) -> None:
+        if hook == "on_main" and goes_on:
+            gate.pass_through()
+        elif hook in ("on_main", "on_abort") and not goes_on:
+            raise RuntimeError("no")
+
+    with service_with(tmp_path, journal, behave, TimeLimits(main=SHORT)) as service:
+        assert service.protect(plan("one")).exception(DEADLINE) is not None
+        gate.open()
+
+    when = "when a hook that was given up returns" if goes_on else "by the next start"
+    assert f"is not all undone: tried again {when}" in caplog.text
+
+
 def test_with_too_many_blocked_loops_calls_are_refused(tmp_path, journal, monkeypatch):
     monkeypatch.setattr(alarms, "LOOK_EVERY", SHORT)
     monkeypatch.setattr(event_loop, "STUCK", 2 * SHORT)

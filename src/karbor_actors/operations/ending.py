@@ -206,7 +206,9 @@ class EndingActor(PooledActor):
         _LOG.info("%s %s: %s", self._verb.type, self._handle.id, status)
         if self._verb.pending_keys:
             what = f"what {self._verb.type} {self._handle.id} did"
-            _LOG.warning("%s is not all undone: the next start tries again, or abort() now", what)
+            is_late = self._control is not None and self._control.overtime.late
+            when = "when a hook that was given up returns" if is_late else "by the next start"
+            _LOG.warning("%s is not all undone: tried again %s, or by abort() now", what, when)
         self._engine.end(self._handle, self._verb, self._control)
         try:
             self._handle.settle(status, final, result, error)
