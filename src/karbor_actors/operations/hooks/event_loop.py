@@ -296,9 +296,8 @@ class LoopRunner:
             loop = self._current
             if loop is None:
                 return
-            asked_at = (
-                loop.asked_at
-            )  # long ago: there is no other one, and it is not looked at for ever
+            asked_at = loop.asked_at
+            # Long ago: there is no other one, and it is not looked at for ever.
             is_new = asked_at is not None and time.monotonic() - asked_at < URGENT
             if is_new or any(loop.waiting.values()):
                 self._press(loop)
