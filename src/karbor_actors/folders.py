@@ -15,7 +15,7 @@ def sync_folder(path: str) -> None:
         os.close(fd)
 
 
-def make_folder(path: str) -> None:
+def make_path(path: str) -> None:
     """Make the folder *path*, for its owner only, and those above that are missing, if it is missing."""
     missing, folder = [], path
     while folder and not os.path.lexists(folder):

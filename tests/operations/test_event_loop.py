@@ -101,11 +101,20 @@ class Body:
         self.done.set()
 
 
-@pytest.mark.parametrize("why", ["a thaw", "a call that was given up"])
-def test_what_is_urgent_waits_for_no_loop_that_a_hook_blocks(monkeypatch, caplog, why):
+@pytest.fixture
+def watched(monkeypatch):
+    """A runner that sees soon whether its loop answers, if something is urgent."""
     monkeypatch.setattr(module, "URGENT", 0.05)
     dispatcher = ThreadDispatcher(name="test-control")
     runner = LoopRunner("test-loop", call_later=dispatcher.call_later)
+    yield runner
+    runner.close()
+    dispatcher.close(timeout=DEADLINE)
+
+
+@pytest.mark.parametrize("why", ["a thaw", "a call that was given up"])
+def test_what_is_urgent_waits_for_no_loop_that_a_hook_blocks(watched, caplog, why):
+    runner = watched
     blocked, waiting, urgent = Call(Gate()), Body(), Body()
     runner.submit([blocked, waiting])
     blocked.gate.wait_entered()
@@ -118,14 +127,10 @@ def test_what_is_urgent_waits_for_no_loop_that_a_hook_blocks(monkeypatch, caplog
     assert "a hook blocks the event loop in" in caplog.text
     blocked.gate.open()
     assert blocked.done.wait(DEADLINE)
-    runner.close()
-    dispatcher.close(timeout=DEADLINE)
 
 
-def test_what_is_urgent_waits_for_none_of_several_loops_that_hooks_block(monkeypatch):
-    monkeypatch.setattr(module, "URGENT", 0.05)
-    dispatcher = ThreadDispatcher(name="test-control")
-    runner = LoopRunner("test-loop", call_later=dispatcher.call_later)
+def test_what_is_urgent_waits_for_none_of_several_loops_that_hooks_block(watched):
+    runner = watched
     blocked, urgent = [Call(Gate()) for _ in range(3)], Body()
     runner.submit(blocked)
     runner.submit([urgent], is_urgent=True)
@@ -134,8 +139,6 @@ def test_what_is_urgent_waits_for_none_of_several_loops_that_hooks_block(monkeyp
     for call in blocked:
         call.gate.open()
         assert call.done.wait(DEADLINE)
-    runner.close()
-    dispatcher.close(timeout=DEADLINE)
 
 
 def test_a_loop_that_answers_stays_and_nothing_looks_at_it_for_ever(monkeypatch):
@@ -247,7 +250,11 @@ def test_a_loop_may_answer_while_it_is_looked_at():
 
     runner._current.__class__ = Answering
     runner._look(1e9)
+    is_kept = runner._current.__class__ is Answering and not runner._retired
     runner.close()
+
+    assert is_kept
+    assert looks == [None] * 3, "it was read once"
 
 
 def test_a_signal_handler_may_ask_whose_thread_it_is_whatever_it_interrupts():

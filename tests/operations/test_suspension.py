@@ -84,6 +84,14 @@ def wait_until_told(handle: Any) -> None:
     handle.progress()  # answered after what it was told before
 
 
+def suspend_at(gate: Gate, service: ProtectionService, handle: Any) -> None:
+    """Close *service* while a hook of *handle*'s stands at *gate*, which opens once it was told."""
+    closer = close_while_at(gate, service)
+    wait_until_told(handle)
+    gate.open()
+    closer.join(DEADLINE)
+
+
 def wait_until_cancelled(handle: Any) -> None:
     """Wait until the operation has been told to undo what it did."""
     poll = threading.Event()
@@ -98,10 +106,7 @@ def test_a_protect_whose_spans_have_ended_is_suspended_and_goes_on(tmp_path, jou
     plugin = RecordingProtection(journal, leaving_at(gate, "on_main", "server", polls=polls))
     service = opened(tmp_path, plugin, TREE)
     handle = service.protect(plan("server"))
-    closer = close_while_at(gate, service)
-    wait_until_told(handle)
-    gate.open()
-    closer.join(DEADLINE)
+    suspend_at(gate, service, handle)
 
     assert handle.status is OperationStatus.SUSPENDED
     with pytest.raises(OperationSuspendedError, match="next start"):
@@ -256,10 +261,7 @@ def test_what_is_undone_after_all_is_told_of_the_attempts_that_failed(tmp_path, 
     assert tried.wait(DEADLINE)  # it may begin some milliseconds later
     while [running.resource[1] for running in handle.progress().running] != ["two"]:
         pass
-    closer = close_while_at(gate, service)
-    wait_until_told(handle)
-    gate.open()
-    closer.join(DEADLINE)
+    suspend_at(gate, service, handle)
 
     assert handle.status is OperationStatus.FAILED
     assert began["one"] == began["two"] == {"on_prepare_begin", "on_prepare_finish", "on_main"}
@@ -294,10 +296,7 @@ def test_open_spans_end_before_the_operation_is_suspended_and_nothing_else_runs(
     plugin = RecordingProtection(journal, leaving_at(gate, "on_prepare_begin", "disk1"))
     service = opened(tmp_path, plugin, TREE)
     handle = service.protect(plan("server"))
-    closer = close_while_at(gate, service)
-    wait_until_told(handle)
-    gate.open()
-    closer.join(DEADLINE)
+    suspend_at(gate, service, handle)
 
     assert handle.status is OperationStatus.SUSPENDED
     hooks = journal.hooks()
@@ -321,10 +320,7 @@ def test_what_keeps_state_in_memory_is_undone_by_the_process_that_has_it(tmp_pat
     plugin = Forgetful(journal, leaving_at(gate, "on_main", "one"))
     service = opened(tmp_path, plugin)
     handle = service.protect(plan("one"))
-    closer = close_while_at(gate, service)
-    wait_until_told(handle)
-    gate.open()
-    closer.join(DEADLINE)
+    suspend_at(gate, service, handle)
 
     assert handle.status is OperationStatus.CANCELLED
     assert journal.aborted() == ["one"]
@@ -385,10 +381,7 @@ def suspend_one(path: Path, journal: Journal, **kwargs: Any) -> str:
     plugin = kwargs.pop("plugin", RecordingProtection)(journal, leaving_at(gate, "on_main", "one"))
     service = opened(path, plugin)
     handle = service.protect(plan("one"), **kwargs)
-    closer = close_while_at(gate, service)
-    wait_until_told(handle)
-    gate.open()
-    closer.join(DEADLINE)
+    suspend_at(gate, service, handle)
     assert handle.status is OperationStatus.SUSPENDED
     return str(handle.id)
 
@@ -800,10 +793,7 @@ def test_what_is_cancelled_before_it_is_taken_up_is_undone_although_the_disk_is_
     plugin = RecordingProtection(journal, leaving_at(gate, "on_main", "server"))
     service = opened(tmp_path, plugin, TREE)
     handle = service.protect(plan("server"))
-    closer = close_while_at(gate, service)
-    wait_until_told(handle)
-    gate.open()
-    closer.join(DEADLINE)
+    suspend_at(gate, service, handle)
     assert handle.status is OperationStatus.SUSPENDED
 
     taking_up, step, again = Gate(), getattr(Protect, when), Journal()

@@ -23,7 +23,7 @@ from karbor_actors.bank.parts import BankParts
 from karbor_actors.bank.reserve import NAME as RESERVE
 from karbor_actors.bank.reserve import Reserve
 from karbor_actors.errors import BankFullError, BankPathError, BankReadonlyError
-from karbor_actors.folders import make_folder
+from karbor_actors.folders import make_path
 from karbor_actors.store.local import LocalStore
 from karbor_actors.store.objects import open_store
 
@@ -55,7 +55,7 @@ def make_directory(path: str, *, create: bool) -> None:
     """
     try:
         if create:
-            make_folder(path)
+            make_path(path)
             found = set(os.listdir(path))
             # A rebuild that was killed may have left a bank's records under a side name only.
             if found - _OWN and not any(name.startswith(_RECORDS) for name in found):

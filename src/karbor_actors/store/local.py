@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from karbor_actors import faultpoints
 from karbor_actors.errors import BankFullError, BankPathError, ObjectNotFoundError, StoreError
-from karbor_actors.folders import make_folder
+from karbor_actors.folders import make_path
 from karbor_actors.store.objects import (
     check_name,
     check_range,
@@ -77,7 +77,7 @@ class LocalStore:
             return
         try:
             if writable:
-                make_folder(self.directory)
+                make_path(self.directory)
             self._root = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise BankPathError(
